@@ -1,0 +1,344 @@
+"""The contract of every pretrained chain: a diffusion model as a list of policies."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import os
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from torch import Tensor, nn
+
+from braidkit import persistence
+from braidkit.diffusion._policies import Policy
+from braidkit.exceptions import (
+    CheckpointError,
+    IncompatibleModelError,
+    InvalidDesignError,
+    InvalidParameterError,
+    NotTrainedError,
+)
+from braidkit.spaces import Space, space_from_config
+from braidkit.training import fit_supervised
+
+
+class DiffusionModel(nn.Module, abc.ABC):
+    """A chain of policies p_T, ..., p_1 from an initial law to designs.
+
+    Time runs as in the paper: `initial` draws x_T, ``policy(x_t, t)`` for t = n_steps, ..., 1 draws x_{t-1}, and
+    `readout` turns the last state into a point of the design space. The readout has no noise, so no KL can see it: it
+    is always done by the pretrained network, also in a fine-tuned model.
+
+    After `fit` or `from_pretrained` a model is frozen, because estimators and their clones share it. It knows nothing
+    of rewards; a fine-tuned model is a DiffusionModel too.
+
+    Parameters
+    ----------
+    space : Space
+        The design space.
+    n_steps : int
+        Number of policies.
+
+    Attributes
+    ----------
+    network : nn.Module or None
+        What the policies are computed from; None before training.
+    decoder : nn.Module or None
+        The pretrained network of a fine-tuned model, for the readout; None where that is `network` itself.
+    kind : str or None
+        Kind of designs that `fit` saw and `sample` gives.
+    frozen : bool
+        Whether the weights may no longer be changed.
+    """
+
+    _classes: ClassVar[dict[str, type[DiffusionModel]]] = {}
+    # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
+    _reads_out_by_network: ClassVar[bool] = True
+
+    network: nn.Module | None
+    decoder: nn.Module | None
+
+    def __init__(self, space: Space, *, n_steps: int) -> None:
+        super().__init__()
+        if not isinstance(n_steps, (int, np.integer)) or n_steps < 1:
+            raise InvalidParameterError(f"n_steps must be a whole number of at least 1; got {n_steps!r}.")
+        self.space = space
+        self.n_steps = int(n_steps)
+        self.kind: str | None = None
+        self.frozen = False
+        self.network = None
+        self.decoder = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        DiffusionModel._classes[cls.__name__] = cls
+
+    @property
+    @abc.abstractmethod
+    def state_shape(self) -> tuple[int, ...]:
+        """Shape of the chain's state for one design."""
+
+    @abc.abstractmethod
+    def initial(self, n: int) -> Policy:
+        """The law of x_T, for n designs."""
+
+    @abc.abstractmethod
+    def policy(self, x_t: Tensor, t: int) -> Policy:
+        """The law of x_{t-1} given states x_t of shape (n, \\*state_shape); t from n_steps down to 1."""
+
+    @abc.abstractmethod
+    def readout(self, x_0: Tensor) -> Tensor:
+        """Points (n, \\*space.shape) of the design space for the last states, by the pretrained network."""
+
+    @abc.abstractmethod
+    def _build_network(self) -> nn.Module:
+        """A network with fresh weights."""
+
+    @abc.abstractmethod
+    def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean training loss of clean points (n, \\*space.shape)."""
+
+    def _calibrate(self, x: Tensor, generator: torch.Generator) -> None:
+        """Set what depends on the trained network, from points that it was not trained on where there are enough."""
+        return
+
+    @abc.abstractmethod
+    def _config(self) -> dict[str, Any]:
+        """Constructor arguments besides the space, as JSON holds them."""
+
+    @property
+    def is_trained(self) -> bool:
+        return self.network is not None
+
+    @property
+    def device(self) -> torch.device:
+        parameter = next(self.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    @property
+    def readout_network(self) -> nn.Module:
+        """The pretrained network: `decoder`, or `network` in a model that was not fine-tuned."""
+        network = self.network if self.decoder is None else self.decoder
+        if network is None:
+            raise self._not_trained()
+        return network
+
+    def fit(
+        self,
+        X: Any,
+        *,
+        max_iter: int | str = "auto",
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        validation_fraction: float = 0.1,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> DiffusionModel:
+        """Train the chain on designs.
+
+        Parameters
+        ----------
+        X : designs of the space, as `Space.encode` takes them
+        max_iter : int or "auto"
+            Optimiser updates; "auto" grows with the number of designs.
+        batch_size : int, default=256
+        learning_rate : float, default=1e-3
+            Of Adam, with a short warm-up and a cosine down to zero.
+        validation_fraction : float, default=0.1
+            Share of the designs whose loss decides which weights are kept.
+        random_state : int, RandomState or None
+        verbose : int, default=0
+            Show a progress bar if not 0.
+
+        Returns
+        -------
+        self : DiffusionModel
+            Frozen.
+
+        Raises
+        ------
+        IncompatibleModelError
+            If the model is trained already; `copy.deepcopy` gives a copy that can be trained further.
+        InvalidDesignError
+            If a design is not in the space.
+        """
+        if self.frozen:
+            raise IncompatibleModelError(
+                f"this {type(self).__name__} is trained already, and others may share it; train a new model, or go on "
+                "from a copy: copy.deepcopy(model).fit(X)."
+            )
+        x = self.space.encode(X).to(self.device)
+        if len(x) == 0:
+            raise InvalidDesignError("X is empty: there is nothing to learn from.")
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        if self.network is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.network = self._build_network().to(self.device)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        order = torch.Generator().manual_seed(seed)
+        permutation = torch.randperm(len(x), generator=order)
+        n_held_out = min(int(validation_fraction * len(x)), 4096)
+        held_out, training = x[permutation[:n_held_out]], x[permutation[n_held_out:]]
+
+        def validation_loss() -> float:
+            # The same noise at every evaluation, so that weights differ and luck does not.
+            noise = torch.Generator(self.device).manual_seed(seed + 1)
+            losses = [(len(chunk), float(self._loss(chunk, noise))) for chunk in held_out.split(1024)]
+            return sum(n * loss for n, loss in losses) / n_held_out
+
+        if max_iter == "auto":
+            max_iter = int(np.clip(20 * len(training) / batch_size, 100, 4000))
+        fit_supervised(
+            self,
+            lambda rows: self._loss(training[rows.to(training.device)], generator),
+            len(training),
+            max_iter=int(max_iter),
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            generator=order,
+            validation_loss=validation_loss if n_held_out >= 16 else None,
+            verbose=verbose,
+            description="pretraining",
+        )
+        with torch.no_grad():
+            self._calibrate(held_out if n_held_out >= 16 else training, generator)
+        self.kind = self.space.kind_of(X)
+        return self.freeze()
+
+    def freeze(self) -> DiffusionModel:
+        """Make the weights constant: evaluation mode, no gradients, no further `fit`."""
+        self.frozen = True
+        return self.eval().requires_grad_(False)
+
+    def trainable_copy(self) -> DiffusionModel:
+        """A copy whose network may be changed, reading out by a frozen copy of the pretrained network."""
+        self.check_trained()
+        model = copy.deepcopy(self)
+        if self._reads_out_by_network and model.decoder is None:
+            model.decoder = copy.deepcopy(model.network)
+        if model.decoder is not None:
+            model.decoder.requires_grad_(False)
+        return model
+
+    def check_trained(self) -> None:
+        """Raise NotTrainedError unless the model has been trained or loaded."""
+        if not self.is_trained:
+            raise self._not_trained()
+
+    def _not_trained(self) -> NotTrainedError:
+        return NotTrainedError(
+            f"this {type(self).__name__} was never trained; call its fit(X), or load one with from_pretrained."
+        )
+
+    def draw_noise(self, n: int, generator: torch.Generator) -> Tensor:
+        """Draw the standard normal noise of n whole trajectories, on the CPU.
+
+        Parameters
+        ----------
+        n : int
+        generator : torch.Generator
+            On the CPU. It gives one seed a row, so that a row's design does not depend on how many are drawn at once.
+
+        Returns
+        -------
+        noise : Tensor of shape (n, n_steps + 1, \\*state_shape)
+            Entry 0 makes x_T; entry t makes x_{t-1}.
+        """
+        shape = (self.n_steps + 1, *self.state_shape)
+        noise = torch.empty(n, *shape)
+        row = torch.Generator()
+        for i, seed in enumerate(torch.randint(2**62, (n,), generator=generator).tolist()):
+            torch.randn(shape, generator=row.manual_seed(seed), out=noise[i])
+        return noise
+
+    @torch.no_grad()
+    def sample_points(self, noise: Tensor) -> Tensor:
+        """Run the chain on given noise; gives points of shape (n, \\*space.shape), not yet discretised."""
+        self.check_trained()
+        noise = noise.to(self.device)
+        x = self.initial(len(noise)).rsample(noise[:, 0])
+        for t in range(self.n_steps, 0, -1):
+            x = self.policy(x, t).rsample(noise[:, t])
+        return self.readout(x)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | torch.Generator | None = None,
+        batch_size: int = 256,
+    ) -> Any:
+        """Draw designs, of the kind that `fit` saw.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+        random_state : int, RandomState, torch.Generator or None
+        batch_size : int, default=256
+            Designs at a time; it does not change them.
+
+        Returns
+        -------
+        designs : list of str, or ndarray
+        """
+        self.check_trained()
+        if n_samples < 1:
+            raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
+        generator = as_generator(random_state)
+        sizes = [min(batch_size, n_samples - i) for i in range(0, n_samples, batch_size)]
+        points = [self.sample_points(self.draw_noise(size, generator)) for size in sizes]
+        return self.space.decode(torch.cat(points), self.kind)
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Write the model to a directory: ``model.safetensors`` and ``config.json``."""
+        self.check_trained()
+        config = {
+            "class": type(self).__name__,
+            "space": self.space.to_config(),
+            "kind": self.kind,
+            "fine_tuned": self.decoder is not None,
+            "arguments": self._config(),
+        }
+        persistence.save(directory, config=config, tensors=self.state_dict())
+
+    @classmethod
+    def from_pretrained(cls, directory: str | os.PathLike[str]) -> DiffusionModel:
+        """Load a model that `save_pretrained` wrote; it comes back frozen.
+
+        Raises
+        ------
+        CheckpointError
+            If the directory is not there, cannot be read, or holds a model of another class.
+        """
+        config, tensors = persistence.load(directory)
+        kind = cls._classes.get(config.get("class", ""))
+        if kind is None or not issubclass(kind, cls):
+            raise CheckpointError(f"{directory} holds a {config.get('class')!r}, not a {cls.__name__}.")
+        model = kind(space_from_config(config["space"]), **config["arguments"])
+        model.kind = config["kind"]
+        model.network = model._build_network()
+        if config["fine_tuned"]:
+            model.decoder = model._build_network()
+        persistence.load_weights(model, tensors, str(directory))
+        return model.freeze()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DiffusionModel:
+        new = type(self).__new__(type(self))
+        memo[id(self)] = new
+        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        new.frozen = False
+        new.requires_grad_(True)
+        return new
+
+    def __sklearn_clone__(self) -> DiffusionModel:
+        return self
+
+
+def as_generator(random_state: Any) -> torch.Generator:
+    """A CPU generator from what scikit-learn's users pass as random_state, or the generator itself."""
+    if isinstance(random_state, torch.Generator):
+        return random_state
+    return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))

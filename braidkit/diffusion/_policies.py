@@ -1,0 +1,77 @@
+"""Policies: the distributions p_t(x_{t-1} | x_t) of a chain, as small records of tensors.
+
+Each has reparametrised draws from given noise, log-probabilities and the exact KL against its twin, summed over all
+dimensions of a design, in nats and float32. They are not torch.distributions: those draw from ambient randomness and
+check their arguments at every call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Policy(Protocol):
+    """A distribution over the next state of each of n designs."""
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draw states from standard noise of the state's shape, differentiably where the policy allows it."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density or log-probability (n,) of states."""
+
+    def kl(self, other: Policy) -> Tensor:
+        """KL(self || other) per design (n,), nats."""
+
+
+class Gaussian(NamedTuple):
+    """Independent normal entries; the KL is that of two policies with the same deviations.
+
+    KL(N(m, s^2) || N(m0, s^2)) = |m - m0|^2 / (2 s^2), summed over entries (BRAID, Algorithm 3).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draw ``mean + std * noise``."""
+        return self.mean + self.std * noise
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density (n,) of states (n, ...)."""
+        z = (x - self.mean) / self.std
+        log_std = self.std.log().expand_as(z)
+        return _sum_dims(-0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi))
+
+    def kl(self, other: Gaussian) -> Tensor:
+        """KL per design (n,), nats; gradients flow to both means."""
+        return _sum_dims((self.mean - other.mean).float().square() / (2 * self.std.float().square()))
+
+
+class Categorical(NamedTuple):
+    """Independent letters at each position; logits of shape (n, ..., n_letters), states are letter numbers."""
+
+    logits: Tensor
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draw letters by the Gumbel trick; `noise` is standard normal, one entry a letter. No gradient passes."""
+        uniform = torch.special.ndtr(noise).clamp(1e-7, 1 - 1e-7)
+        return (self.logits - (-uniform.log()).log()).argmax(dim=-1)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability (n,) of letter numbers (n, ...)."""
+        chosen = self.logits.log_softmax(dim=-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
+        return _sum_dims(chosen)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """KL per design (n,), nats."""
+        log_p, log_q = self.logits.float().log_softmax(dim=-1), other.logits.float().log_softmax(dim=-1)
+        return _sum_dims((log_p.exp() * (log_p - log_q)).sum(dim=-1))
+
+
+def _sum_dims(x: Tensor) -> Tensor:
+    """Sum over all axes but the first, in float32 at least."""
+    return x.float().flatten(1).sum(dim=1)
