@@ -1,6 +1,6 @@
 """Conservative fine-tuning of diffusion models on offline measurements.
 
-The public names are loaded when they are first used, so that ``import braidkit`` alone loads neither torch nor
+The public names are loaded when they are first used: ``import braidkit`` alone loads neither torch nor
 scikit-learn.
 """
 

@@ -1,0 +1,79 @@
+"""Package metadata; settings of the tools are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+# The lower bounds are the versions that constraints-lowest.txt pins and .ci/run-lowest tests.
+REQUIRES = [
+    "torch>=2.13",
+    "numpy>=2.0",
+    "scikit-learn>=1.6",
+    "gpytorch>=1.14",
+    "joblib>=1.4",
+    "pandas>=2.2.2",
+    "safetensors>=0.4.5",
+    "click>=8.1.7",
+    "tqdm>=4.66.3",
+]
+
+# The bounds of images, gpu, dist and docs are the versions that constraints.txt pins.
+EXTRAS = {
+    "plots": ["matplotlib>=3.9"],
+    "images": ["diffusers>=0.42", "transformers>=5.23", "peft>=0.21"],
+    "data": ["pooch>=1.8.2"],
+    "gpu": ["triton>=3.7.1; platform_system == 'Linux'"],
+    "dist": ["accelerate>=1.15"],
+    "test": [
+        "pytest>=8.3.2",
+        "pytest-xdist>=3.6.1",
+        "hypothesis>=6.112",
+        "matplotlib>=3.9",
+        "pooch>=1.8.2",
+    ],
+    "docs": [
+        "sphinx>=9.0",
+        "pydata-sphinx-theme>=0.24",
+        "numpydoc>=1.11",
+        "myst-parser>=5.2",
+    ],
+}
+
+
+def version() -> str:
+    """Read `__version__` without importing the package."""
+    source = (ROOT / "braidkit" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)
+    if match is None:
+        raise RuntimeError('braidkit/__init__.py must define __version__ = "..." on one line.')
+    return match.group(1)
+
+
+setup(
+    name="braidkit",
+    version=version(),
+    description="Designs from measurements: conservative fine-tuning of diffusion models on offline data",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The braidkit authors",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["braidkit", "braidkit.*"]),
+    package_data={"braidkit": ["py.typed"]},
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["braidkit = braidkit.cli:main"]},
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Bio-Informatics",
+        "Typing :: Typed",
+    ],
+)
