@@ -1,0 +1,35 @@
+"""What all tests share: settings of torch and hypothesis, the folder of measured data, the devices."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+# Networks of tests are small: one thread is as fast as two, and leaves a core to the other worker.
+torch.set_num_threads(1)
+
+hypothesis.settings.register_profile("braidkit", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("braidkit")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of measured data: $BRAIDKIT_DATA, or shared/data beside the checkout."""
+    named = os.environ.get("BRAIDKIT_DATA")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if folder.is_dir():
+        return folder
+    message = f"no measured data in {folder}; set BRAIDKIT_DATA to the folder that holds them."
+    if named or os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device that the machine has."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return torch.device(request.param)
