@@ -1,7 +1,8 @@
 """Edit (Levenshtein) distance from a few designs to very many sequences.
 
-Bit-parallel dynamic programming (Myers, J. ACM 46:395, 1999, in the form of Hyyro, Nordic J. Computing 10:29, 2003):
-one column of the table of a sequence is held as bits of 64-bit words, and NumPy moves many sequences on at once.
+Bit-parallel dynamic programming (Myers, J. ACM 46:395, 1999, in the form of Hyyro, Nordic J. Computing 10:29,
+2003): one column of the table of a sequence is held as bits of 64-bit words, and NumPy moves many sequences
+on at once.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from braidkit.exceptions import InvalidDesignError
 
 # The rows whose working arrays fit the cache of a core together.
 _CHUNK = 8192
-_BITS_IN_BYTE = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 _ONE = np.uint64(1)
 _TOP = np.uint64(63)
 
@@ -81,7 +81,9 @@ def as_strings(sequences: Sequence[str]) -> list[str]:
     rows = [sequences] if isinstance(sequences, str) else list(sequences)
     for i, row in enumerate(rows):
         if not isinstance(row, str) or not row:
-            raise InvalidDesignError(f"row {i:,} is {row!r}; sequences must be strings of at least one letter.")
+            raise InvalidDesignError(
+                f"row {i:,} is {row!r}; sequences must be strings of at least one letter."
+            )
     if not rows:
         raise InvalidDesignError("the list of sequences is empty; pass at least one sequence.")
     return [str(row) for row in rows]
@@ -113,12 +115,13 @@ class _Packed:
         self._match = np.zeros((len(alphabet) + 1, words, n), dtype=np.uint64)
         np.bitwise_or.at(self._match, (codes, positions // 64, rows), bits)
         self._within = np.bitwise_or.reduce(self._match, axis=0)  # (words, n)
-        self._buffers = np.empty((6, words, n), dtype=np.uint64)
+        self._column = np.empty((2, words, n), dtype=np.uint64)
+        self._scratch = np.empty((4, n), dtype=np.uint64)
 
     def distances(self, query: str) -> np.ndarray:
         """Edit distance of the query to each sequence, (n,)."""
-        up, down = self._buffers[:2]  # vertical differences +1 and -1 of the column, (words, n)
-        t, xv, ph, mh = self._buffers[2:, 0]
+        up, down = self._column  # where the column steps up and down by one, (words, n) each
+        t, xv, ph, mh = self._scratch
         up.fill(~np.uint64(0))
         down.fill(0)
         for letter in query:
@@ -128,32 +131,33 @@ class _Packed:
             last = len(match) - 1
             for w, (eq, pv, mv) in enumerate(zip(match, up, down, strict=True)):
                 np.bitwise_or(eq, mv, out=xv)
-                # D0, the diagonal zeros: (((eq & pv) + pv) ^ pv) | eq, a step down entering from the word below.
-                eq = np.bitwise_or(eq, carry_down) if w else eq
+                # Diagonal zeros: (((eq & pv) + pv) ^ pv) | eq, with a step down that enters this word.
+                entering_up, entering_down = carry_up, carry_down
+                if w:
+                    eq = np.bitwise_or(eq, entering_down)
                 np.bitwise_and(eq, pv, out=t)
                 np.add(t, pv, out=t)
                 np.bitwise_xor(t, pv, out=t)
                 np.bitwise_or(t, eq, out=t)
-                # Horizontal differences +1 = mv | ~(D0 | pv) and -1 = pv & D0.
+                # Horizontal differences +1 = mv | ~(zeros | pv) and -1 = pv & zeros.
                 np.bitwise_or(t, pv, out=ph)
                 np.invert(ph, out=ph)
                 np.bitwise_or(ph, mv, out=ph)
                 np.bitwise_and(pv, t, out=mh)
-                leaving = (ph >> _TOP, mh >> _TOP) if w < last else (_ONE, _ONE)
+                if w < last:
+                    carry_up, carry_down = ph >> _TOP, mh >> _TOP
                 np.left_shift(ph, _ONE, out=ph)
-                np.bitwise_or(ph, carry_up, out=ph)
+                np.bitwise_or(ph, entering_up, out=ph)
                 np.left_shift(mh, _ONE, out=mh)
                 if w:
-                    np.bitwise_or(mh, carry_down, out=mh)
+                    np.bitwise_or(mh, entering_down, out=mh)
                 # Vertical differences +1 = mh | ~(xv | ph) and -1 = ph & xv.
                 np.bitwise_or(xv, ph, out=pv)
                 np.invert(pv, out=pv)
                 np.bitwise_or(pv, mh, out=pv)
                 np.bitwise_and(ph, xv, out=mv)
-                carry_up, carry_down = leaving
         return len(query) + self._count(up) - self._count(down)
 
     def _count(self, words: np.ndarray) -> np.ndarray:
         """Bits set within each sequence, (n,)."""
-        inside = np.ascontiguousarray((words & self._within).T)
-        return _BITS_IN_BYTE[inside.view(np.uint8)].sum(axis=1, dtype=np.int64)
+        return np.bitwise_count(words & self._within).sum(axis=0, dtype=np.int64)

@@ -1,0 +1,337 @@
+"""Measures of designed sequences: do they look like measured ones, are they new, do they differ?
+
+Sequences are strings over any alphabet; all measures take plain lists of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+from scipy.special import rel_entr
+from scipy.stats import ks_2samp
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+
+from braidkit.evaluation.edit_distance import as_strings, code_points, edit_distances, nearest
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+
+
+def kmer_counts(
+    sequences: Sequence[str], k: int = 3, *, letters: str | None = None
+) -> scipy.sparse.csr_array:
+    """How often each k-mer occurs in each sequence, overlaps counted.
+
+    Parameters
+    ----------
+    sequences : sequence of str
+        Of any lengths; one shorter than `k` has no k-mer.
+    k : int, default=3
+    letters : str, optional
+        The alphabet, which gives the order of the columns; by default the letters seen, sorted.
+
+    Returns
+    -------
+    counts : sparse array of shape (n_sequences, len(letters) ** k)
+        Columns in alphabetical order of the k-mers, by the order of `letters`.
+
+    Raises
+    ------
+    InvalidDesignError
+        If a sequence has a letter outside `letters`.
+    """
+    if k < 1:
+        raise InvalidParameterError(f"k must be at least 1; got {k}.")
+    sequences = as_strings(sequences)
+    points, lengths = code_points(sequences)
+    alphabet = np.array([ord(letter) for letter in letters]) if letters else np.unique(points)
+    order = np.argsort(alphabet)
+    place = np.searchsorted(alphabet[order], points).clip(max=len(alphabet) - 1)
+    codes = order[place]
+    if (alphabet[codes] != points).any():
+        stranger = chr(int(points[np.flatnonzero(alphabet[codes] != points)[0]]))
+        raise InvalidDesignError(
+            f"{stranger!r} is not in the alphabet {letters}; pass all letters that occur."
+        )
+    rows = np.repeat(np.arange(len(sequences)), lengths)
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(
+        len(points)
+    )  # letters from here to the row's end
+    n_windows = max(0, len(points) - k + 1)
+    kmers = np.zeros(n_windows, dtype=np.int64)
+    for i in range(k):
+        kmers = kmers * len(alphabet) + codes[i : i + n_windows]
+    inside = left[:n_windows] >= k
+    entries = (np.ones(int(inside.sum())), (rows[:n_windows][inside], kmers[inside]))
+    return scipy.sparse.csr_array(entries, shape=(len(sequences), len(alphabet) ** k))
+
+
+def kmer_jensen_shannon(A: Sequence[str], B: Sequence[str], k: int = 3) -> float:
+    """Jensen-Shannon divergence of two sets' k-mer spectra, in bits.
+
+    The spectrum is the share of each k-mer in all of a set's k-mers. This is the divergence, between 0 (equal
+    spectra) and 1 (no k-mer in common), and not its square root, the Jensen-Shannon distance.
+
+    Parameters
+    ----------
+    A, B : sequence of str
+    k : int, default=3
+
+    Returns
+    -------
+    divergence : float
+
+    Examples
+    --------
+    >>> kmer_jensen_shannon(["AAAA"], ["AAAA", "AAA"])
+    0.0
+    >>> kmer_jensen_shannon(["AAAA"], ["CCCC"])
+    1.0
+    """
+    p, q = _spectra(A, B, k)
+    middle = (p + q) / 2
+    bits = (rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / (2 * np.log(2))
+    return float(np.clip(bits, 0, 1))
+
+
+def kmer_pearson(A: Sequence[str], B: Sequence[str], k: int = 3) -> float:
+    """Pearson correlation of two sets' k-mer spectra, over every k-mer of the letters that occur.
+
+    Parameters
+    ----------
+    A, B : sequence of str
+    k : int, default=3
+
+    Returns
+    -------
+    correlation : float
+        Nan where a spectrum is flat.
+    """
+    p, q = _spectra(A, B, k)
+    p, q = p - p.mean(), q - q.mean()
+    scale = np.sqrt((p @ p) * (q @ q))
+    return float(p @ q / scale) if scale > 0 else float("nan")
+
+
+def gc_content(sequences: Sequence[str]) -> np.ndarray:
+    """Share of G and C in each sequence.
+
+    Parameters
+    ----------
+    sequences : sequence of str
+        DNA or RNA, upper case.
+
+    Returns
+    -------
+    share : ndarray of shape (n_sequences,)
+
+    Examples
+    --------
+    >>> gc_content(["GCAT", "GGGG"]).tolist()
+    [0.5, 1.0]
+    """
+    sequences = as_strings(sequences)
+    return np.array([(row.count("G") + row.count("C")) / len(row) for row in sequences])
+
+
+def gc_kolmogorov_smirnov(A: Sequence[str], B: Sequence[str]) -> float:
+    """Largest gap between the distribution functions of two sets' GC content; 0 is equal, 1 disjoint."""
+    return float(ks_2samp(gc_content(A), gc_content(B), method="asymp").statistic)
+
+
+def novelty(designs: Sequence[str], reference: Sequence[str]) -> float:
+    """Share of designs that are not in the reference.
+
+    Examples
+    --------
+    >>> novelty(["ACGT", "AAAA"], ["ACGT"])
+    0.5
+    """
+    known = set(as_strings(reference))
+    return float(np.mean([design not in known for design in as_strings(designs)]))
+
+
+def diversity(sequences: Sequence[str], *, n_samples: int = 200, random_state: Any = None) -> float:
+    """Mean edit distance between two of the sequences, over the length of the longer one.
+
+    Parameters
+    ----------
+    sequences : sequence of str
+        At least two; equal ones count with distance 0.
+    n_samples : int, default=200
+        Of more sequences than these, a random sample of this size is compared, each with each.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    diversity : float
+        Between 0 (all equal) and 1.
+    """
+    rows = as_strings(sequences)
+    if len(rows) < 2 or n_samples < 2:
+        raise InvalidDesignError(f"diversity compares pairs; got {len(rows)} sequence(s), pass at least two.")
+    if len(rows) > n_samples:
+        chosen = check_random_state(random_state).choice(len(rows), size=n_samples, replace=False)
+        rows = [rows[i] for i in chosen]
+    lengths = np.array([len(row) for row in rows])
+    relative = edit_distances(rows, rows) / np.maximum.outer(lengths, lengths)
+    return float(relative.sum() / (len(rows) * (len(rows) - 1)))
+
+
+def discriminability(
+    A: Sequence[str], B: Sequence[str], *, k: int = 4, n_splits: int = 5, random_state: Any = None
+) -> float:
+    """How well a classifier tells two sets apart: cross-validated area under the ROC curve.
+
+    A logistic regression on the k-mer shares of each sequence. 0.5 is ideal: nothing that k-mers show sets
+    the two apart; 1 is a perfect classifier. Equal sequences are always in one fold together, so that none is
+    recognised.
+
+    Parameters
+    ----------
+    A, B : sequence of str
+    k : int, default=4
+    n_splits : int, default=5
+        Folds; each set needs at least as many different sequences.
+    random_state : int, RandomState or None
+        Gives the folds.
+
+    Returns
+    -------
+    auroc : float
+        Mean over the folds.
+    """
+    rows = [*as_strings(A), *as_strings(B)]
+    labels = np.repeat([0, 1], [len(rows) - len(B), len(B)])
+    fewest = min(len(set(rows[: len(rows) - len(B)])), len(set(B)))
+    if fewest < n_splits:
+        raise InvalidDesignError(
+            f"{n_splits} folds need {n_splits} different sequences in each set; got {fewest}: pass more, or "
+            "a smaller n_splits."
+        )
+    counts = kmer_counts(rows, k)
+    shares = counts / np.maximum(1, counts.sum(axis=1))[:, None]
+    seen = shares[:, np.flatnonzero(counts.sum(axis=0))].toarray()
+    _, groups = np.unique(rows, return_inverse=True)
+    folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    scores = cross_val_score(classifier, seen, labels, groups=groups, cv=folds, scoring="roc_auc")
+    return float(scores.mean())
+
+
+def shuffle_dinucleotides(sequences: Sequence[str], random_state: Any = None) -> list[str]:
+    """Shuffle each sequence such that its pairs of neighbouring letters keep their exact numbers.
+
+    Each sequence becomes a random Eulerian path through the graph whose edges are its pairs, drawn uniformly
+    from all paths with its first and last letter: random last edges that lead to the last letter (Wilson's
+    loop-erased walks), then the other edges of each letter in random order.
+
+    Parameters
+    ----------
+    sequences : sequence of str
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    shuffled : list of str
+
+    References
+    ----------
+    Altschul and Erickson, Mol. Biol. Evol. 2:526, 1985; Wilson, STOC 1996.
+
+    Examples
+    --------
+    >>> shuffle_dinucleotides(["AACA"], random_state=0)[0] in {"AACA", "ACAA"}
+    True
+    """
+    rows = as_strings(sequences)
+    draw = random.Random(int(check_random_state(random_state).randint(2**31 - 1)))
+    return [_shuffle_dinucleotides(row, draw) for row in rows]
+
+
+def validity_report(
+    designs: Sequence[str], natural: Sequence[str], *, k: int = 3, random_state: Any = None
+) -> pd.DataFrame:
+    """The measures of designs beside their values for held-out natural sequences and for shuffled ones.
+
+    Half of `natural`, chosen at random, is the reference that the designs, the other half ("held out") and
+    the other half with its neighbouring letters shuffled ("shuffled") are compared with. GC content means
+    little for proteins.
+
+    Parameters
+    ----------
+    designs, natural : sequence of str
+    k : int, default=3
+        Length of the k-mers in the spectra.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    report : DataFrame of shape (n_measures, 3)
+        Columns "designs", "held out", "shuffled"; the index names the measures.
+    """
+    rng = check_random_state(random_state)
+    order = rng.permutation(len(natural))
+    natural = as_strings(natural)
+    reference = [natural[i] for i in order[: len(order) // 2]]
+    held_out = [natural[i] for i in order[len(order) // 2 :]]
+    columns = {"designs": designs, "held out": held_out, "shuffled": shuffle_dinucleotides(held_out, rng)}
+    return pd.DataFrame(
+        {
+            name: {
+                f"{k}-mer Jensen-Shannon divergence (bits)": kmer_jensen_shannon(rows, reference, k),
+                f"{k}-mer Pearson correlation": kmer_pearson(rows, reference, k),
+                "GC Kolmogorov-Smirnov": gc_kolmogorov_smirnov(rows, reference),
+                "novelty (share unseen)": novelty(rows, reference),
+                "edit distance to the nearest (median)": float(np.median(nearest(rows, reference)[1])),
+                "diversity (edit distance / length)": diversity(rows, random_state=rng),
+                "discriminability (AUROC)": discriminability(rows, reference, random_state=rng),
+            }
+            for name, rows in columns.items()
+        }
+    )
+
+
+def _spectra(A: Sequence[str], B: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of each k-mer in two sets, (n_kmers,) each."""
+    letters = "".join(sorted(set().union(*as_strings(A), *as_strings(B))))
+    counts = [np.asarray(kmer_counts(rows, k, letters=letters).sum(axis=0)) for rows in (A, B)]
+    if not all(count.sum() > 0 for count in counts):
+        raise InvalidDesignError(f"no sequence has {k} letters; pass longer sequences or a smaller k.")
+    p, q = (count / count.sum() for count in counts)
+    return p, q
+
+
+def _shuffle_dinucleotides(sequence: str, draw: random.Random) -> str:
+    """One random Eulerian path."""
+    successors: dict[str, list[str]] = {}
+    for letter, successor in zip(sequence, sequence[1:], strict=False):
+        successors.setdefault(letter, []).append(successor)
+    # A tree of last edges into the last letter, uniform over all such trees.
+    last_edge: dict[str, int] = {}
+    in_tree = {sequence[-1]}
+    for start in successors:
+        letter = start
+        while letter not in in_tree:
+            last_edge[letter] = draw.randrange(len(successors[letter]))
+            letter = successors[letter][last_edge[letter]]
+        letter = start
+        while letter not in in_tree:
+            in_tree.add(letter)
+            letter = successors[letter][last_edge[letter]]
+    for letter, following in successors.items():
+        last = [following.pop(last_edge[letter])] if letter != sequence[-1] else []
+        draw.shuffle(following)
+        # Taken from the end: the last edge comes first in the list.
+        following[:0] = last
+    path = [sequence[0]]
+    while successors.get(path[-1]):
+        path.append(successors[path[-1]].pop())
+    return "".join(path)
