@@ -50,9 +50,7 @@ def replace_directory(directory: str | os.PathLike[str], write: Callable[[Path],
     """
     target = Path(directory)
     if target.exists() and not (target.is_dir() and (not any(target.iterdir()) or (target / CONFIG).exists())):
-        raise CheckpointError(
-            f"{target} exists and holds no saved model; choose another place, or remove it first."
-        )
+        raise CheckpointError(f"{target} exists and holds no saved model; choose another place, or remove it first.")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:

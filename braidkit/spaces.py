@@ -248,7 +248,10 @@ class VectorSpace(Space):
     """
 
     def __init__(
-        self, n_features: int, loc: Sequence[float] | None = None, scale: Sequence[float] | None = None
+        self,
+        n_features: int,
+        loc: Sequence[float] | np.ndarray | None = None,
+        scale: Sequence[float] | np.ndarray | None = None,
     ) -> None:
         self.shape = (int(n_features),)
         self.loc = np.zeros(n_features) if loc is None else np.asarray(loc, dtype=np.float64)
@@ -331,7 +334,8 @@ class ImageSpace(Space):
                 f"images must have shape (n, {', '.join(map(str, expected))}), channels last; got {array.shape}."
             )
         images = np.array(array, dtype=np.float32).reshape(-1, height, width, channels)
-        images = images / 255 if array.dtype == np.uint8 else images
+        if array.dtype == np.uint8:
+            images /= 255
         wrong = ~((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
@@ -373,9 +377,7 @@ def infer_space(X: Any) -> Space:
             if seen <= set(letters):
                 return SequenceSpace(letters, max(1, len(rows[0])))
         # Nothing fits: the nucleotide or protein alphabet that explains most rows gives the most telling error.
-        share = {
-            letters: sum(set(row.upper()) <= set(letters) for row in rows) for letters in ALPHABETS.values()
-        }
+        share = {letters: sum(set(row.upper()) <= set(letters) for row in rows) for letters in ALPHABETS.values()}
         return SequenceSpace(max(share, key=lambda letters: share[letters]), max(1, len(rows[0])))
     return VectorSpace.from_data(X)
 

@@ -80,8 +80,7 @@ def train(
 def batches(n_rows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Endless mini-batches of row numbers: a fresh permutation for each pass over the data."""
     while True:
-        for batch in torch.randperm(n_rows, generator=generator).split(batch_size):
-            yield batch
+        yield from torch.randperm(n_rows, generator=generator).split(batch_size)
 
 
 def warmup_cosine(i: int, max_iter: int) -> float:
@@ -154,9 +153,7 @@ class KeepBest:
         Evaluations without improvement after which the run stops.
     """
 
-    def __init__(
-        self, module: nn.Module, validation_loss: Callable[[], float], *, every: int, patience: int
-    ) -> None:
+    def __init__(self, module: nn.Module, validation_loss: Callable[[], float], *, every: int, patience: int) -> None:
         self.module = module
         self.validation_loss = validation_loss
         self.every = every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from typing import Any
 
@@ -81,7 +82,7 @@ def check_positive(estimator: Any, *names: str, allow_zero: bool = False) -> Non
     for name in names:
         value = getattr(estimator, name)
         bound = ">= 0" if allow_zero else "> 0"
-        fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+        fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
         if not fine or value < 0 or (value == 0 and not allow_zero):
             raise InvalidParameterError(f"{name} must be a number {bound}; got {value!r}.")
 

@@ -8,7 +8,7 @@ check their arguments at every call.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,8 +23,8 @@ class Policy(Protocol):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density or log-probability (n,) of states."""
 
-    def kl(self, other: Policy) -> Tensor:
-        """KL(self || other) per design (n,), nats."""
+    def kl(self, other: Any) -> Tensor:
+        """KL(self || other) per design (n,), nats; `other` is a policy of the same kind."""
 
 
 class Gaussian(NamedTuple):

@@ -1,0 +1,60 @@
+"""Checks before the long work of a fine-tuning run, and the split of its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from braidkit.diffusion import DiffusionModel
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.spaces import SequenceSpace, VectorSpace, infer_space, is_strings
+
+
+def check_same_designs(pretrained: DiffusionModel, X: Any) -> None:
+    """Raise if a chain plainly makes other designs than those of X: another length, alphabet or width."""
+    space = pretrained.space
+    if isinstance(space, SequenceSpace) and is_strings(X):
+        seen = infer_space(X)
+        if not isinstance(seen, SequenceSpace) or (seen.length == space.length and seen.alphabet == space.alphabet):
+            return
+        other_letters = not set().union(*map(set, X)) <= set(space.alphabet + space.alphabet.lower())
+        if seen.length != space.length or (other_letters and seen.name in ("DNA", "RNA") and seen.name != space.name):
+            raise IncompatibleModelError(
+                f"pretrained makes {space.length}-letter {space.name}, but X is {seen.length}-letter {seen.name}; "
+                "pass a model trained on such sequences, or pretrained=None."
+            )
+    shape = np.shape(X)
+    if isinstance(space, VectorSpace) and len(shape) == 2 and shape[1] != space.n_features:
+        raise IncompatibleModelError(
+            f"pretrained makes designs of {space.n_features} features, but X has {shape[1]}; refit the encoder or "
+            "pass pretrained=None."
+        )
+
+
+def split_for_judge(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for the reward and for the judge, alike in y; with too few rows both get all of them."""
+    order = np.argsort(y, kind="stable")
+    n_judge = max(2, round(fraction * len(y)))
+    blocks = np.array_split(order, n_judge)
+    random = np.random.RandomState(seed)
+    for_judge = np.sort([random.choice(block) for block in blocks if len(block)])
+    for_reward = np.setdiff1d(np.arange(len(y)), for_judge)
+    if len(for_reward) < 2 or np.ptp(y[for_reward]) == 0 or np.ptp(y[for_judge]) == 0:
+        return np.arange(len(y)), np.arange(len(y))
+    return for_reward, for_judge
+
+
+def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) -> None:
+    """Raise unless the reward's gradient at pretrained designs is finite and somewhere not zero."""
+    noise = pretrained.draw_noise(16, torch.Generator().manual_seed(seed))
+    point = pretrained.sample_points(noise).requires_grad_(True)
+    lower = reward.lower(pretrained.space.discretise(point))
+    gradient = torch.autograd.grad(lower.sum(), point, allow_unused=True)[0] if lower.requires_grad else None
+    if gradient is None or not gradient.isfinite().all() or not gradient.any():
+        state = "none" if gradient is None else "not finite" if not gradient.isfinite().all() else "zero"
+        raise InvalidParameterError(
+            f"the reward's gradient at designs of the pretrained model is {state}; its lower(x) must be "
+            "differentiable: look for no_grad, rounding or a clamp in its features."
+        )

@@ -1,0 +1,143 @@
+"""Watch a fine-tuning run: the history, the checkpoint worth keeping, and what is needed to resume."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from braidkit import persistence
+from braidkit.diffusion import DiffusionModel
+from braidkit.finetuning.direct import DirectSolver
+from braidkit.finetuning.rollout import evaluate
+
+COLUMNS = ("iteration", "mean", "lower", "penalty", "kl", "judge")
+
+
+class ConservativeReward(Protocol):
+    """What fine-tuning needs of a fitted reward; see `braidkit.rewards`."""
+
+    y_std_: float
+
+    def lower(self, x: Tensor) -> Tensor:
+        """r_hat - g_hat of points, in y's units, differentiable."""
+
+    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """r_hat and g_hat of points, in y's units."""
+
+
+class Monitor:
+    """Callback of the training loop: evaluate, keep the best by the judge, stop in time, save to resume.
+
+    Parameters
+    ----------
+    solver : DirectSolver
+    reward : ConservativeReward
+    judge : callable
+        From designs as points (n, \\*space.shape) to scores (n,), in y's units. Never optimised.
+    noise : Tensor
+        Of the designs to evaluate: the same at each evaluation, so that weights differ and luck does not.
+    every : int
+        Updates between evaluations.
+    patience : int
+        Evaluations without a better judge after which the run stops.
+    checkpoint : path-like, optional
+        Directory to save to at each evaluation.
+    verbose : int
+        Print a line at each evaluation if not 0.
+    """
+
+    def __init__(
+        self,
+        solver: DirectSolver,
+        reward: ConservativeReward,
+        judge: Callable[[Tensor], Tensor],
+        noise: Tensor,
+        *,
+        every: int,
+        patience: int,
+        checkpoint: Path | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.solver = solver
+        self.reward = reward
+        self.judge = judge
+        self.noise = noise
+        self.every = every
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.verbose = verbose
+        self.history: dict[str, list[float]] = {column: [] for column in COLUMNS}
+        self.best_iter = 0
+        self._best_judged = -math.inf
+        self._best_weights: dict[str, Tensor] = {}
+
+    @property
+    def model(self) -> DiffusionModel:
+        return self.solver.model
+
+    def __call__(self, n_done: int, figures: dict[str, float]) -> bool:
+        if n_done % self.every:
+            return False
+        self.evaluate(n_done)
+        if self.checkpoint is not None:
+            self.save(n_done)
+        return n_done - self.best_iter >= self.patience * self.every
+
+    @torch.no_grad()
+    def evaluate(self, n_done: int) -> None:
+        """Add a row to the history, and keep the weights if the judge prefers them."""
+        path = evaluate(self.model, self.solver.pretrained, self.noise)
+        designs = self.model.space.discretise(path.point)
+        mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
+        judged = self.judge(designs).mean().item()
+        row = (n_done, mean, mean - penalty, penalty, path.kl.mean().item(), judged)
+        for column, value in zip(COLUMNS, row, strict=True):
+            self.history[column].append(value)
+        if judged > self._best_judged:
+            self._best_judged, self.best_iter = judged, n_done
+            assert self.model.network is not None
+            self._best_weights = copy.deepcopy(self.model.network.state_dict())
+        if self.verbose:
+            line = f"step {n_done:<5} mean {row[1]:.3g}  lower {row[2]:.3g}  judge {judged:.3g}  KL {row[4]:.3g} nats"
+            best_row = self.history["iteration"].index(self.best_iter)
+            if row[2] > self.history["lower"][best_row]:
+                line += f"  over-optimising since step {self.best_iter}"
+            tqdm.write(line)
+
+    def restore_best(self) -> None:
+        """Put the best weights back into the model."""
+        assert self.model.network is not None
+        self.model.network.load_state_dict(self._best_weights)
+
+    def save(self, n_done: int) -> None:
+        """Write all that is needed to resume, in place of the checkpoint before."""
+        assert self.checkpoint is not None and self.model.network is not None
+        tensors = {f"current.{name}": value for name, value in self.model.network.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self._best_weights.items()}
+        tensors |= {f"solver.{name}": value for name, value in self.solver.state_tensors().items()}
+        config = {"n_iter": n_done, "best_iter": self.best_iter, "history": self.history}
+        persistence.save(self.checkpoint, config=config, tensors=tensors)
+
+    def resume(self) -> int:
+        """Go on from a checkpoint, if there is one; gives the number of updates that it has seen."""
+        if self.checkpoint is None or not self.checkpoint.exists():
+            return 0
+        config, tensors = persistence.load(self.checkpoint)
+        parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "solver": {}}
+        for key, value in tensors.items():
+            part, name = key.split(".", 1)
+            parts[part][name] = value.to(self.model.device)
+        assert self.model.network is not None
+        persistence.load_weights(self.model.network, parts["current"], str(self.checkpoint))
+        self.solver.load_state_tensors(parts["solver"])
+        self._best_weights = parts["best"]
+        self.history, self.best_iter = config["history"], config["best_iter"]
+        self._best_judged = max(self.history["judge"])
+        return int(config["n_iter"])
