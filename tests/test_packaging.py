@@ -25,16 +25,22 @@ def literal(name):
     raise LookupError(name)
 
 
+NEEDS = {
+    group: [Requirement(line) for line in lines]
+    for group, lines in {"core": literal("REQUIRES"), **literal("EXTRAS")}.items()
+}
+
+
 def pins(file):
     """Versions of a constraints file by package."""
     lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith("#")]
     return {name: Version(version) for name, version in (line.split("==") for line in lines)}
 
 
-def requirements(*extras):
-    """Requirements of setup.py: the core's, and those of the extras."""
-    lists = [literal("REQUIRES"), *(literal("EXTRAS")[extra] for extra in extras)]
-    return [Requirement(line) for line in sum(lists, [])]
+def bound(requirement):
+    """The lower bound, the only one that a requirement states."""
+    (specifier,) = requirement.specifier
+    return Version(specifier.version)
 
 
 def python(code):
@@ -88,21 +94,24 @@ def test_unknown_name_is_an_attribute_error():
         _ = braidkit.Simplex
 
 
-@pytest.mark.parametrize("extra", ["", *literal("EXTRAS")])
-def test_constraints_pin_every_requirement_within_its_bound(extra):
+@pytest.mark.parametrize("group", NEEDS)
+def test_constraints_pin_every_requirement_within_its_bound(group):
     pinned = pins("constraints.txt")
-    for requirement in requirements(*filter(None, [extra])):
+    for requirement in NEEDS[group]:
         assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_lower_bounds_are_those_that_are_tested():
-    """What the tests use stands at its bound in the lowest pins; bounds of other extras are their pins."""
-    lowest, pinned = pins("constraints-lowest.txt"), pins("constraints.txt")
-    for requirement in requirements("plots", "data", "test"):
-        (bound,) = requirement.specifier
-        assert bound.operator == ">="
-        assert lowest[canonicalize_name(requirement.name)] == Version(bound.version), requirement
-    for requirement in requirements("images", "gpu", "dist", "docs"):
-        (bound,) = requirement.specifier
-        pin, lowest_release = pinned[canonicalize_name(requirement.name)], Version(bound.version).release
-        assert pin.release[: len(lowest_release)] == lowest_release, requirement
+@pytest.mark.parametrize("group", ["core", "plots", "data", "test"])
+def test_lower_bounds_are_those_that_are_tested(group):
+    lowest = pins("constraints-lowest.txt")
+    for requirement in NEEDS[group]:
+        assert str(requirement.specifier).startswith(">=")
+        assert lowest[canonicalize_name(requirement.name)] == bound(requirement), requirement
+
+
+@pytest.mark.parametrize("group", ["images", "gpu", "dist", "docs"])
+def test_bounds_of_other_extras_are_their_pins(group):
+    pinned = pins("constraints.txt")
+    for requirement in NEEDS[group]:
+        release = bound(requirement).release
+        assert pinned[canonicalize_name(requirement.name)].release[: len(release)] == release, requirement
