@@ -1,0 +1,156 @@
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braidkit.datasets.table import read_table
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="mpra.csv"):
+        path = tmp_path / name
+        (gzip.open if name.endswith(".gz") else open)(path, "wt", encoding="utf-8").write(text)
+        return path
+
+    return write
+
+
+def read(path, **options):
+    return read_table(path, sequence="seq", target="mrl", **options)
+
+
+def test_the_line_that_a_person_sees(write):
+    rows = [f"{'ACGT'[i % 4]}{'ACGT'[i // 4 % 4]}{'ACGT'[i // 16 % 4]}{'ACGT'[i // 64 % 4]}C" for i in range(200)]
+    text = "id,seq,mrl\n" + "".join(f"r{i},{row},{i / 100}\n" for i, row in enumerate(rows))
+    path = write(text + "a,AAAAC,2\nb,ACNTC,1\nc,ANRTC,1\n")
+    table = read(path, on_ambiguous="drop")
+    assert table.describe() == (
+        "read 203 rows: 200 kept (1 duplicates averaged, 2 with N dropped); DNA, 5 nt; "
+        "target 5/50/95 %: 0.11 / 1 / 1.89, max 1.99"
+    )
+    assert table.sequences == rows
+    # The first row repeats as the last but two: (0 + 2) / 2.
+    assert table.y[0] == 1
+    assert table.y[1:].tolist() == [i / 100 for i in range(1, 200)]
+    assert (table.n_rows, table.n_averaged, table.dropped) == (203, 1, {"with N": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "seq,mrl\nACGT,1\nACGA,2.5\n"),
+        ("t.tsv", "mrl\tseq\n1\tACGT\n2.5\tACGA\n"),
+        ("t.csv.gz", "seq;note, and more;mrl\nACGT;a,b;1\nACGA;;2.5\n"),
+        ("excel.csv", "\ufeffseq,mrl\nacgt , 1\n\n acga,2.5\n\n"),
+    ],
+)
+def test_separators_compression_case_and_blank_lines(write, name, text):
+    table = read(write(text, name))
+    assert table.sequences == ["ACGT", "ACGA"]
+    assert table.y.tolist() == [1, 2.5]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.text("ACGT", min_size=3, max_size=3), st.floats(-1e6, 1e6)), min_size=2, max_size=20))
+def test_each_sequence_comes_once_with_its_mean(tmp_path_factory, rows):
+    frame = pd.DataFrame(rows, columns=["seq", "mrl"])
+    expected = frame.groupby("seq", sort=False)["mrl"].mean()
+    path = tmp_path_factory.mktemp("t") / "t.csv"
+    frame.to_csv(path, index=False)
+    if expected.nunique() == 1:
+        with pytest.raises(InvalidTargetError, match="constant"):
+            read(path, alphabet="DNA")
+        return
+    table = read(path, alphabet="DNA")
+    assert table.sequences == expected.index.tolist()
+    np.testing.assert_allclose(table.y, expected, rtol=1e-12, atol=1e-9)
+    assert table.n_averaged == len(rows) - len(expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "alphabet"),
+    [
+        (["ACGT", "ACGN"], {"on_ambiguous": "drop"}, "ACGT"),
+        (["ACGU", "ACGG"], {}, "ACGU"),
+        (["ACGG", "ACGC"], {}, "ACGT"),
+        (["MKVL", "MKVA"], {}, "ACDEFGHIKLMNPQRSTVWY"),
+        (["MKVL", "MKVX"], {"on_ambiguous": "drop"}, "ACDEFGHIKLMNPQRSTVWY"),
+        (["HPHP", "HPPP"], {"alphabet": "HP"}, "HP"),
+        (["hPhP", "hPPP"], {"alphabet": "hP"}, "hP"),
+    ],
+)
+def test_the_alphabet_is_found_or_given(write, rows, options, alphabet):
+    text = f"seq,mrl\n{rows[0]},1\n{rows[1]},3\n{rows[0][::-1]},7\n"
+    assert read(write(text), **options).space.alphabet == alphabet
+
+
+def test_length_keeps_only_that_length(write):
+    path = write("seq,mrl\nACGT,1\nACG,2\nACGTA,3\nACGA,4\n")
+    with pytest.raises(
+        InvalidDesignError, match=r"lengths run from 3 to 5; pass length=4 to keep only that length \(2 of 4 rows\)"
+    ):
+        read(path)
+    table = read(path, length=4)
+    assert table.sequences == ["ACGT", "ACGA"]
+    assert table.dropped == {"of another length than 4": 2}
+    assert "2 of another length than 4 dropped" in table.describe()
+    with pytest.raises(InvalidDesignError, match="no row to learn from: of 4 rows, 4 of another length than 9"):
+        read(path, length=9)
+
+
+HEAD = "seq,mrl\nACGT,1\n\nACGA,2\nACGC,3\nCCGC,3\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", InvalidDesignError, "mpra.csv is empty; pass a table with a header row"),
+        ("seq,mrl\n\n", InvalidDesignError, "has a header but no rows"),
+        ("sequence,mrl\nACGT,1\n", InvalidParameterError, "no column 'seq'; its columns are: sequence, mrl"),
+        (HEAD + "ACGT,\n", InvalidTargetError, "line 7 of .*mpra.csv: 'mrl' is '', not a finite number; drop"),
+        (HEAD + "ACGT,inf\nACTT,0,5\n", InvalidParameterError, "cannot be read as a table"),
+        ("seq,mrl\nACTT,0,5\nACTA,1,5\n", InvalidParameterError, "more fields than the header"),
+        (HEAD + "ACGT,inf\nACTT,n/a\n", InvalidTargetError, r"line 7 .*'mrl' is 'inf'.* \(2 rows are so\)"),
+        (HEAD + ",1\n", InvalidDesignError, "line 7 of .*: the sequence is empty; drop such rows"),
+        (
+            HEAD + "ACGT,1\nACRN,1\nTNTT,1\n",
+            InvalidDesignError,
+            r"""line 8 of .*: 'R' at position 3 is not in the alphabet ACGT \(2 rows are so\); drop such rows or """
+            'pass on_ambiguous="drop"',
+        ),
+        (HEAD + "AC-T,1\n", InvalidDesignError, "'-' at position 3 is not in the alphabet ACGT; drop or correct"),
+        ("seq,mrl\nACGT,2\nACGA,2\nACGA,2.0\n", InvalidTargetError, "column 'mrl' of .* is 2 in all rows"),
+        ("seq,mrl\nACGT,2\nACGA,3\nACG,2.0\n", InvalidDesignError, "lengths run from 3 to 4; pass length=4"),
+    ],
+)
+def test_bad_tables_are_refused_by_line_with_the_remedy(write, text, error, message):
+    with pytest.raises(error, match=message):
+        read(write(text))
+
+
+def test_dropping_ambiguous_rows_still_refuses_other_letters(write):
+    with pytest.raises(InvalidDesignError, match="line 8 .*'-' at position 4 .*drop or correct such rows, or pass"):
+        read(write(HEAD + "ACGN,1\nACN-,1\n"), on_ambiguous="drop")
+
+
+def test_bad_calls_are_refused(write, tmp_path):
+    with pytest.raises(InvalidParameterError, match="nowhere.csv is not a file; check the path"):
+        read(tmp_path / "nowhere.csv")
+    with pytest.raises(InvalidParameterError, match="on_ambiguous must be 'error' or 'drop'; got 'keep'"):
+        read(write(HEAD), on_ambiguous="keep")
+    broken = tmp_path / "broken.csv.gz"
+    broken.write_bytes(b"not gzip")
+    with pytest.raises(InvalidParameterError, match=r"broken.csv.gz cannot be read as a table"):
+        read(broken)
+
+
+@pytest.mark.data
+def test_reads_the_measured_utr_table(data_dir):
+    table = read_table(data_dir / "utr_human_mrl.csv.gz", sequence="sequence", target="mrl")
+    assert table.n_rows == 25000
+    assert (table.space.name, table.space.length) == ("DNA", 50)
