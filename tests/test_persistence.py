@@ -9,11 +9,18 @@ from braidkit.persistence import CONFIG, TENSORS, load, load_weights, replace_fi
 
 def test_what_is_saved_comes_back(tmp_path):
     shared = torch.arange(6.0)
-    tensors = {"a": shared.reshape(2, 3).t(), "b": shared, "c": torch.tensor(True), "d": torch.ones((), dtype=torch.float64)}
+    tensors = {
+        "a": shared.reshape(2, 3).t(),
+        "b": shared,
+        "c": torch.tensor(True),
+        "d": torch.ones((), dtype=torch.float64),
+    }
     save(tmp_path / "run", config={"x": [1, None, "two"]}, tensors=tensors)
     config, loaded = load(tmp_path / "run")
     assert config == {"x": [1, None, "two"]}
-    assert all(torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype for name, tensor in tensors.items())
+    assert all(
+        torch.equal(loaded[name], tensor) and loaded[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
 
 
 def test_a_second_save_replaces_the_first_and_leaves_nothing_else(tmp_path):

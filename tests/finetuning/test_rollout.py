@@ -1,0 +1,88 @@
+"""The path KL against closed form, and what carries gradient."""
+
+import math
+
+import pytest
+import torch
+
+from braidkit.finetuning import rollout
+from tests.worlds import exact_chain
+
+
+def shifted(pretrained, shift):
+    """A fine-tuned twin whose velocity is off by a constant: its mean moves by a known amount at each step."""
+    model = pretrained.trainable_copy()
+    with torch.no_grad():
+        model.network.shift += shift
+    return model
+
+
+def step_kl(model, t, shift):
+    """|mean difference|^2 / (2 std^2) of one step and one feature, from the chain's formulas."""
+    phi, phi_next = float(model.angles[t]), float(model.angles[t - 1])
+    ratio = math.cos(phi) / math.cos(phi_next)
+    added = math.sin(phi) ** 2 - (ratio * math.sin(phi_next)) ** 2
+    moved = math.cos(phi_next) * added / math.sin(phi) * shift
+    return moved**2 / (2 * float(model.policy(torch.zeros(1, 1), t).std) ** 2)
+
+
+@pytest.fixture
+def pretrained():
+    return exact_chain(n_features=3, n_steps=12)
+
+
+@pytest.fixture
+def noise(pretrained):
+    return pretrained.draw_noise(5, torch.Generator().manual_seed(0))
+
+
+def test_the_summed_kl_is_exact_over_all_steps(pretrained, noise):
+    """Equation (6): the KL of a chain with constant shifts is known for every path."""
+    path = rollout(shifted(pretrained, 0.3), pretrained, noise)
+    expected = 3 * sum(step_kl(pretrained, t, 0.3) for t in range(1, 13))
+    assert torch.allclose(path.kl, torch.full((5,), expected), rtol=1e-4)
+
+
+def test_an_unchanged_model_has_no_kl_and_the_pretrained_designs(pretrained, noise):
+    path = rollout(pretrained.trainable_copy(), pretrained, noise)
+    assert torch.equal(path.kl, torch.zeros(5))
+    assert torch.equal(path.point, pretrained.sample_points(noise))
+
+
+@pytest.mark.parametrize("n_grad_steps", [1, 4, 11])
+def test_the_stand_in_for_the_early_steps_is_unbiased(pretrained, noise, n_grad_steps):
+    """Averaged over the one early step that is drawn, the KL and its gradient are those of all steps."""
+    model = shifted(pretrained, 0.3)
+    early = range(n_grad_steps + 1, 13)
+    kls = torch.stack([rollout(model, pretrained, noise, n_grad_steps, step).kl for step in early])
+    assert torch.allclose(kls.mean(dim=0), rollout(model, pretrained, noise).kl, rtol=1e-4)
+    gradient = torch.autograd.grad(kls.mean(dim=0).mean(), model.network.shift)[0]
+    # The KL is quadratic in the shift, and here does not depend on the states.
+    assert float(gradient) == pytest.approx(2 * float(kls.mean()) / 0.3, rel=1e-4)
+
+
+def test_without_a_stand_in_the_kl_counts_the_last_steps_alone(pretrained, noise):
+    path = rollout(shifted(pretrained, 0.3), pretrained, noise, n_grad_steps=4)
+    assert float(path.kl[0]) == pytest.approx(3 * sum(step_kl(pretrained, t, 0.3) for t in range(1, 5)), rel=1e-4)
+
+
+def test_designs_are_the_same_wherever_the_gradient_starts(pretrained, noise):
+    model = shifted(pretrained, 0.3)
+    full = rollout(model, pretrained, noise).point
+    for n_grad_steps in (1, 5):
+        assert torch.allclose(rollout(model, pretrained, noise, n_grad_steps, 8).point, full, atol=1e-6)
+
+
+def test_the_pathwise_gradient_is_that_of_finite_differences(pretrained, noise):
+    pretrained, noise = pretrained.double(), noise.double()
+    model = shifted(pretrained, 0.3)
+
+    def objective(shift):
+        with torch.no_grad():
+            model.network.shift.fill_(shift)
+        path = rollout(model, pretrained, noise)
+        return (path.point.square().sum(dim=1) - 0.5 * path.kl).mean()
+
+    gradient = torch.autograd.grad(objective(0.3), model.network.shift)[0]
+    numeric = (objective(0.301) - objective(0.299)) / 0.002
+    assert float(gradient) == pytest.approx(float(numeric), rel=1e-3)

@@ -1,0 +1,26 @@
+"""Toy worlds whose answers are known, shared by tests and benchmarks."""
+
+import torch
+from torch import nn
+
+from braidkit.diffusion import GaussianDiffusion
+from braidkit.spaces import VectorSpace
+
+
+class ExactVelocity(nn.Module):
+    """The best velocity for standard normal data, which is zero: x and the noise cancel on average."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x, angle):
+        return torch.zeros_like(x) + self.shift
+
+
+def exact_chain(n_features=1, n_steps=20):
+    """The exact chain of standard normal data: velocity 0, whose mean squared error is 1 at every level."""
+    model = GaussianDiffusion(VectorSpace(n_features), n_steps=n_steps)
+    model.network = ExactVelocity()
+    model.velocity_error.fill_(1.0)
+    return model.freeze()
