@@ -81,9 +81,7 @@ def as_strings(sequences: Sequence[str]) -> list[str]:
     rows = [sequences] if isinstance(sequences, str) else list(sequences)
     for i, row in enumerate(rows):
         if not isinstance(row, str) or not row:
-            raise InvalidDesignError(
-                f"row {i:,} is {row!r}; sequences must be strings of at least one letter."
-            )
+            raise InvalidDesignError(f"row {i:,} is {row!r}; sequences must be strings of at least one letter.")
     if not rows:
         raise InvalidDesignError("the list of sequences is empty; pass at least one sequence.")
     return [str(row) for row in rows]
@@ -127,7 +125,8 @@ class _Packed:
         for letter in query:
             match = self._match[self._code.get(letter, -1)]
             # The row above the first grows by one with each letter of the query.
-            carry_up, carry_down = _ONE, np.uint64(0)
+            carry_up: np.uint64 | np.ndarray = _ONE
+            carry_down: np.uint64 | np.ndarray = np.uint64(0)
             last = len(match) - 1
             for w, (eq, pv, mv) in enumerate(zip(match, up, down, strict=True)):
                 np.bitwise_or(eq, mv, out=xv)

@@ -24,9 +24,7 @@ from braidkit.evaluation.edit_distance import as_strings, code_points, edit_dist
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 
 
-def kmer_counts(
-    sequences: Sequence[str], k: int = 3, *, letters: str | None = None
-) -> scipy.sparse.csr_array:
+def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = None) -> scipy.sparse.csr_array:
     """How often each k-mer occurs in each sequence, overlaps counted.
 
     Parameters
@@ -57,13 +55,9 @@ def kmer_counts(
     codes = order[place]
     if (alphabet[codes] != points).any():
         stranger = chr(int(points[np.flatnonzero(alphabet[codes] != points)[0]]))
-        raise InvalidDesignError(
-            f"{stranger!r} is not in the alphabet {letters}; pass all letters that occur."
-        )
+        raise InvalidDesignError(f"{stranger!r} is not in the alphabet {letters}; pass all letters that occur.")
     rows = np.repeat(np.arange(len(sequences)), lengths)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(
-        len(points)
-    )  # letters from here to the row's end
+    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(points))  # letters from here to the row's end
     n_windows = max(0, len(points) - k + 1)
     kmers = np.zeros(n_windows, dtype=np.int64)
     for i in range(k):

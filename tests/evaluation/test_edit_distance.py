@@ -24,9 +24,7 @@ def by_table(a, b):
     st.lists(st.text("ACGN", min_size=1, max_size=12), min_size=1, max_size=6),
 )
 def test_equals_the_textbook_recursion(queries, references):
-    assert edit_distances(queries, references).tolist() == [
-        [by_table(a, b) for b in references] for a in queries
-    ]
+    assert edit_distances(queries, references).tolist() == [[by_table(a, b) for b in references] for a in queries]
 
 
 @pytest.mark.parametrize("length", [63, 64, 65, 128, 150])
@@ -35,9 +33,7 @@ def test_equals_the_textbook_recursion_over_several_words(length, rng):
     # One letter gone, one replaced and one put in, besides a random sequence.
     edited = "T" + references[0][1:20] + references[0][21:60] + "G" + references[0][60:]
     queries = [edited, "".join(rng.choice(list("ACGT"), length))]
-    assert edit_distances(queries, references).tolist() == [
-        [by_table(a, b) for b in references] for a in queries
-    ]
+    assert edit_distances(queries, references).tolist() == [[by_table(a, b) for b in references] for a in queries]
 
 
 @settings(max_examples=50, deadline=None)
