@@ -24,3 +24,14 @@ def exact_chain(n_features=1, n_steps=20):
     model.network = ExactVelocity()
     model.velocity_error.fill_(1.0)
     return model.freeze()
+
+
+def normal_chain(n_features=1, n_steps=20):
+    """The exact chain of standard normal data, with a network that can learn: its last layer starts at zero."""
+    model = exact_chain(n_features, n_steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model.network = model._build_network()
+    for parameter in model.network.last.parameters():
+        nn.init.zeros_(parameter)
+    return model.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,10 @@ from braidkit.finetuning.rollout import rollout
 class DirectSolver:
     """Ascend the objective (6) by its pathwise gradient, through the last K steps of the chain.
 
-    With ``truncation="random"``, K is drawn uniformly from 1 to n_steps, once for each update. The steps before the
-    last K build no graph; they are held to the pretrained chain by the KL of one of them, drawn uniformly.
+    With ``truncation="random"``, K is drawn uniformly from 1 to n_steps once for each update, and each step's part of
+    the gradient is divided by the probability that the step is among the last K: the gradient is that of the full chain
+    on average, at half the cost. With a fixed K it is biased: the first steps see no reward, only the KL of one of
+    them, drawn uniformly.
 
     Parameters
     ----------
@@ -71,31 +74,31 @@ class DirectSolver:
     def update(self, i: int) -> dict[str, float]:
         """One step of Algorithm 2 on fresh trajectories."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + i)
-        n_grad_steps, prefix_step = self._draw_truncation(generator)
+        truncation = self._draw_truncation(generator)
         noise = self.model.draw_noise(self.batch_size, generator).to(self.model.device)
         self.optimizer.zero_grad(set_to_none=True)
-        lower = kl = 0.0
+        lower = 0.0
         for chunk in noise.split(self.rows_at_once):
-            path = rollout(self.model, self.pretrained, chunk, n_grad_steps, prefix_step)
+            path = rollout(self.model, self.pretrained, chunk, **truncation)
             reward = self.reward(path.point)
             loss = -(reward - self.alpha * path.kl).sum() / self.batch_size
             loss.backward()
             lower += float(reward.detach().sum()) / self.batch_size
-            kl += float(path.kl.detach().sum()) / self.batch_size
         nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         self.optimizer.step()
-        return {"lower": lower, "kl": kl}
+        return {"lower": lower}
 
-    def _draw_truncation(self, generator: torch.Generator) -> tuple[int, int | None]:
-        """The number of last steps that carry gradient, and the one step that stands for those before."""
+    def _draw_truncation(self, generator: torch.Generator) -> dict[str, Any]:
+        """Which steps carry gradient in this update, and what makes up for the others: arguments of `rollout`."""
         n_steps = self.model.n_steps
         if self.truncation == "random":
             n_grad_steps = int(torch.randint(1, n_steps + 1, (), generator=generator))
-        else:
-            n_grad_steps = min(int(self.truncation), n_steps)
+            return {"n_grad_steps": n_grad_steps, "weight": lambda t: n_steps / (n_steps - t + 1)}
+        n_grad_steps = min(int(self.truncation), n_steps)
         if n_grad_steps == n_steps:
-            return n_grad_steps, None
-        return n_grad_steps, int(torch.randint(n_grad_steps + 1, n_steps + 1, (), generator=generator))
+            return {"n_grad_steps": n_steps}
+        prefix_step = int(torch.randint(n_grad_steps + 1, n_steps + 1, (), generator=generator))
+        return {"n_grad_steps": n_grad_steps, "prefix_step": prefix_step}
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The optimiser's state, to resume from."""

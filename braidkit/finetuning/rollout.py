@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ class Path(NamedTuple):
     point : Tensor of shape (n, \\*space.shape)
         The designs, not yet discretised.
     kl : Tensor of shape (n,)
-        Nats. The sum over steps of KL(p_t || p_pre_t) along each path, or an unbiased stand-in for its early part.
+        Nats: the sum over steps of KL(p_t || p_pre_t) along each path, of the steps that carry gradient and, where one
+        stands for them, of those before.
     """
 
     point: Tensor
@@ -30,9 +32,14 @@ def rollout(
     pretrained: DiffusionModel,
     noise: Tensor,
     n_grad_steps: int | None = None,
+    *,
+    weight: Callable[[int], float] | None = None,
     prefix_step: int | None = None,
 ) -> Path:
     """Sample from a fine-tuned chain, summing the per-step KL to the pretrained one (BRAID, equation 6).
+
+    The steps before the last `n_grad_steps` build no graph, yet their weights are the same weights. Two remedies keep
+    the gradient honest: `weight`, if the number of steps was drawn at random, and `prefix_step`, if it is fixed.
 
     Parameters
     ----------
@@ -40,12 +47,13 @@ def rollout(
     noise : Tensor of shape (n, n_steps + 1, \\*state_shape)
         From `DiffusionModel.draw_noise`.
     n_grad_steps : int, optional
-        The last steps, which carry gradient through the states; all of them by default. The steps before build no
-        graph.
+        The last steps, which carry gradient through the states; all of them by default.
+    weight : callable, optional
+        From a step t to the factor of that step's part of the weights' gradient: one over the probability that the
+        step carries gradient makes the whole gradient unbiased. Gradients that pass through the states are not scaled.
     prefix_step : int, optional
         One of the steps before, n_grad_steps < prefix_step <= n_steps. Its KL at the state reached, times their
-        number, stands for all of them: it holds the shared weights where no gradient flows through the states. Without
-        it the KL counts the last steps only.
+        number, stands for all of them, so that they do not drift.
 
     Returns
     -------
@@ -59,18 +67,27 @@ def rollout(
         if t > n_grad_steps:
             if t == prefix_step:
                 # x carries no gradient for either policy: detaching it for one of them alone inflates this gradient.
-                local = model.policy(x, t).kl(without_gradient(pretrained, x, t))
+                local = model.policy(x, t).kl(policy_without_gradient(pretrained, x, t))
                 kl = kl + (n_steps - n_grad_steps) * local
-            x = without_gradient(model, x, t).rsample(noise[:, t])
+            x = policy_without_gradient(model, x, t).rsample(noise[:, t])
         else:
-            policy = model.policy(x, t)
+            policy = weighted_policy(model, x, t, 1.0 if weight is None else weight(t))
             kl = kl + policy.kl(pretrained.policy(x, t))
             x = policy.rsample(noise[:, t])
     return Path(model.readout(x), kl)
 
 
+def weighted_policy(model: DiffusionModel, x: Tensor, t: int, weight: float) -> Policy:
+    """The policy at x, with the gradient of the weights, but not that of x, multiplied."""
+    if weight == 1.0:
+        return model.policy(x, t)
+    # What reaches x is multiplied on the way out and divided on the way in; what stays in the weights only the former.
+    policy: Any = model.policy(_ScaleGradient.apply(x, 1 / weight), t)
+    return type(policy)(*(_ScaleGradient.apply(part, weight) for part in policy))
+
+
 @torch.no_grad()
-def without_gradient(model: DiffusionModel, x: Tensor, t: int) -> Policy:
+def policy_without_gradient(model: DiffusionModel, x: Tensor, t: int) -> Policy:
     """The policy at x, outside any graph."""
     return model.policy(x, t)
 
@@ -80,3 +97,16 @@ def evaluate(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor, b
     """Sample designs and the exact path KL over all steps, without gradient, in batches."""
     paths = [rollout(model, pretrained, chunk.to(model.device)) for chunk in noise.split(batch_size)]
     return Path(torch.cat([path.point for path in paths]), torch.cat([path.kl for path in paths]))
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None

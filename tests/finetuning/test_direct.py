@@ -1,0 +1,112 @@
+"""Direct back-propagation against the optimum that is known, and against finite differences."""
+
+import pytest
+import torch
+
+from braidkit.finetuning import DirectSolver, evaluate, rollout
+from tests.worlds import exact_chain, normal_chain
+
+
+def solver_for(pretrained, reward, **changes):
+    settings = {
+        "alpha": 1.0,
+        "batch_size": 64,
+        "truncation": 20,
+        "learning_rate": 0.01,
+        "max_grad_norm": 1.0,
+        "seed": 0,
+    }
+    model = pretrained.trainable_copy()
+    return model, DirectSolver(model, pretrained, reward, **(settings | changes))
+
+
+@pytest.mark.theorem
+@pytest.mark.parametrize(("truncation", "tolerance"), [(10, 0.01), ("random", 0.01)])
+def test_a_linear_reward_reaches_the_value_of_the_optimum(truncation, tolerance):
+    """Equations (5) and (6): for N(0, 1) designs, r = x and alpha = 1 the optimum is N(1, 1), of value 1/2."""
+    pretrained = normal_chain(n_steps=10)
+    model, solver = solver_for(pretrained, lambda x: x[:, 0], truncation=truncation, rows_at_once=64)
+    for i in range(250):
+        solver.update(i)
+    path = evaluate(model, pretrained, model.draw_noise(20_000, torch.Generator().manual_seed(1)))
+    gap = 0.5 - float((path.point[:, 0] - path.kl).mean())
+    assert -0.03 < gap < tolerance + 0.03  # three standard errors of the average are 0.03
+    assert float(path.kl.mean()) == pytest.approx(0.5, abs=0.06)
+    assert float(path.point.mean()) == pytest.approx(1.0, abs=0.06)
+
+
+@pytest.mark.theorem
+def test_a_fixed_truncation_is_biased():
+    """The first steps see no reward, so the chain stays away from the optimum, by a tenth of its value and more."""
+    pretrained = normal_chain(n_steps=10)
+    model, solver = solver_for(pretrained, lambda x: x[:, 0], truncation=3, rows_at_once=64)
+    for i in range(250):
+        solver.update(i)
+    path = evaluate(model, pretrained, model.draw_noise(20_000, torch.Generator().manual_seed(1)))
+    assert float((path.point[:, 0] - path.kl).mean()) < 0.45
+
+
+def test_the_gradient_of_random_truncation_is_on_average_that_of_the_full_chain():
+    pretrained = normal_chain(n_features=2, n_steps=6)
+    model, solver = solver_for(pretrained, lambda x: -(x - 1).square().sum(dim=1), truncation="random")
+    for i in range(5):
+        solver.update(i)  # away from the pretrained weights, where the KL has no gradient
+    noise = model.draw_noise(8, torch.Generator().manual_seed(0))
+
+    def gradient(**truncation):
+        path = rollout(model, pretrained, noise, **truncation)
+        return torch.autograd.grad((solver.reward(path.point) - path.kl).mean(), solver.parameters)
+
+    full = gradient()
+    weight = solver._draw_truncation(torch.Generator())["weight"]
+    parts = [gradient(n_grad_steps=steps, weight=weight) for steps in range(1, 7)]
+    for whole, *each in zip(full, *parts, strict=True):
+        assert torch.allclose(torch.stack(each).mean(dim=0), whole, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+
+
+def test_rows_at_once_do_not_change_an_update():
+    pretrained = exact_chain(n_features=2, n_steps=8)
+    gradients = []
+    for rows in (5, 64):
+        model, solver = solver_for(pretrained, lambda x: -x.square().sum(dim=1), truncation="random", rows_at_once=rows)
+        solver.update(3)
+        gradients.append(float(model.network.shift.grad))
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
+
+
+def test_the_pretrained_weights_are_not_touched():
+    pretrained = normal_chain(n_steps=4)
+    before = {name: value.clone() for name, value in pretrained.state_dict().items()}
+    model, solver = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
+    for i in range(3):
+        solver.update(i)
+    assert all(torch.equal(value, before[name]) for name, value in pretrained.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_truncation_is_drawn_once_an_update_and_covers_every_length():
+    pretrained = exact_chain(n_steps=6)
+    _, solver = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
+    draws = [solver._draw_truncation(torch.Generator().manual_seed(seed)) for seed in range(300)]
+    assert {draw["n_grad_steps"] for draw in draws} == set(range(1, 7))
+    _, solver = solver_for(pretrained, lambda x: x[:, 0], truncation=2)
+    draws = [solver._draw_truncation(torch.Generator().manual_seed(seed)) for seed in range(300)]
+    assert {draw["n_grad_steps"] for draw in draws} == {2}
+    assert {draw["prefix_step"] for draw in draws} == {3, 4, 5, 6}
+
+
+def test_a_solver_resumes_as_if_it_had_not_stopped():
+    pretrained = normal_chain(n_steps=4)
+    whole_model, whole = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
+    for i in range(6):
+        whole.update(i)
+    first_model, first = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
+    for i in range(3):
+        first.update(i)
+    second_model, second = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
+    second_model.network.load_state_dict(first_model.network.state_dict())
+    second.load_state_tensors(first.state_tensors())
+    for i in range(3, 6):
+        second.update(i)
+    for a, b in zip(whole_model.parameters(), second_model.parameters(), strict=True):
+        assert torch.equal(a, b)
