@@ -1,0 +1,124 @@
+"""The command ``braidkit``: thin over the estimators. Torch is loaded only when a command begins to work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from braidkit import __version__
+from braidkit.exceptions import BraidkitError
+
+
+class _Refusal(click.ClickException):
+    """An error of braidkit, said in one line; the exit code is that of a wrong call."""
+
+    exit_code = 2
+
+
+class _Group(click.Group):
+    """Commands whose braidkit errors end in one line, not in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BraidkitError as error:
+            raise _Refusal(str(error)) from error
+
+
+class _C(click.ParamType):
+    """A number, or "calibrated"."""
+
+    name = "number|calibrated"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        return "calibrated" if value == "calibrated" else float(click.FLOAT.convert(value, param, ctx))
+
+
+_seed = click.option(
+    "--seed",
+    default=0,
+    type=click.IntRange(0, 2**32 - 1),
+    show_default=True,
+    help="The same seed gives the same designs.",
+)
+_device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+_quiet = click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__, prog_name="braidkit")
+def main() -> None:
+    """Designs from measurements, by conservative fine-tuning of a diffusion model."""
+
+
+@main.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--sequence", required=True, metavar="COLUMN", help="Column of the sequences.")
+@click.option("--target", required=True, metavar="COLUMN", help="Column of the measurements; larger is better.")
+@click.option("--n", default=100, show_default=True, type=click.IntRange(min=1), help="Number of designs.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the run.")
+@click.option("--alphabet", help="DNA, RNA, protein or the letters themselves; by default, found from the table.")
+@click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")
+@click.option("--alpha", default=1e-3, show_default=True, help="Weight of the KL to the pretrained model.")
+@click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
+@click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
+@click.option("--pretrained", type=click.Path(path_type=Path), metavar="DIR", help="A saved diffusion model.")
+@click.option("--max-iter", type=click.IntRange(min=1), help="Fine-tuning updates.  [default: by the rows]")
+@_seed
+@_device
+@_quiet
+@click.option("--overwrite", is_flag=True, help="Replace the run that is in DIR.")
+def design(
+    table: Path,
+    sequence: str,
+    target: str,
+    n: int,
+    out: Path,
+    alphabet: str | None,
+    length: int | None,
+    overwrite: bool,
+    **options: Any,
+) -> None:
+    """Turn a TABLE of measured sequences into designs to order.
+
+    TABLE is a CSV or TSV file with a header row. A run that was killed goes on when the same command is given again.
+    Ctrl-C while it fine-tunes keeps the best model so far.
+    """
+    from braidkit.cli.job import Settings, run_job
+    from braidkit.cli.run_directory import RunDirectory, fingerprint
+    from braidkit.datasets.table import read_table
+
+    settings = Settings(target=target, n=n, **options)
+    say = _speaker(settings.quiet)
+    measured = read_table(
+        table, sequence=sequence, target=target, alphabet=alphabet, length=length, on_ambiguous="drop"
+    )
+    say(measured.describe())
+    record = {"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record()
+    directory = RunDirectory(out)
+    if directory.open(record, overwrite=overwrite):
+        say(f"going on with the unfinished run in {out}")
+    with directory.released_if_refused():
+        run_job(measured, directory, settings, say)
+
+
+@main.command()
+@click.option("--out", default="braidkit-demo", show_default=True, type=click.Path(path_type=Path), metavar="DIR")
+@_seed
+@_device
+@_quiet
+def demo(out: Path, seed: int, device: str, quiet: bool) -> None:
+    """Run the whole job on generated 5'UTRs whose true reward is known.
+
+    Nothing is downloaded. An earlier demo in DIR is replaced; one that was killed goes on.
+    """
+    from braidkit.cli.demo import run_demo
+
+    run_demo(out, seed=seed, device=device, quiet=quiet, say=_speaker(quiet))
+
+
+def _speaker(quiet: bool) -> Any:
+    """Where messages go: standard output, at once, also into a pipe; nowhere if quiet."""
+    return (lambda line: None) if quiet else click.echo
