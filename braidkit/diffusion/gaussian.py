@@ -27,7 +27,7 @@ class GaussianDiffusion(DiffusionModel):
     Parameters
     ----------
     space : VectorSpace
-    n_steps : int, default=30
+    n_steps : int, default=20
     n_hidden : int, default=128
         Width of the two hidden layers.
 
@@ -54,7 +54,7 @@ class GaussianDiffusion(DiffusionModel):
     _reads_out_by_network: ClassVar[bool] = False
     _first_angle, _last_angle = 0.02, math.pi / 2 - 0.005
 
-    def __init__(self, space: Space, *, n_steps: int = 30, n_hidden: int = 128) -> None:
+    def __init__(self, space: Space, *, n_steps: int = 20, n_hidden: int = 128) -> None:
         super().__init__(space, n_steps=n_steps)
         if not isinstance(space, VectorSpace):
             raise IncompatibleModelError(f"GaussianDiffusion needs a VectorSpace; got {space!r}.")

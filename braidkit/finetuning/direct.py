@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +36,9 @@ class DirectSolver:
     learning_rate, max_grad_norm : float
     seed : int
         The noise of update i depends on the seed and i alone, so a run that resumes goes on as it would have.
-    rows_at_once : int
-        Trajectories that are in memory together; gradients add up over the batch, so it does not change the result.
+    rows_at_once : int, optional
+        Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
+        default as many as keep the states of a step to some thousand numbers, at which processors are already busy.
 
     References
     ----------
@@ -56,7 +58,7 @@ class DirectSolver:
         learning_rate: float,
         max_grad_norm: float,
         seed: int,
-        rows_at_once: int = 32,
+        rows_at_once: int | None = None,
     ) -> None:
         self.model = model
         self.pretrained = pretrained
@@ -66,7 +68,7 @@ class DirectSolver:
         self.truncation = truncation
         self.max_grad_norm = max_grad_norm
         self.seed = seed
-        self.rows_at_once = rows_at_once
+        self.rows_at_once = rows_at_once or max(1, 8192 // math.prod(model.state_shape))
         assert model.network is not None
         self.parameters = list(model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate)

@@ -22,7 +22,7 @@ from braidkit.finetuning.monitor import Monitor
 from braidkit.rewards import GPBonusReward
 from braidkit.spaces import SequenceSpace, Space
 from braidkit.training import train
-from braidkit.validation import check_count, check_positive, resolve_device, validate_training_data
+from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
 
 
 class ConservativeDiffusionFinetuner(BaseEstimator):
@@ -257,6 +257,7 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
             In y's units.
         """
         check_is_fitted(self, "model_")
+        validate_designs(self, X)
         judge = GPBonusReward(space=self.space_, random_state=0).fit(X, y)
         noise = self.model_.draw_noise(self.batch_size, torch.Generator().manual_seed(0))
         designs = self.space_.discretise(self.model_.sample_points(noise))

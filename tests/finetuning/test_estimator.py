@@ -1,0 +1,298 @@
+"""The estimator as a user meets it: strings and vectors, clones and grids, stops and resumes, and bad input."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.preprocessing import StandardScaler
+
+from braidkit import (
+    BootstrapReward,
+    ConservativeDiffusionFinetuner,
+    DesignPipeline,
+    GaussianDiffusion,
+    GPBonusReward,
+    SequenceEncoder,
+    SequenceSpace,
+    SimplexDiffusion,
+    VectorSpace,
+)
+from braidkit.exceptions import (
+    CheckpointError,
+    IncompatibleModelError,
+    InvalidDesignError,
+    InvalidParameterError,
+    InvalidTargetError,
+)
+from braidkit.finetuning.checks import split_for_judge
+
+LENGTH = 8
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    """400 random octamers, measured by their share of G."""
+    rng = np.random.default_rng(0)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(400, LENGTH))]
+    y = np.array([row.count("G") / LENGTH for row in X]) + 0.02 * rng.normal(size=400)
+    return X, y
+
+
+@pytest.fixture(scope="module")
+def pretrained(sequences):
+    return SimplexDiffusion(SequenceSpace("DNA", LENGTH), n_steps=10).fit(sequences[0], max_iter=60, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    return X, X.sum(axis=1)
+
+
+@pytest.fixture(scope="module")
+def chain(vectors):
+    return GaussianDiffusion(VectorSpace.from_data(vectors[0]), n_steps=5).fit(vectors[0], random_state=0)
+
+
+def quick(pretrained=None, **parameters):
+    return ConservativeDiffusionFinetuner(pretrained, **({"max_iter": 4, "random_state": 0, "batch_size": 32} | parameters))
+
+
+def same_weights(a, b):
+    return all(torch.equal(a.state_dict()[name], b.state_dict()[name]) for name in a.state_dict())
+
+
+def test_strings_in_better_strings_out(sequences, pretrained):
+    X, y = sequences
+    finetuner = quick(pretrained, max_iter=40, learning_rate=3e-3).fit(X, y)
+    designs = finetuner.sample(200, random_state=1)
+    assert all(isinstance(design, str) and len(design) == LENGTH and set(design) <= set("ACGT") for design in designs)
+    share = np.mean([design.count("G") for design in designs]) / LENGTH
+    assert share > np.mean([design.count("G") for design in pretrained.sample(200, random_state=1)]) / LENGTH + 0.2
+    assert designs == finetuner.sample(200, random_state=1)
+
+
+@pytest.mark.parametrize("kind", ["tokens", "one_hot", "flat"])
+def test_sample_gives_back_the_kind_that_fit_saw(sequences, pretrained, kind):
+    X, y = sequences
+    space = pretrained.space
+    designs = quick(pretrained, max_iter=1).fit(space.decode(space.encode(X), kind), y).sample(3, random_state=0)
+    assert space.kind_of(designs) == kind and len(designs) == 3
+
+
+def test_the_pretrained_model_is_shared_by_clones_and_never_changed(sequences, pretrained):
+    before = copy.deepcopy(pretrained)
+    finetuner = quick(pretrained)
+    assert clone(finetuner).pretrained is pretrained
+    finetuner.fit(*sequences)
+    assert finetuner.pretrained_ is pretrained and same_weights(pretrained, before)
+    assert not same_weights(finetuner.model_.network, pretrained.network)
+    assert same_weights(finetuner.model_.readout_network, pretrained.network)
+
+
+def test_a_fine_tuned_model_can_be_saved_and_fine_tuned_again(sequences, pretrained, tmp_path):
+    finetuner = quick(pretrained).fit(*sequences)
+    finetuner.model_.save_pretrained(tmp_path / "model")
+    loaded = SimplexDiffusion.from_pretrained(tmp_path / "model")
+    assert loaded.sample(5, random_state=0) == finetuner.sample(5, random_state=0)
+    again = quick(loaded).fit(*sequences)
+    assert same_weights(again.model_.readout_network, pretrained.network)
+
+
+def test_the_history_tells_the_run(vectors, chain):
+    finetuner = quick(chain, max_iter=6).fit(*vectors)
+    history = {name: np.array(values) for name, values in finetuner.history_.items()}
+    assert list(history) == ["iteration", "mean", "lower", "penalty", "kl", "judge"]
+    assert history["iteration"].tolist() == list(range(7)) and finetuner.n_iter_ == 6
+    assert np.allclose(history["lower"], history["mean"] - history["penalty"])
+    assert history["kl"][0] == 0 and (history["kl"][1:] > 0).all() and (history["penalty"] > 0).all()
+    assert history["judge"].argmax() == finetuner.best_iter_
+
+
+def test_the_kept_weights_are_those_that_the_judge_liked_best(vectors, chain):
+    X, y = vectors
+    # At this rate the run soon leaves the data, and the judge's mean with it.
+    finetuner = quick(chain, max_iter=40, learning_rate=0.3, n_iter_no_change=3).fit(X, y)
+    stop = finetuner.best_iter_
+    assert finetuner.n_iter_ == min(40, stop + 3 * 2)
+    shorter = quick(chain, max_iter=40, learning_rate=0.3, n_iter_no_change=3)
+    # The same run, ended at that update, has the same weights.
+    shorter.set_params(max_iter=40)
+    assert np.array_equal(shorter.fit(X, y).sample(5, 0), finetuner.sample(5, 0))
+
+
+def test_the_scale_of_y_does_not_matter(sequences, pretrained):
+    """alpha, c and lam act on standardised y: y -> a y + b gives the same designs."""
+    X, y = sequences
+    plain = quick(pretrained).fit(X, y)
+    scaled = quick(pretrained).fit(X, 1000 * y - 77)
+    assert plain.sample(20, random_state=0) == scaled.sample(20, random_state=0)
+    assert np.allclose(1000 * np.array(plain.history_["lower"]) - 77, scaled.history_["lower"], rtol=1e-3, atol=0.5)
+
+
+def test_a_larger_alpha_stays_closer_to_the_pretrained_model(vectors, chain):
+    kls = [quick(chain, alpha=alpha, max_iter=60, learning_rate=0.01).fit(*vectors).history_["kl"][-1] for alpha in (0.05, 5.0)]
+    assert kls[1] < kls[0] / 3
+
+
+def test_the_judge_never_sees_the_reward_s_rows():
+    y = np.random.default_rng(0).normal(size=103)
+    for_reward, for_judge = split_for_judge(y, 0.2, seed=0)
+    assert sorted([*for_reward, *for_judge]) == list(range(103)) and len(for_judge) == 21
+    assert abs(np.median(y[for_judge]) - np.median(y)) < 0.2
+
+
+@pytest.mark.parametrize("reward", [GPBonusReward(c="calibrated"), BootstrapReward(n_estimators=2)])
+def test_every_conservative_reward_will_do(sequences, pretrained, reward):
+    finetuner = quick(pretrained, reward=reward, max_iter=2).fit(*sequences)
+    assert type(finetuner.reward_) is type(reward) and finetuner.reward_ is not reward
+    assert not hasattr(reward, "space_")
+
+
+def test_a_fitted_reward_is_used_as_it_is(sequences, pretrained):
+    reward = GPBonusReward(random_state=0).fit(*sequences)
+    finetuner = quick(pretrained, reward=FrozenEstimator(reward), max_iter=2).fit(*sequences)
+    assert finetuner.reward_.estimator is reward
+
+
+def test_a_grid_over_alpha_and_c_on_strings(sequences, pretrained):
+    X, y = sequences
+    grid = {"alpha": [1e-3, 10.0], "reward__c": [0.1, 1.0]}
+    search = GridSearchCV(quick(pretrained, reward=GPBonusReward()), grid, cv=2, n_jobs=2)
+    search.fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.pretrained is pretrained
+    assert len(search.best_estimator_.sample(3, random_state=0)) == 3
+
+
+def test_pipelines_with_an_encoder_and_with_a_scaler(sequences, pretrained, vectors):
+    X, y = sequences
+    pipeline = DesignPipeline([("encode", SequenceEncoder()), ("design", quick(pretrained, max_iter=1))]).fit(X, y)
+    assert len(pipeline.sample(4, random_state=0)[0]) == LENGTH
+    X, y = vectors
+    pipeline = DesignPipeline([("scale", StandardScaler()), ("design", quick(max_iter=1))]).fit(100 + X, y)
+    assert np.allclose(pipeline.sample(50, random_state=0).mean(axis=0), 100, atol=2)
+
+
+def test_a_run_that_was_stopped_goes_on_from_its_checkpoint(vectors, chain, tmp_path, monkeypatch):
+    whole = quick(chain, max_iter=6).fit(*vectors)
+    quick(chain, max_iter=3, checkpoint_dir=tmp_path).fit(*vectors)
+    resumed = quick(chain, max_iter=6, checkpoint_dir=tmp_path).fit(*vectors)
+    assert resumed.history_ == whole.history_
+    assert np.array_equal(resumed.sample(5, random_state=0), whole.sample(5, random_state=0))
+
+
+def test_a_pretrained_model_made_here_is_kept_with_the_checkpoint(vectors, tmp_path):
+    first = quick(max_iter=1, checkpoint_dir=tmp_path).fit(*vectors)
+    second = quick(max_iter=2, checkpoint_dir=tmp_path).fit(*vectors)
+    assert same_weights(first.pretrained_, second.pretrained_)
+
+
+def test_a_checkpoint_of_another_run_is_refused_and_left_alone(vectors, chain, tmp_path):
+    X, y = vectors
+    quick(chain, max_iter=1, checkpoint_dir=tmp_path).fit(X, y)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"other data or settings \(alpha was 0.001, now 0.5\)"):
+        quick(chain, alpha=0.5, checkpoint_dir=tmp_path).fit(X, y)
+    with pytest.raises(CheckpointError, match="data was .*, now .*; choose another checkpoint_dir"):
+        quick(chain, checkpoint_dir=tmp_path).fit(X, 2 * y)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert json.loads((tmp_path / "settings.json").read_text())["alpha"] == "0.001"
+
+
+def test_ctrl_c_keeps_the_best_so_far(vectors, chain, monkeypatch):
+    from braidkit.finetuning import DirectSolver
+
+    update = DirectSolver.update
+
+    def interrupted(self, i):
+        if i == 3:
+            raise KeyboardInterrupt
+        return update(self, i)
+
+    monkeypatch.setattr(DirectSolver, "update", interrupted)
+    finetuner = quick(chain, max_iter=10).fit(*vectors)
+    assert finetuner.n_iter_ == 3 and finetuner.best_iter_ <= 3
+    assert finetuner.sample(2, random_state=0).shape == (2, 2)
+
+
+def test_progress_is_told_when_asked_for(vectors, chain, capsys):
+    quick(chain, max_iter=2).fit(*vectors)
+    assert capsys.readouterr() == ("", "")
+    quick(chain, max_iter=2, verbose=1).fit(*vectors)
+    out = capsys.readouterr().out
+    assert "step 2" in out and "judge" in out and "nats" in out
+
+
+def test_sampling_and_scoring_need_a_fit():
+    for call in (lambda f: f.sample(), lambda f: f.score([[0.0]], [0.0])):
+        with pytest.raises(NotFittedError):
+            call(ConservativeDiffusionFinetuner())
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"alpha": 0}, "alpha must be a number > 0; got 0"),
+        ({"alpha": -1.0}, "alpha must be a number > 0; got -1.0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
+        ({"max_iter": "many"}, "max_iter must be a whole number"),
+        ({"truncation": 0}, "truncation must be a whole number"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be > 0 and < 1"),
+        ({"pretrained": "sd15/"}, "pretrained must be a DiffusionModel or None; got 'sd15/'"),
+    ],
+)
+def test_parameters_out_of_range(vectors, parameters, message):
+    with pytest.raises(InvalidParameterError, match=message):
+        quick(**parameters).fit(*vectors)
+
+
+def test_a_model_that_was_never_trained_is_refused(sequences):
+    with pytest.raises(NotFittedError, match="was never trained"):
+        quick(SimplexDiffusion(SequenceSpace("DNA", LENGTH))).fit(*sequences)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (["ACGTACGTAC"] * 3, "pretrained makes 8-letter DNA, but X is 10-letter DNA"),
+        (["ACGUACGU"] * 3, "pretrained makes 8-letter DNA, but X is 8-letter RNA"),
+    ],
+)
+def test_a_model_of_other_sequences_is_refused(pretrained, X, message):
+    with pytest.raises(IncompatibleModelError, match=message):
+        quick(pretrained).fit(X, [1.0, 2.0, 3.0])
+
+
+def test_a_model_of_another_width_is_refused(chain):
+    with pytest.raises(IncompatibleModelError, match="pretrained makes designs of 2 features, but X has 3"):
+        quick(chain).fit(np.eye(3), [1.0, 2.0, 3.0])
+
+
+def test_bad_rows_are_named_before_any_work(sequences, pretrained):
+    X, y = sequences
+    with pytest.raises(InvalidDesignError, match="row 7: 'N' at position 2"):
+        quick(pretrained).fit([*X[:7], "ANGTACGT", *X[8:]], y)
+    with pytest.raises(InvalidDesignError, match="row 3 has 4 letters"):
+        quick(pretrained).fit([*X[:3], "ACGT", *X[4:]], y)
+    with pytest.raises(InvalidTargetError, match="Input y contains NaN: row 2"):
+        quick(pretrained).fit(X, np.where(np.arange(400) == 2, np.nan, y))
+    with pytest.raises(InvalidTargetError, match="y is constant"):
+        quick(pretrained).fit(X, np.ones(400))
+    with pytest.raises(InvalidDesignError, match="X has 400 designs, but y has 399 measurements"):
+        quick(pretrained).fit(X, y[:-1])
+
+
+def test_a_reward_without_a_gradient_is_refused(vectors, chain):
+    class Rounded(torch.nn.Module):
+        def forward(self, x):
+            return x.round()
+
+    with pytest.raises(InvalidParameterError, match="gradient at designs of the pretrained model is zero"):
+        quick(chain, reward=GPBonusReward(features=Rounded())).fit(*vectors)

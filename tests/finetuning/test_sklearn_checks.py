@@ -1,0 +1,10 @@
+"""scikit-learn's own checks, with nothing excused."""
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from braidkit import ConservativeDiffusionFinetuner
+
+
+@parametrize_with_checks([ConservativeDiffusionFinetuner()], expected_failed_checks=lambda _: {}, xfail_strict=True)
+def test_scikit_learn_s_checks(estimator, check):
+    check(estimator)

@@ -1,0 +1,47 @@
+"""SequenceEncoder and DesignPipeline inside scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from braidkit import DesignPipeline, GPBonusReward, SequenceEncoder, SequenceSpace
+from braidkit.exceptions import InvalidDesignError
+
+X = ["ACG", "TTT", "GCA", "ACT"]
+
+
+def test_sequences_become_flat_one_hot_rows_and_come_back():
+    encoder = SequenceEncoder().fit(X)
+    flat = encoder.transform(X)
+    assert np.array_equal(flat, SequenceSpace("DNA", 3).encode(X).reshape(4, 12).numpy())
+    assert encoder.inverse_transform(flat) == X
+    assert encoder.get_feature_names_out()[[0, 5, 11]].tolist() == ["1A", "2C", "3T"]
+
+
+def test_an_alphabet_that_is_given_is_used():
+    assert SequenceEncoder("protein").fit(X).transform(X).shape == (4, 60)
+    with pytest.raises(InvalidDesignError, match="row 1: 'T' at position 1 is not in the alphabet ACGU"):
+        SequenceEncoder("RNA").fit(X)
+
+
+def test_new_rows_are_checked():
+    encoder = SequenceEncoder().fit(X)
+    with pytest.raises(InvalidDesignError, match="row 0 has 2 letters, but the space has length 3"):
+        encoder.transform(["AC"])
+
+
+def test_it_feeds_scikit_learn_s_models():
+    model = make_pipeline(SequenceEncoder(), Ridge(alpha=1e-6)).fit(X, [1.0, 0.0, 2.0, 1.0])
+    assert model.predict(["GCA"])[0] == pytest.approx(2.0, abs=1e-3)
+
+
+def test_a_pipeline_forwards_the_lower_bound_and_only_what_its_last_step_has():
+    rng = np.random.default_rng(0)
+    x = 5 + rng.normal(size=(100, 3))
+    pipeline = DesignPipeline([("scale", StandardScaler()), ("reward", GPBonusReward(random_state=0))])
+    pipeline.fit(x, x.sum(axis=1))
+    scaled = pipeline.named_steps["scale"].transform(x)
+    assert np.allclose(pipeline.predict_lower(x), pipeline.named_steps["reward"].predict_lower(scaled))
+    assert not hasattr(pipeline, "sample")
