@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent
 REQUIRES = [
     "torch>=2.13",
     "numpy>=2.0",
+    "scipy>=1.13",
     "scikit-learn>=1.6",
     "gpytorch>=1.14",
     "joblib>=1.4",
