@@ -101,7 +101,8 @@ def design(
     if directory.open(record, overwrite=overwrite):
         say(f"going on with the unfinished run in {out}")
     with directory.released_if_refused():
-        run_job(measured, directory, settings, say)
+        results = run_job(measured, directory, settings, say)[-1]
+    directory.finish(**results)
 
 
 @main.command()

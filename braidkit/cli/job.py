@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import MeasuredTable
@@ -31,7 +32,7 @@ class Settings:
     n: int
     alpha: float = 1e-3
     reward: str = "bonus"
-    c: float | str | None = None
+    c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
     max_iter: int | None = None
     seed: int = 0
@@ -91,8 +92,19 @@ def describe_reward(reward: Any, summary: dict[str, float], n_rows: int) -> list
     return lines
 
 
-def run_job(table: MeasuredTable, directory: RunDirectory, settings: Settings, say: Say) -> NarratedFinetuner:
-    """Fit, draw designs and write everything into a directory that was opened for this run."""
+def run_job(
+    table: MeasuredTable, directory: RunDirectory, settings: Settings, say: Say
+) -> tuple[ConservativeDiffusionFinetuner, pd.DataFrame, dict[str, Any]]:
+    """Fit, draw designs and write everything but the results into a directory that was opened for this run.
+
+    Returns
+    -------
+    finetuner : fitted ConservativeDiffusionFinetuner
+    designs : DataFrame
+        The table that was written.
+    results : dict
+        What the record is to hold.
+    """
     finetuner = NarratedFinetuner(
         None if settings.pretrained is None else DiffusionModel.from_pretrained(settings.pretrained),
         settings.alpha,
@@ -123,15 +135,15 @@ def run_job(table: MeasuredTable, directory: RunDirectory, settings: Settings, s
             say(f"figures -> {out}/rewards.png, {out}/training.png")
         except MissingExtraError as error:
             say(f"figures left out: {error}")
-    directory.finish(
-        table=table.describe(),
-        reward=finetuner.reward_summary_,
-        n_iter=finetuner.n_iter_,
-        best_iter=finetuner.best_iter_,
-        history=finetuner.history_,
-        designs=designs[["mean", "lower", "judge", "kl"]].median().to_dict(),
-    )
-    return finetuner
+    results = {
+        "table": table.describe(),
+        "reward": finetuner.reward_summary_,
+        "n_iter": finetuner.n_iter_,
+        "best_iter": finetuner.best_iter_,
+        "history": finetuner.history_,
+        "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),
+    }
+    return finetuner, designs, results
 
 
 def draw_figures(
@@ -141,8 +153,12 @@ def draw_figures(
     rewards = RewardDistributionDisplay.from_estimator(
         finetuner, table.sequences, table.y, random_state=settings.seed, name=settings.target
     )
-    training = TrainingCurveDisplay.from_estimator(finetuner, name=settings.target)
-    for display, name in ((rewards, "rewards.png"), (training, "training.png")):
-        figure = display.plot().figure_
-        with replace_file(directory / name) as path:
-            figure.savefig(path, dpi=150)
+    save_figure(rewards, directory / "rewards.png")
+    save_figure(TrainingCurveDisplay.from_estimator(finetuner, name=settings.target), directory / "training.png")
+
+
+def save_figure(display: RewardDistributionDisplay | TrainingCurveDisplay, target: Path) -> None:
+    """Draw a display, with or without a screen, and write it."""
+    figure = display.plot().figure_
+    with replace_file(target) as path:
+        figure.savefig(path, dpi=150)

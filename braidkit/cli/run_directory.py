@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from braidkit import __version__
 from braidkit.exceptions import BraidkitError, CheckpointError
 from braidkit.persistence import replace_file
 
@@ -30,6 +31,7 @@ OUTPUTS = (
     "designs.fasta",
     "rewards.png",
     "training.png",
+    "true_rewards.png",
 )
 
 
@@ -159,12 +161,6 @@ def fingerprint(sequences: Sequence[str], y: np.ndarray) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what results depend on."""
-    names = ("braidkit", "torch", "numpy", "scikit-learn", "gpytorch")
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed as a package"
-    return found
+    """Versions of Python, of braidkit and of what its results depend on."""
+    others = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scikit-learn", "gpytorch")}
+    return {"python": platform.python_version(), "braidkit": __version__} | others

@@ -119,7 +119,7 @@ class RewardDistributionDisplay:
         rows = range(len(self.values) - 1, -1, -1)
         for row, values, colour in zip(rows, self.values.values(), itertools.cycle(colours), strict=False):
             counts, _ = np.histogram(values, bins)
-            heights = 0.72 * counts / counts.max()
+            heights = 0.64 * counts / counts.max()
             self.ax_.stairs(row + heights, bins, baseline=row, fill=True, color=colour, alpha=0.55, linewidth=0)
             q05, median, q95 = np.quantile(values, [0.05, 0.5, 0.95])
             self.ax_.plot([q05, q95], [row - 0.06] * 2, color=colour, linewidth=2, solid_capstyle="butt")

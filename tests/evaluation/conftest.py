@@ -1,7 +1,29 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
+
+from braidkit import ConservativeDiffusionFinetuner
+
+
+class Run(NamedTuple):
+    """A fitted finetuner and what it was fitted on."""
+
+    finetuner: ConservativeDiffusionFinetuner
+    X: list[str]
+    y: np.ndarray
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def run():
+    """A small run on 10-letter DNA, where each G counts one and each A counts a half."""
+    rng = np.random.default_rng(0)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), (300, 10))]
+    y = np.array([row.count("G") + 0.5 * row.count("A") for row in X]) + 0.1 * rng.normal(size=300)
+    finetuner = ConservativeDiffusionFinetuner(max_iter=8, batch_size=32, learning_rate=1e-2, random_state=0)
+    return Run(finetuner.fit(X, y), X, y)

@@ -1,0 +1,92 @@
+"""The demonstration: the whole job on generated 5'UTRs, judged by their exact reward at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from braidkit.cli.job import Say, Settings, run_job, save_figure
+from braidkit.cli.run_directory import RunDirectory, fingerprint
+from braidkit.datasets import make_utr, offline_split
+from braidkit.datasets.table import read_table
+from braidkit.evaluation.displays import RewardDistributionDisplay
+from braidkit.exceptions import MissingExtraError
+from braidkit.oracles import UTRLandscape
+from braidkit.persistence import replace_file
+
+N_ROWS = 20_000
+N_DESIGNS = 200
+REWARD = "mean ribosome load"
+BEST = "best 5 % of offline data"
+
+
+def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows: int = N_ROWS) -> pd.DataFrame:
+    """Generate measurements, hide the best, design from the rest, and print the true reward of the designs.
+
+    Returns
+    -------
+    truth : DataFrame
+        Columns "mean", "median", "5 %", "95 %" (ribosomes per transcript) and "valid" (share); one row for each group
+        of sequences.
+    """
+    X, y = make_utr(n_rows, random_state=seed)
+    split = offline_split(X, y, random_state=seed)
+    settings = Settings(target="load", n=N_DESIGNS, seed=seed, device=device, quiet=quiet)
+    record = {"command": "demo", "data": fingerprint(split.X_offline, split.y_offline)} | settings.as_record()
+    directory = RunDirectory(out)
+    resumed = directory.open(record, overwrite=_is_another_demo(directory, record))
+    say(
+        f"demo: {n_rows:,} generated 5'UTRs with noisy measurements of a known {REWARD}; the lower 60 % of one half, "
+        f"{len(split.X_offline):,} of them, are the offline data -> {out}/measured.csv"
+    )
+    if resumed:
+        say(f"going on with the unfinished run in {out}")
+    with replace_file(directory / "measured.csv") as path:
+        frame = pd.DataFrame({"sequence": split.X_offline, settings.target: split.y_offline})
+        frame.to_csv(path, index=False, float_format="%.4f")
+    table = read_table(directory / "measured.csv", sequence="sequence", target=settings.target)
+    say(table.describe())
+    with directory.released_if_refused():
+        finetuner, designs, results = run_job(table, directory, settings, say)
+
+    best = split.y_offline >= np.quantile(split.y_offline, 0.95)
+    groups = {
+        "offline data": split.X_offline,
+        BEST: split.X_offline[best],
+        "pretrained": finetuner.pretrained_.sample(1000, seed),
+        "designs": designs["sequence"].tolist(),
+    }
+    landscape = UTRLandscape()
+    rewards = {group: landscape.predict(rows) for group, rows in groups.items()}
+    truth = pd.DataFrame({group: _summary(reward) for group, reward in rewards.items()}).T
+    truth["valid"] = [landscape.is_valid(rows).mean() for rows in groups.values()]
+    say(f"true {REWARD}, which no model has seen:")
+    say(truth.to_string(float_format="{:.2f}".format))
+    display = RewardDistributionDisplay.from_values(
+        {group: reward for group, reward in rewards.items() if group != BEST},
+        name=f"true {REWARD}",
+        reference=rewards[BEST].mean(),
+        reference_name=f"mean of the {BEST}",
+    )
+    try:
+        save_figure(display, directory / "true_rewards.png")
+        say(f"figure -> {out}/true_rewards.png")
+    except MissingExtraError:
+        pass  # the job has said so
+    directory.finish(**results, truth=truth.to_dict(orient="index"))
+    return truth
+
+
+def _is_another_demo(directory: RunDirectory, record: dict[str, Any]) -> bool:
+    """Whether the directory holds a demo that is finished, or was begun with other settings."""
+    before = directory.read()
+    settings = before.get("settings", {})
+    return settings.get("command") == "demo" and (before["finished"] or settings != record)
+
+
+def _summary(reward: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.quantile(reward, [0.05, 0.5, 0.95])
+    return {"mean": reward.mean(), "median": middle, "5 %": low, "95 %": high}

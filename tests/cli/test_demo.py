@@ -1,0 +1,59 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from braidkit.cli import main
+from braidkit.cli.demo import run_demo
+from braidkit.datasets import make_utr
+from braidkit.oracles import UTRLandscape
+
+GROUPS = ["offline data", "best 5 % of offline data", "pretrained", "designs"]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A demonstration on few rows: its directory, what it said and what it found."""
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    said = []
+    truth = run_demo(out, seed=0, device="cpu", quiet=False, say=said.append, n_rows=1000)
+    return out, said, truth
+
+
+def test_the_truth_is_that_of_the_landscape(demo):
+    out, said, truth = demo
+    assert truth.index.tolist() == GROUPS
+    landscape = UTRLandscape()
+    designs = pd.read_csv(out / "designs.csv")["sequence"].tolist()
+    measured = pd.read_csv(out / "measured.csv")
+    best = measured.nlargest(len(measured) // 20, "load")["sequence"].tolist()
+    for group, rows in (("designs", designs), ("offline data", measured["sequence"].tolist()), (GROUPS[1], best)):
+        reward = landscape.predict(rows)
+        expected = [reward.mean(), *np.quantile(reward, [0.5, 0.05, 0.95]), landscape.is_valid(rows).mean()]
+        np.testing.assert_allclose(truth.loc[group], expected)
+    assert json.loads((out / "run.json").read_text())["truth"] == truth.to_dict(orient="index")
+    printed = said[said.index("true mean ribosome load, which no model has seen:") + 1].splitlines()
+    assert [line.split("  ")[0] for line in printed[1:]] == GROUPS
+    assert (out / "true_rewards.png").exists()
+
+
+def test_offline_data_lack_the_best(demo):
+    out, said, _ = demo
+    assert "1,000 generated 5'UTRs" in said[0]
+    assert said[1].startswith("read 300 rows: 300 kept; DNA, 50 nt; target")
+    everything = make_utr(1000, random_state=0)[1]
+    assert pd.read_csv(out / "measured.csv")["load"].max() < np.quantile(everything, 0.7) < everything.max()
+
+
+def test_a_finished_demo_runs_again_and_a_run_of_ones_own_is_safe(demo, tmp_path):
+    out, _, truth = demo
+    again = run_demo(out, seed=0, device="cpu", quiet=True, say=lambda line: None, n_rows=1000)
+    pd.testing.assert_frame_equal(truth, again)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "run.json").write_text(json.dumps({"finished": True, "settings": {"command": "design"}}))
+    refused = CliRunner().invoke(main, ["demo", "--out", str(own)])
+    assert refused.exit_code == 2
+    assert "holds a finished run" in refused.stderr

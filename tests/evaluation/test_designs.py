@@ -1,0 +1,105 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from braidkit import ConservativeDiffusionFinetuner
+from braidkit.evaluation.designs import design_table, write_designs
+from braidkit.evaluation.edit_distance import edit_distances
+from braidkit.exceptions import InvalidParameterError
+
+SCORES = ["mean", "penalty", "lower", "judge"]
+COLUMNS = ["id", "sequence", *SCORES, "nearest", "nearest_value", "distance", "kl", "gc", "flags"]
+
+
+@pytest.fixture(scope="module")
+def table(run):
+    return design_table(*run, 40, random_state=0)
+
+
+def test_designs_differ_and_come_best_lower_bound_first(run, table):
+    assert len(table) == table["sequence"].nunique() == 40
+    assert table.columns.tolist() == COLUMNS
+    assert table["id"].tolist() == [f"design_{i + 1}" for i in range(40)]
+    assert table["lower"].is_monotonic_decreasing
+    # Fine-tuned designs beat the data they came from, by the reward that was optimised.
+    assert table["lower"].mean() > run.finetuner.reward_.predict_lower(run.X).mean()
+
+
+def test_scores_are_those_of_the_estimator(run, table):
+    sequences = table["sequence"].tolist()
+    np.testing.assert_allclose(table["mean"], run.finetuner.reward_.predict(sequences))
+    np.testing.assert_allclose(table["lower"], run.finetuner.reward_.predict_lower(sequences))
+    np.testing.assert_allclose(table["mean"] - table["penalty"], table["lower"])
+    np.testing.assert_allclose(table["judge"], run.finetuner.judge_.predict(sequences))
+    assert table["gc"].tolist() == [(row.count("G") + row.count("C")) / 10 for row in sequences]
+
+
+def test_path_kl_is_that_of_the_kept_checkpoint(run, table):
+    history = run.finetuner.history_
+    kept = history["kl"][history["iteration"].index(run.finetuner.best_iter_)]
+    assert (table["kl"] >= 0).all()
+    assert table["kl"].mean() == pytest.approx(kept, rel=0.3)
+
+
+def test_nearest_measured_sequence_with_its_value(run, table):
+    distances = edit_distances(table["sequence"].tolist(), run.X)
+    assert table["distance"].tolist() == distances.min(axis=1).tolist()
+    for (_, row), index in zip(table.iterrows(), distances.argmin(axis=1), strict=True):
+        assert row["nearest"] == run.X[index]
+        assert row["nearest_value"] == run.y[index]
+
+
+def test_flags_say_what_to_look_at(run, table):
+    known = table["sequence"][3]
+    flagged = design_table(run.finetuner, [*run.X, known], [*run.y, 77.0], 40, random_state=0)
+    assert flagged["flags"].str.contains("measured already").tolist() == (flagged["distance"] == 0).tolist()
+    assert flagged.loc[flagged["sequence"] == known, "nearest_value"].tolist() == [77.0]
+    below = table["judge"] < table["lower"]
+    assert table["flags"].str.contains("judge below the lower bound").tolist() == below.tolist()
+    penalty = run.finetuner.reward_.predict(run.X) - run.finetuner.reward_.predict_lower(run.X)
+    unusual = table["penalty"] > np.quantile(penalty, 0.95)
+    assert table["flags"].str.contains("penalty above that of 95 % of measured").tolist() == unusual.tolist()
+
+
+def test_homopolymers_and_unusual_gc_are_flagged(run):
+    # Against measured sequences without G and C, every design with one is out of the usual range.
+    X = ["".join(row) for row in np.random.default_rng(1).choice(list("AT"), (50, 10))]
+    table = design_table(run.finetuner, X, np.arange(50.0), 200, random_state=0)
+    flagged = table["flags"].str.contains("GC outside that of 99 % of measured sequences")
+    assert flagged.tolist() == (table["gc"] > 0).tolist()
+    runs = table["sequence"].str.contains("A{9}|C{9}|G{9}|T{9}")
+    assert table["flags"].str.contains("homopolymer longer than 8").tolist() == runs.tolist()
+
+
+def test_the_seed_gives_the_same_table(run, table):
+    pd.testing.assert_frame_equal(table, design_table(*run, 40, random_state=0))
+    assert set(table["sequence"]) != set(design_table(*run, 40, random_state=1)["sequence"])
+
+
+def test_fewer_designs_when_there_are_no_more():
+    X = [a + b for a in "ACGT" for b in "ACGT"] * 3
+    y = np.array([row.count("G") for row in X], dtype=float)
+    finetuner = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, y)
+    table = design_table(finetuner, X, y, 50, random_state=0)
+    assert 1 < len(table) <= 16
+    assert table["sequence"].is_unique
+    assert table["flags"].str.contains("measured already").all()
+
+
+def test_what_is_no_sequence_or_no_number_is_refused(run):
+    with pytest.raises(InvalidParameterError, match="n_designs must be at least 1; got 0"):
+        design_table(*run, 0)
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    vectors = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, X.sum(axis=1))
+    with pytest.raises(InvalidParameterError, match="for sequences, but the designs are in VectorSpace"):
+        design_table(vectors, X, X.sum(axis=1), 5)
+
+
+def test_written_files_read_back(table, tmp_path):
+    write_designs(table, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["designs.csv", "designs.fasta"]
+    back = pd.read_csv(tmp_path / "designs.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(back, table, rtol=1e-5, check_dtype=False)
+    lines = (tmp_path / "designs.fasta").read_text().splitlines()
+    assert [line.split()[0] for line in lines[::2]] == [f">{name}" for name in table["id"]]
+    assert lines[1::2] == table["sequence"].tolist()
