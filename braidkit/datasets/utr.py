@@ -20,6 +20,10 @@ FILE_NAME = "GSM3130435_egfp_unmod_1.csv.gz"
 PREPARED_NAME = "utr_mrl.csv.gz"
 LENGTH = 50
 
+Columns = dict[str, tuple[str, ...]]  # our name of a column, and the names that files give it
+PREPARED_COLUMNS: Columns = {"sequence": ("sequence",), "mrl": ("mrl",)}
+GEO_COLUMNS: Columns = {"sequence": ("utr",), "mrl": ("rl",), "total_reads": ("total_reads", "total")}
+
 DESCR = """\
 Mean ribosome load of random 5'UTRs
 -----------------------------------
@@ -87,18 +91,21 @@ def fetch_utr(
     folder = data_folder(data_home)
     path = folder / PREPARED_NAME
     if path.exists():
-        names = {"sequence": ("sequence",), "mrl": ("mrl",)}
-        table = _read_columns(path, names, f"replace it, or move it out of {folder} to use GEO's table")
+        remedy = f"replace it, or move it out of {folder} to use GEO's table"
+        table = _read_columns(path, PREPARED_COLUMNS, remedy)
     else:
         path = fetch_file(
             f"{base_url.rstrip('/')}/{FILE_NAME}",
             folder,
-            check=partial(_read_geo, remedy="nothing was kept: try again, or pass the base_url of another mirror"),
+            check=partial(
+                _read_columns,
+                names=GEO_COLUMNS,
+                remedy="nothing was kept: try again, or pass the base_url of another mirror",
+            ),
             download_if_missing=download_if_missing,
         )
-        table = _read_geo(path, f"delete it from {folder} to download it again").sort_values(
-            "total_reads", ascending=False, kind="stable"
-        )
+        table = _read_columns(path, GEO_COLUMNS, f"delete it from {folder} to download it again")
+        table = table.sort_values("total_reads", ascending=False, kind="stable")
     usable = table["sequence"].str.fullmatch(f"[ACGT]{{{LENGTH}}}", na=False) & np.isfinite(table["mrl"])
     table = table[usable]
     if n_rows is not None and len(table) < n_rows:
@@ -111,22 +118,15 @@ def fetch_utr(
     return (data, target) if return_X_y else Bunch(data=data, target=target, frame=frame, DESCR=DESCR)
 
 
-def _read_geo(path: Path, remedy: str) -> pd.DataFrame:
-    """Columns sequence, mrl and total_reads of GEO's table, in its own order."""
-    names = {"sequence": ("utr",), "mrl": ("rl",), "total_reads": ("total_reads", "total")}
-    return _read_columns(path, names, remedy)
-
-
-def _read_columns(path: Path, names: dict[str, tuple[str, ...]], remedy: str) -> pd.DataFrame:
+def _read_columns(path: Path, names: Columns, remedy: str) -> pd.DataFrame:
     """Columns of a gzipped CSV file under new names, each being the first of its old names that the file has."""
     try:
         header = pd.read_csv(path, nrows=0, compression="gzip").columns.tolist()
         found = {new: next((name for name in old if name in header), None) for new, old in names.items()}
         for new, name in found.items():
             if name is None:
-                raise DownloadError(
-                    f"{path.name} has no column {' or '.join(map(repr, names[new]))}, but {', '.join(header)}; {remedy}."
-                )
+                wanted = " or ".join(map(repr, names[new]))
+                raise DownloadError(f"{path.name} has no column {wanted}, but {', '.join(header)}; {remedy}.")
         types: dict[Any, Any] = {name: str if new == "sequence" else np.float64 for new, name in found.items()}
         table = pd.read_csv(path, usecols=list(types), dtype=types, compression="gzip")
     except DownloadError:
