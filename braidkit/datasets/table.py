@@ -47,7 +47,7 @@ class MeasuredTable:
 
     def describe(self) -> str:
         """One line: rows read and kept, the kind of sequence, the target's quantiles."""
-        changes = [f"{self.n_averaged:,} duplicates averaged"] if self.n_averaged else []
+        changes = [f"{self.n_averaged:,} duplicate{'s' * (self.n_averaged > 1)} averaged"] if self.n_averaged else []
         changes += [f"{n:,} {reason} dropped" for reason, n in self.dropped.items()]
         unit = {"DNA": "nt", "RNA": "nt", "protein": "aa"}.get(self.space.name, "letters")
         note = f" ({', '.join(changes)})" if changes else ""
@@ -112,7 +112,7 @@ def read_table(
     >>> table.sequences, table.y.tolist()
     (['ACGT', 'ACGA'], [1.5, 5.0])
     >>> print(table.describe())
-    read 3 rows: 2 kept (1 duplicates averaged); DNA, 4 nt; target 5/50/95 %: 1.68 / 3.25 / 4.83, max 5
+    read 3 rows: 2 kept (1 duplicate averaged); DNA, 4 nt; target 5/50/95 %: 1.68 / 3.25 / 4.83, max 5
     """
     if on_ambiguous not in ("error", "drop"):
         raise InvalidParameterError(f"on_ambiguous must be 'error' or 'drop'; got {on_ambiguous!r}.")

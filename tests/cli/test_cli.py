@@ -48,7 +48,7 @@ def design(*args):
 def test_a_run_tells_its_story(finished):
     out, said = finished
     lines = [line.strip() for line in said.splitlines()]
-    assert lines[0].startswith("read 202 rows: 200 kept (1 duplicates averaged, 1 with N dropped); DNA, 8 nt; target")
+    assert lines[0].startswith("read 202 rows: 200 kept (1 duplicate averaged, 1 with N dropped); DNA, 8 nt; target")
     story = [
         "pretrained: none given, training a simplex diffusion model on the sequences",
         "reward: held-out R2 ",

@@ -30,7 +30,7 @@ def test_the_line_that_a_person_sees(write):
     path = write(text + "a,AAAAC,2\nb,ACNTC,1\nc,ANRTC,1\n")
     table = read(path, on_ambiguous="drop")
     assert table.describe() == (
-        "read 203 rows: 200 kept (1 duplicates averaged, 2 with N dropped); DNA, 5 nt; "
+        "read 203 rows: 200 kept (1 duplicate averaged, 2 with N dropped); DNA, 5 nt; "
         "target 5/50/95 %: 0.11 / 1 / 1.89, max 1.99"
     )
     assert table.sequences == rows
