@@ -111,7 +111,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def _check_finite_target(y: Any) -> None:
     """Raise for missing or infinite measurements, naming the first."""
     try:
-        values = np.asarray(y, dtype=np.float64)
+        values = np.asarray(y)
+        values = values if np.iscomplexobj(values) else values.astype(np.float64)
     except (TypeError, ValueError):
         return  # not numbers: the checks that follow say so
     if y is None or np.isfinite(values).all():

@@ -3,5 +3,6 @@
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Categorical, Gaussian, Policy
 from braidkit.diffusion.gaussian import GaussianDiffusion
+from braidkit.diffusion.simplex import SimplexDiffusion
 
-__all__ = ["Categorical", "DiffusionModel", "Gaussian", "GaussianDiffusion", "Policy"]
+__all__ = ["Categorical", "DiffusionModel", "Gaussian", "GaussianDiffusion", "Policy", "SimplexDiffusion"]

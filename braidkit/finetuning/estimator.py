@@ -326,7 +326,7 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
         own = fitted.get_params(deep=False)
         changes = {"space": self.space_, "random_state": seed, "verbose": self.verbose}
-        fitted.set_params(**{name: value for name, value in changes.items() if own.get(name, 0) in (None, 0)})
+        fitted.set_params(**{name: value for name, value in changes.items() if name in own and own[name] in (None, 0)})
         fitted.fit(X, y)
         if fitted.space_ != self.space_:
             raise IncompatibleModelError(
