@@ -1,0 +1,185 @@
+"""What every conservative reward offers, and the steps of `fit` that they share."""
+
+from __future__ import annotations
+
+import abc
+import numbers
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from braidkit.exceptions import InvalidParameterError, InvalidTargetError
+from braidkit.rewards.features import PREDICT_BATCH, auto_max_iter, make_networks, train_networks
+from braidkit.spaces import Space
+from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
+
+# The best of several weights on fewer rows than this would be picked by chance.
+MIN_VALIDATION_ROWS = 5
+
+
+class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
+    """A regressor with a lower bound: r_hat, and r_hat - g_hat (BRAID, section 4.2).
+
+    A subclass writes `fit`, which sets ``space_``, ``device_``, ``y_mean_`` and ``y_std_``, and `_standardised`.
+    Arrays come in and go out in the units of y; inside, y has mean 0 and standard deviation 1.
+    """
+
+    features: nn.Module | None
+    max_iter: int | Literal["auto"]
+    batch_size: int
+    learning_rate: float
+    validation_fraction: float
+    space: Space | None
+    device: str | torch.device
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    space_: Space
+    device_: torch.device
+    y_mean_: float
+    y_std_: float
+
+    @abc.abstractmethod
+    def fit(self, X: Any, y: Any) -> BaseReward:
+        """Learn from designs and their measurements."""
+
+    @abc.abstractmethod
+    def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, standard deviation and penalty (n,) of points on the device, float64, on standardised y's scale."""
+
+    def predict(self, X: Any, return_std: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Predict measurements.
+
+        Parameters
+        ----------
+        X : designs
+            Of any kind that `fit` takes.
+        return_std : bool, default=False
+            Also give the uncertainty of the prediction, without the noise of a measurement.
+
+        Returns
+        -------
+        mean : ndarray of shape (n_samples,)
+            In y's units.
+        std : ndarray of shape (n_samples,)
+            In y's units; only if `return_std`.
+        """
+        mean, std, _ = self._predict_arrays(X)
+        return (mean, std) if return_std else mean
+
+    def predict_lower(self, X: Any) -> np.ndarray:
+        """Predict the conservative bound ``mean - penalty``, shape (n_samples,), in y's units."""
+        mean, _, penalty = self._predict_arrays(X)
+        return mean - penalty
+
+    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and penalty of points, with gradients.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, \\*space_.shape)
+            Points of the design space, relaxed ones too.
+
+        Returns
+        -------
+        mean, penalty : Tensor of shape (n,)
+            In y's units, on the device of `x`, float32 or wider.
+        """
+        check_is_fitted(self)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        # Under autocast the network would run in half precision, and differ from `predict`.
+        with torch.autocast(self.device_.type, enabled=False):
+            mean, _, penalty = self._standardised(x.to(self.device_, torch.float32))
+        scaled = mean * self.y_std_ + self.y_mean_, penalty * self.y_std_
+        return scaled[0].to(x.device, dtype), scaled[1].to(x.device, dtype)
+
+    def lower(self, x: Tensor) -> Tensor:
+        """The conservative bound ``mean - penalty`` of points, shape (n,), with gradients; see `mean_and_penalty`."""
+        mean, penalty = self.mean_and_penalty(x)
+        return mean - penalty
+
+    def _predict_arrays(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mean, standard deviation and penalty of designs, in y's units."""
+        check_is_fitted(self)
+        x = validate_designs(self, X)
+        with torch.no_grad():
+            parts = [self._standardised(part.to(self.device_)) for part in x.split(PREDICT_BATCH)]
+        mean, std, penalty = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        return mean * self.y_std_ + self.y_mean_, std * self.y_std_, penalty * self.y_std_
+
+    def _start_fit(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray, np.random.RandomState]:
+        """Check the shared parameters, designs and measurements; sets ``space_`` and ``device_``."""
+        check_positive(self, "learning_rate")
+        check_count(self, "batch_size")
+        check_count(self, "verbose", minimum=0)
+        if self.max_iter != "auto":
+            check_count(self, "max_iter")
+        check_fraction(self, "validation_fraction", allow_zero=True)
+        if self.space is not None and not isinstance(self.space, Space):
+            raise InvalidParameterError(f"space must be a design space of braidkit or None; got {self.space!r}.")
+        self.device_ = resolve_device(self.device)
+        self.space_, x, y = validate_training_data(self, X, y, space=self.space)
+        return x, y, check_random_state(self.random_state)
+
+    def _split_rows(
+        self, n_rows: int, n_calibration: int, random_state: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Row numbers to calibrate on, to pick the best weights with, and to train on, in random order."""
+        n_validation = int(self.validation_fraction * n_rows)
+        n_validation = n_validation if n_validation >= MIN_VALIDATION_ROWS else 0
+        if n_rows - n_calibration - n_validation < 2:
+            raise InvalidParameterError(
+                f"validation_fraction = {self.validation_fraction:g} leaves fewer than 2 of {n_rows} rows to train on; "
+                "pass a smaller one."
+            )
+        order = random_state.permutation(n_rows)
+        calibration, validation, training = np.split(order, [n_calibration, n_calibration + n_validation])
+        return calibration, validation, training
+
+    def _standardise(self, y: np.ndarray, rows: np.ndarray) -> Tensor:
+        """Subtract the mean and divide by the deviation of some rows (``y_mean_``, ``y_std_``); float64."""
+        self.y_mean_, self.y_std_ = float(y[rows].mean()), float(y[rows].std())
+        if self.y_std_ == 0:
+            raise InvalidTargetError(
+                f"y is constant ({self.y_mean_:g}) on the {len(rows):,} rows that are not held out; pass more rows."
+            )
+        return torch.from_numpy((y - self.y_mean_) / self.y_std_)
+
+    def _train(
+        self,
+        x: Tensor,
+        target: Tensor,
+        rows: Sequence[np.ndarray],
+        validation: np.ndarray,
+        random_state: np.random.RandomState,
+    ) -> nn.ModuleList:
+        """Networks, one for each set of rows, trained and frozen; sets ``n_iter_`` and ``validation_curve_``."""
+        seed, order_seed = (int(random_state.randint(2**31)) for _ in range(2))
+        networks = make_networks(self.features, self.space_, len(rows[0]), x[:2], seed=seed, n_networks=len(rows))
+        self.n_iter_, self.validation_curve_ = train_networks(
+            networks.to(self.device_),
+            x,
+            target.float(),
+            [torch.from_numpy(own) for own in rows],
+            torch.from_numpy(validation),
+            max_iter=auto_max_iter(len(rows[0])) if self.max_iter == "auto" else self.max_iter,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            generator=torch.Generator().manual_seed(order_seed),
+            verbose=self.verbose,
+        )
+        return networks.requires_grad_(False).eval()
+
+
+def check_fraction(estimator: Any, name: str, *, allow_zero: bool = False) -> None:
+    """Raise unless a parameter is a number between 0 and 1, both left out (0 taken, if allowed)."""
+    value = getattr(estimator, name)
+    if not isinstance(value, numbers.Real) or not (0 < float(value) < 1 or (allow_zero and value == 0)):
+        bound = ">= 0" if allow_zero else "> 0"
+        raise InvalidParameterError(f"{name} must be a number {bound} and < 1; got {value!r}.")

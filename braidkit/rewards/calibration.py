@@ -1,0 +1,89 @@
+"""How far a lower bound can be trusted: split-conformal calibration, and coverage of held-out rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from braidkit.exceptions import InvalidParameterError
+
+
+class PredictsLower(Protocol):
+    """A fitted reward, or anything else with a lower bound."""
+
+    def predict_lower(self, X: Any) -> np.ndarray:
+        """Lower bounds (n_samples,) in y's units."""
+
+
+def conformal_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float) -> float:
+    """Find the smallest c >= 0 whose bound ``mean - c std`` holds for a share of held-out rows.
+
+    One-sided split conformal with the score ``(mean - y) / std``: the bound holds on ceil((m + 1) level) of the m rows,
+    so it holds for a further exchangeable row with probability at least `level`.
+
+    Parameters
+    ----------
+    y, mean, std : ndarray of shape (m,)
+        Measurements of rows that neither the mean nor the std has seen, and their predictions; std > 0.
+    level : float
+        In (0, 1).
+
+    Returns
+    -------
+    c : float
+
+    Raises
+    ------
+    InvalidParameterError
+        If m is too small for the level: ceil((m + 1) level) > m.
+
+    References
+    ----------
+    Lei et al., "Distribution-free predictive inference for regression", JASA 113:1094 (2018), section 2.2.
+
+    Examples
+    --------
+    >>> conformal_c(np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 1.0]), np.array([0.5, 0.5, 0.5]), level=0.75)
+    2.0
+    """
+    check_enough_rows(len(y), level)
+    scores = np.sort((mean - y) / std)
+    return max(0.0, float(scores[_rank(len(y), level) - 1]))
+
+
+def check_enough_rows(m: int, level: float) -> None:
+    """Raise unless `m` held-out rows are enough for the level: ceil((m + 1) level) <= m."""
+    if _rank(m, level) > m:
+        raise InvalidParameterError(
+            f'c="calibrated" at level {level:g} needs at least {math.ceil(level / (1 - level) - 1e-9)} held-out rows, '
+            f"and there are {m}; pass more rows, a lower level, a larger validation_fraction, or c as a number."
+        )
+
+
+def _rank(m: int, level: float) -> int:
+    """ceil((m + 1) level), with the level's rounding taken off."""
+    return math.ceil((m + 1) * level - 1e-9)
+
+
+def lower_coverage(reward: PredictsLower, X: Any, y: Any) -> dict[str, float]:
+    """Measure for how many rows a reward's lower bound holds.
+
+    Parameters
+    ----------
+    reward : fitted reward
+    X : designs
+        Held out from the reward's fit, else the shares flatter it.
+    y : array-like of shape (n_samples,)
+
+    Returns
+    -------
+    coverage : dict
+        ``"overall"``, the share of rows with ``y >= predict_lower(X)``, and ``"top_decile"``, the same among the rows
+        with the highest tenth of y: closer to where designs will lie, and always lower when noise is large.
+    """
+    y = np.asarray(y, dtype=np.float64)
+    holds = y >= reward.predict_lower(X)
+    top = y >= np.quantile(y, 0.9)
+    return {"overall": float(holds.mean()), "top_decile": float(holds[top].mean())}

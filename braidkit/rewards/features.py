@@ -1,0 +1,258 @@
+"""Feature networks, and their training with a linear head.
+
+A feature network maps points (n, *space.shape) to features (n, d). The default ones are sized by the space and by the
+number of measurements; any `torch.nn.Module` of that signature takes their place.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from braidkit.exceptions import IncompatibleModelError
+from braidkit.spaces import SequenceSpace, Space
+from braidkit.training import fit_supervised
+
+# The held-out loss only picks the best weights: more rows would slow training and change no choice.
+MAX_VALIDATION_ROWS = 2000
+PREDICT_BATCH = 1024
+
+
+class SequenceFeatures(nn.Module):
+    """Convolutions along the sequence, then one dense layer that sees every position.
+
+    Flattening by position, not pooling over them, is what lets a network know where an element lies and in which
+    reading frame; long sequences are averaged over neighbours, so that at most 64 positions reach the dense layer. The
+    shape is that of Optimus 5-Prime (Sample et al., Nature Biotechnology 37:803, 2019), narrower.
+
+    Parameters
+    ----------
+    length, n_letters : int
+    n_channels : int
+    n_features : int
+    kernel_size : int, default=8
+    n_layers : int, default=3
+    """
+
+    def __init__(
+        self,
+        length: int,
+        n_letters: int,
+        *,
+        n_channels: int,
+        n_features: int,
+        kernel_size: int = 8,
+        n_layers: int = 3,
+    ) -> None:
+        super().__init__()
+        kernel_size = min(kernel_size, length)
+        widths = [n_letters] + [n_channels] * n_layers
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(before, after, kernel_size) for before, after in zip(widths, widths[1:], strict=False)
+        )
+        self.padding = ((kernel_size - 1) // 2, kernel_size // 2)
+        self.pooling = math.ceil(length / 64)
+        self.dense = nn.Linear(n_channels * math.ceil(length / self.pooling), n_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.transpose(1, 2)  # (n, n_letters, length)
+        for i, convolution in enumerate(self.convolutions):
+            h = F.relu(convolution(F.pad(h, self.padding)))
+            if i == 0 and self.pooling > 1:
+                h = F.avg_pool1d(h, self.pooling, ceil_mode=True)
+        return F.relu(self.dense(h.flatten(1)))
+
+
+class VectorFeatures(nn.Module):
+    """Two hidden layers on the flattened point, in float64.
+
+    At this size float64 costs little, and a row's prediction does not depend on the rows beside it, as it does in
+    float32 in the seventh digit.
+
+    Parameters
+    ----------
+    n_inputs : int
+    n_features : int
+        Width of both layers.
+    """
+
+    def __init__(self, n_inputs: int, n_features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(n_inputs, n_features),
+            nn.SiLU(),
+            nn.Linear(n_features, n_features),
+            nn.SiLU(),
+        ).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x.double())
+
+
+def default_features(space: Space, n_rows: int) -> nn.Module:
+    """Feature network for a space, about sqrt(n_rows) wide within limits."""
+    width = 2 ** round(math.log2(math.sqrt(n_rows)))
+    if isinstance(space, SequenceSpace):
+        return SequenceFeatures(
+            space.length,
+            space.n_letters,
+            n_channels=min(max(width, 8), 32),
+            n_features=min(max(width, 16), 64),
+        )
+    return VectorFeatures(space.n_features, min(max(width, 16), 128))
+
+
+def auto_max_iter(n_rows: int) -> int:
+    """Optimiser updates for a number of rows: passes over the data shrink as the data grow."""
+    return max(100, round(11 * math.sqrt(n_rows)))
+
+
+class RegressionNetwork(nn.Module):
+    """A feature network and its linear head.
+
+    Parameters
+    ----------
+    features : nn.Module
+        Used as it is: pass a copy of a user's module.
+    n_features : int
+        Width of its output.
+    dtype : torch.dtype
+        Of its output.
+    """
+
+    def __init__(self, features: nn.Module, n_features: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.features = features
+        self.head = nn.Linear(n_features, 1, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))[:, 0]
+
+
+def make_networks(
+    features: nn.Module | None, space: Space, n_rows: int, x: Tensor, *, seed: int, n_networks: int = 1
+) -> nn.ModuleList:
+    """Build regression networks on copies of `features`, or on default ones, without touching the global seed.
+
+    Parameters
+    ----------
+    features : nn.Module or None
+    space : Space
+    n_rows : int
+        Measurements to learn from; sizes the default networks.
+    x : Tensor of shape (n, \\*space.shape)
+        A few points, to find the width of the features.
+    seed : int
+    n_networks : int
+
+    Raises
+    ------
+    IncompatibleModelError
+        If `features` is not a module from points to finite features of shape (n, d).
+    """
+    if features is not None and not isinstance(features, nn.Module):
+        raise IncompatibleModelError(
+            f"features must be a torch.nn.Module from points (n, {', '.join(map(str, space.shape))}) to (n, d), or "
+            f"None; got {type(features).__name__}."
+        )
+    networks = nn.ModuleList()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(n_networks):
+            module = default_features(space, n_rows) if features is None else copy.deepcopy(features)
+            networks.append(RegressionNetwork(module, *_width_and_dtype(module, x)))
+    return networks
+
+
+def _width_and_dtype(features: nn.Module, x: Tensor) -> tuple[int, torch.dtype]:
+    """Width d and type of the features of some points, checked."""
+    parameter = next(features.parameters(), x)
+    features.eval()
+    try:
+        with torch.no_grad():
+            phi = features(x.to(parameter.device))
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise IncompatibleModelError(
+            f"features cannot be applied to points of shape {tuple(x.shape)}: {error}; pass a module that takes "
+            "points of the design space, one a row."
+        ) from error
+    if not isinstance(phi, Tensor) or phi.ndim != 2 or len(phi) != len(x) or not phi.is_floating_point():
+        got = f"shape {tuple(phi.shape)} and type {phi.dtype}" if isinstance(phi, Tensor) else type(phi).__name__
+        raise IncompatibleModelError(
+            f"features must give a float tensor of shape (n, d); for {len(x)} points it gave {got}."
+        )
+    if not torch.isfinite(phi).all():
+        raise IncompatibleModelError("features gives values that are not finite on rows of X; check its weights.")
+    return phi.shape[1], phi.dtype
+
+
+def train_networks(
+    networks: nn.ModuleList,
+    x: Tensor,
+    y: Tensor,
+    rows: Sequence[Tensor],
+    validation_rows: Tensor,
+    *,
+    max_iter: int,
+    batch_size: int,
+    learning_rate: float,
+    generator: torch.Generator,
+    verbose: int = 0,
+) -> tuple[int, list[float]]:
+    """Fit each network to its own rows by least squares, all in one loop.
+
+    Parameters
+    ----------
+    networks : ModuleList of RegressionNetwork
+    x : Tensor of shape (n, \\*space.shape)
+    y : Tensor of shape (n,), float32
+        Standardised.
+    rows : sequence of LongTensor, all of one length
+        Row numbers that each network learns from; repeats count.
+    validation_rows : LongTensor
+        Rows that no network learns from; they pick the best weights, if there are any.
+    max_iter, batch_size, learning_rate, generator, verbose
+        As in `braidkit.training.fit_supervised`.
+
+    Returns
+    -------
+    n_iter : int
+    validation_curve : list of float
+        Mean squared error on `validation_rows`, in units of y's variance.
+    """
+    device = next(networks.parameters()).device
+    validation_rows = validation_rows[:MAX_VALIDATION_ROWS]
+
+    def loss(batch: Tensor) -> Tensor:
+        errors = [
+            F.mse_loss(network(x[own[batch]].to(device)), y[own[batch]].to(device))
+            for network, own in zip(networks, rows, strict=True)
+        ]
+        return torch.stack(errors).mean()
+
+    def validation_loss() -> float:
+        total = sum(
+            F.mse_loss(network(x[part].to(device)), y[part].to(device), reduction="sum").item()
+            for network in networks
+            for part in validation_rows.split(PREDICT_BATCH)
+        )
+        return total / (len(networks) * len(validation_rows))
+
+    return fit_supervised(
+        networks,
+        loss,
+        len(rows[0]),
+        max_iter=max_iter,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        generator=generator,
+        validation_loss=validation_loss if len(validation_rows) else None,
+        verbose=verbose,
+        description="reward",
+    )

@@ -1,0 +1,270 @@
+"""A Gaussian process on a trained feature network: mean r_hat, and penalty g_hat = c times its deviation."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+import gpytorch
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.rewards._base import BaseReward, check_fraction
+from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
+from braidkit.rewards._linear_posterior import LinearPosterior
+from braidkit.rewards.calibration import check_enough_rows, conformal_c
+from braidkit.rewards.features import PREDICT_BATCH
+from braidkit.spaces import Space
+from braidkit.validation import check_count, check_positive
+
+# Rows that set the features' scale, and that inducing points are chosen from.
+SUBSAMPLE = 10_000
+
+
+class GPBonusReward(BaseReward):
+    """Reward with a Gaussian-process bonus: ``lower(x) = mean(x) - c std(x)`` (BRAID, Example 1).
+
+    A network is trained by least squares on standardised y and frozen; its last hidden layer and a constant, phi, are
+    the features of a Gaussian process:
+
+        mean(x) = phi^T A^-1 Phi^T y,   std(x) = sqrt(lam phi^T A^-1 phi),   A = Phi^T Phi + lam I.
+
+    A is the *sum* over the rows, and y, `lam` and `c` are on the scale of standardised y. The layer is divided by one
+    number that makes its mean square norm 1 on the training rows; so the prior variance of a typical design is 1 from
+    the layer and 1 from the constant, and `lam` is the variance of the noise beside it.
+
+    Parameters
+    ----------
+    features : nn.Module, optional
+        From points (n, \\*space.shape) to features (n, d); copied, then trained (the parameters that require gradients)
+        with a linear head. By default convolutions and a dense layer for sequences, two hidden layers for anything
+        else, sized by the space and the number of rows.
+    kernel : gpytorch.kernels.Kernel, optional
+        On the layer's d outputs. By default linear, computed exactly for any number of rows. Another kernel is copied;
+        its parameters that require gradients maximise the marginal likelihood of 500 rows, and it is approximated
+        through inducing points. What these do not explain of the kernel is added to the variance, so that the penalty
+        does not vanish far from data; that makes it no upper bound on the exact variance.
+    c : float or "calibrated", default=0.1
+        Penalty per standard deviation, >= 0. At the paper's 0.1 the bound is hardly below the mean, and holds for about
+        half of the held-out measurements. "calibrated" finds the smallest c whose bound holds for a share `level` of
+        rows held out from everything else (split conformal). It bounds the *measurement*, noise included, where the
+        paper's bounds the noiseless reward, so it is cautious: with noisy data c is large, and may forbid all
+        improvement. It promises nothing for designs unlike the data.
+    lam : float, default=0.1
+        Noise variance, > 0; of standardised y.
+    level : float, default=0.95
+        Of ``c="calibrated"``, in (0, 1).
+    n_inducing : int, default=512
+        Most inducing points of a `kernel`, chosen among 10,000 rows where the kernel is explained worst.
+    max_iter : int or "auto", default="auto"
+        Optimiser updates of the feature network; "auto" takes 11 sqrt(n_rows), at least 100.
+    batch_size : int, default=128
+        Rows an update.
+    learning_rate : float, default=3e-3
+        Highest rate, after a short warm-up and before a cosine decay.
+    validation_fraction : float, default=0.1
+        Share of the rows that picks the best weights (it is used if it is 5 rows or more, at most 2,000 of them); with
+        ``c="calibrated"``, as many again are held out to calibrate.
+    space : Space, optional
+        The design space; by default inferred from X: strings are sequences, 2-D numbers are vectors.
+    device : str or torch.device, default="auto"
+        "auto" is the GPU where there is one.
+    random_state : int, RandomState or None, default=None
+    verbose : int, default=0
+        Show a progress bar if not 0.
+
+    Attributes
+    ----------
+    c_ : float
+        `c`, or what calibration found.
+    features_ : nn.Module
+        The trained feature network, frozen.
+    feature_scale_ : float
+        What its outputs are divided by.
+    posterior_ : LinearPosterior
+        Over weights of the scaled outputs and the constant, or of the inducing points' features.
+    inducing_ : InducingFeatures or None
+        The fitted kernel and its inducing points; None for the linear kernel.
+    space_ : Space
+    device_ : torch.device
+    y_mean_, y_std_ : float
+        Of the rows that the posterior has seen.
+    n_iter_ : int
+        Updates done.
+    validation_curve_ : list of float
+        Held-out mean squared error of the network while it was trained, in units of y's variance.
+    n_features_in_ : int
+        Columns of X; letters, if X is strings.
+
+    See Also
+    --------
+    BootstrapReward : The minimum of networks fitted to resampled data.
+
+    Notes
+    -----
+    After calibration the posterior is not refitted on the calibration rows: they would no longer be exchangeable with
+    designs it has not seen. `lam`, `learning_rate` and the width of the default networks were chosen with
+    ``benchmarks/reward_defaults.py`` on 5'UTR measurements; the paper gives none of them.
+
+    References
+    ----------
+    Uehara et al., "Bridging Model-Based Optimization and Generative Modeling via Conservative Fine-Tuning of Diffusion
+    Models", NeurIPS 2024, Example 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from braidkit import GPBonusReward
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> reward = GPBonusReward(c=1.0, random_state=0).fit(X, X[:, 0])
+    >>> bool((reward.predict_lower(X) <= reward.predict(X)).all())
+    True
+    """
+
+    features_: nn.Module
+    inducing_: InducingFeatures | None
+    posterior_: LinearPosterior
+
+    def __init__(
+        self,
+        features: nn.Module | None = None,
+        *,
+        kernel: gpytorch.kernels.Kernel | None = None,
+        c: float | Literal["calibrated"] = 0.1,
+        lam: float = 0.1,
+        level: float = 0.95,
+        n_inducing: int = 512,
+        max_iter: int | Literal["auto"] = "auto",
+        batch_size: int = 128,
+        learning_rate: float = 3e-3,
+        validation_fraction: float = 0.1,
+        space: Space | None = None,
+        device: str | torch.device = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.features = features
+        self.kernel = kernel
+        self.c = c
+        self.lam = lam
+        self.level = level
+        self.n_inducing = n_inducing
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.space = space
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> GPBonusReward:
+        """Train the features, solve for the posterior, and calibrate if asked to.
+
+        Parameters
+        ----------
+        X : designs
+            List, array or Series of strings of one length; array of shape (n_samples, n_features); or what `space`
+            encodes.
+        y : array-like of shape (n_samples,)
+            Measurements.
+
+        Returns
+        -------
+        self : GPBonusReward
+
+        Raises
+        ------
+        InvalidDesignError, InvalidTargetError, InvalidParameterError, IncompatibleModelError
+            Before any training, naming the row or parameter and the remedy.
+        """
+        self._check_parameters()
+        x, y, random_state = self._start_fit(X, y)
+        n_calibration = int(self.validation_fraction * len(x)) if self.c == "calibrated" else 0
+        if self.c == "calibrated":
+            check_enough_rows(n_calibration, self.level)
+        calibration, validation, training = self._split_rows(len(x), n_calibration, random_state)
+        seen = np.concatenate([training, validation])
+        target = self._standardise(y, seen)
+        networks = self._train(x, target, [training], validation, random_state)
+        self.features_ = networks[0].get_submodule("features")
+        self._fit_posterior(x, target, torch.from_numpy(seen))
+        self.c_ = self._calibrate(x[calibration], target[calibration]) if self.c == "calibrated" else float(self.c)
+        return self
+
+    def _check_parameters(self) -> None:
+        """Check what only this reward has."""
+        check_positive(self, "lam")
+        check_fraction(self, "level")
+        check_count(self, "n_inducing")
+        if isinstance(self.c, str):
+            if self.c != "calibrated":
+                raise InvalidParameterError(f'c must be a number >= 0 or "calibrated"; got {self.c!r}.')
+        else:
+            check_positive(self, "c", allow_zero=True)
+        if self.kernel is not None and not isinstance(self.kernel, gpytorch.kernels.Kernel):
+            raise InvalidParameterError(f"kernel must be a gpytorch kernel or None; got {self.kernel!r}.")
+
+    @torch.no_grad()
+    def _fit_posterior(self, x: Tensor, target: Tensor, rows: Tensor) -> None:
+        """Scale the features, choose inducing points for a kernel, and solve; `rows` are in random order."""
+        self.feature_scale_ = 1.0
+        sample = rows[:SUBSAMPLE]
+        f = torch.cat([self._scaled_features(x[part]) for part in sample.split(PREDICT_BATCH)])
+        norm = float(f.square().sum(dim=1).mean().sqrt())
+        self.feature_scale_ = norm if norm > 0 else 1.0
+        f /= self.feature_scale_
+        self.inducing_ = None
+        if self.kernel is not None:
+            self.inducing_ = self._fit_inducing(self.kernel, f, target[sample].to(self.device_))
+        n_features = f.shape[1] + 1 if self.inducing_ is None else len(self.inducing_.points)
+        self.posterior_ = LinearPosterior.from_batches(
+            ((self._phi(x[part])[0], target[part]) for part in rows.split(PREDICT_BATCH)),
+            n_features=n_features,
+            lam=self.lam,
+            device=self.device_,
+        )
+
+    def _fit_inducing(self, kernel: gpytorch.kernels.Kernel, f: Tensor, target: Tensor) -> InducingFeatures:
+        """Fit a copy of a kernel on scaled features (n, d), and choose its inducing points."""
+        kernel = copy.deepcopy(kernel).double().to(self.device_)
+        few = slice(0, MARGINAL_LIKELIHOOD_ROWS)
+        try:
+            with torch.enable_grad():
+                fit_kernel(kernel, f[few], target[few], self.lam)
+            return InducingFeatures(kernel.requires_grad_(False).eval(), f, self.n_inducing)
+        except RuntimeError as error:
+            raise IncompatibleModelError(f"kernel cannot be applied to {f.shape[1]} features: {error}") from error
+
+    def _scaled_features(self, x: Tensor) -> Tensor:
+        """The layer's outputs (n, d) over their scale, float64."""
+        return self.features_(x.to(self.device_)).double() / self.feature_scale_
+
+    def _phi(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Features of the posterior (n, d), and the variance that they leave out."""
+        f = self._scaled_features(x)
+        if self.inducing_ is None:
+            return torch.cat([f, torch.ones_like(f[:, :1])], dim=1), 0.0
+        return self.inducing_(f)
+
+    def _mean_and_std(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and deviation (n,) on standardised y's scale."""
+        phi, residual = self._phi(x)
+        # The floor keeps the square root's gradient finite.
+        variance = (self.posterior_.variance(phi) + residual).clamp_min(1e-20)
+        return self.posterior_.mean(phi), variance.sqrt()
+
+    def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, std = self._mean_and_std(x)
+        return mean, std, self.c_ * std
+
+    @torch.no_grad()
+    def _calibrate(self, x: Tensor, target: Tensor) -> float:
+        """Smallest c whose bound holds for the level's share of held-out points."""
+        mean, std = (
+            torch.cat(part).cpu().numpy()
+            for part in zip(*(self._mean_and_std(part) for part in x.split(PREDICT_BATCH)), strict=True)
+        )
+        return conformal_c(target.numpy(), mean, std, self.level)

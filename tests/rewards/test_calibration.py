@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braidkit.exceptions import InvalidParameterError
+from braidkit.rewards import lower_coverage
+from braidkit.rewards.calibration import check_enough_rows, conformal_c
+
+
+@settings(max_examples=100)
+@given(st.integers(19, 200), st.sampled_from([0.5, 0.8, 0.9, 0.95]), st.integers(0, 10_000))
+def test_c_is_the_smallest_whose_bound_holds_often_enough(m, level, seed):
+    rng = np.random.default_rng(seed)
+    y, mean, std = rng.normal(size=m), rng.normal(size=m), rng.uniform(0.5, 2.0, size=m)
+    needed = int(np.ceil((m + 1) * level - 1e-9))
+    c = conformal_c(y, mean, std, level)
+    slack = 1e-12  # the row at the bound itself, up to rounding
+    assert np.sum(y >= mean - c * std - slack) >= needed
+    if c > 0:
+        assert np.sum(y >= mean - c * (1 - 1e-6) * std) < needed
+
+
+@pytest.mark.parametrize(("level", "m"), [(0.9, 9), (0.95, 19), (0.5, 1), (0.8, 4), (0.99, 99)])
+def test_fewest_rows_of_a_level(level, m):
+    check_enough_rows(m, level)
+    with pytest.raises(InvalidParameterError, match=f"at least {m} held-out rows, and there are {m - 1}"):
+        check_enough_rows(m - 1, level)
+
+
+def test_coverage_of_new_rows_is_the_level():
+    # Exchangeable rows: coverage is Beta-distributed around the level; over 200 draws its mean is within 0.01.
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(200):
+        y, std = rng.standard_t(3, size=300), np.ones(300)
+        c = conformal_c(y[:100], np.zeros(100), std[:100], 0.9)
+        shares.append(np.mean(y[100:] >= -c))
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.01)
+
+
+def test_lower_coverage_counts_all_rows_and_the_highest_tenth():
+    class Bound:
+        def predict_lower(self, X):
+            return np.asarray(X, dtype=float)
+
+    y = np.arange(20.0)
+    X = np.where(y < 5, y + 1, y - 1)
+    X[19] = 30.0
+    assert lower_coverage(Bound(), X, y) == {"overall": 0.7, "top_decile": 0.5}

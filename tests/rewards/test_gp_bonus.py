@@ -1,0 +1,143 @@
+import gpytorch
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.rewards import GPBonusReward, lower_coverage
+
+
+def design_matrix(reward, X):
+    """Features of the posterior: the scaled layer and a constant; float64."""
+    with torch.no_grad():
+        layer = reward.features_(reward.space_.encode(X)).double() / reward.feature_scale_
+    return torch.cat([layer, torch.ones(len(X), 1, dtype=torch.float64)], dim=1)
+
+
+def standardised(reward, y):
+    return torch.from_numpy((y - reward.y_mean_) / reward.y_std_)
+
+
+@pytest.mark.parametrize("lam", [1e-2, 1.0])
+def test_equals_gpytorch_exact_gp_with_a_linear_kernel(exact_gp, sequences, lam):
+    X, y = sequences
+    reward = GPBonusReward(lam=lam, max_iter=60, random_state=0).fit(X[:200], y[:200])
+    kernel = gpytorch.kernels.LinearKernel()
+    kernel.variance = 1.0
+    phi, query = design_matrix(reward, X[:200]), design_matrix(reward, X[200:])
+    expected_mean, expected_std = exact_gp(kernel, phi, standardised(reward, y[:200]), query, lam)
+    mean, std = reward.predict(X[200:], return_std=True)
+    np.testing.assert_allclose((mean - reward.y_mean_) / reward.y_std_, expected_mean, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(std / reward.y_std_, expected_std, rtol=0, atol=1e-6)
+
+
+def test_equals_gpytorch_exact_gp_with_a_kernel_whose_inducing_points_are_the_data(exact_gp, vectors):
+    X, y = vectors
+    kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel()).requires_grad_(False)
+    reward = GPBonusReward(nn.Identity(), kernel=kernel, lam=0.1, max_iter=1, random_state=0).fit(X[:100], y[:100])
+    points = [reward.space_.encode(part).double() / reward.feature_scale_ for part in (X[:100], X[100:])]
+    expected_mean, expected_std = exact_gp(kernel.double(), points[0], standardised(reward, y[:100]), points[1], 0.1)
+    mean, std = reward.predict(X[100:], return_std=True)
+    np.testing.assert_allclose((mean - reward.y_mean_) / reward.y_std_, expected_mean, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(std / reward.y_std_, expected_std, rtol=0, atol=1e-5)
+
+
+def test_a_kernel_is_fitted_on_a_copy(vectors):
+    X, y = vectors
+    kernel = gpytorch.kernels.RBFKernel()
+    before = kernel.lengthscale.item()
+    reward = GPBonusReward(kernel=kernel, n_inducing=40, max_iter=60, random_state=0).fit(X, y)
+    assert kernel.lengthscale.item() == before
+    assert kernel.lengthscale.dtype == torch.float32
+    assert reward.inducing_.kernel.lengthscale.item() != before
+    assert len(reward.inducing_.points) == 40
+    assert reward.score(X, y) > 0.7
+
+
+def test_few_inducing_points_leave_the_deviation_far_from_data(vectors):
+    X, y = vectors
+    kernel = gpytorch.kernels.RBFKernel().requires_grad_(False)
+    reward = GPBonusReward(nn.Identity(), kernel=kernel, n_inducing=5, max_iter=1, random_state=0).fit(X, y)
+    _, std = reward.predict(X.mean(axis=0) + 100 * X.std(axis=0) * np.eye(3), return_std=True)
+    np.testing.assert_allclose(std / reward.y_std_, 1.0, rtol=1e-6)
+
+
+def test_the_layer_has_mean_square_norm_one_on_the_rows(sequences):
+    X, y = sequences
+    reward = GPBonusReward(max_iter=60, random_state=0).fit(X, y)
+    assert design_matrix(reward, X)[:, :-1].square().sum(dim=1).mean().item() == pytest.approx(1.0, rel=1e-6)
+
+
+def test_the_penalty_is_c_times_the_deviation(vectors):
+    X, y = vectors
+    reward = GPBonusReward(c=1.5, max_iter=60, random_state=0).fit(X, y)
+    mean, std = reward.predict(X, return_std=True)
+    np.testing.assert_allclose(reward.predict_lower(X), mean - 1.5 * std, rtol=1e-12)
+    assert (std > 0).all()
+
+
+def test_a_larger_c_never_raises_the_bound(vectors):
+    X, y = vectors
+    bounds = [GPBonusReward(c=c, max_iter=60, random_state=0).fit(X, y).predict_lower(X) for c in (0.0, 0.1, 1.0, 10.0)]
+    assert all((tighter <= looser).all() for looser, tighter in zip(bounds, bounds[1:], strict=False))
+
+
+def test_without_a_penalty_the_bound_is_the_mean(vectors):
+    X, y = vectors
+    reward = GPBonusReward(c=0, max_iter=60, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(reward.predict_lower(X), reward.predict(X))
+
+
+def test_the_deviation_grows_away_from_the_data(vectors):
+    X, y = vectors
+    reward = GPBonusReward(max_iter=60, random_state=0).fit(X, y)
+    centre, scale = X.mean(axis=0), X.std(axis=0)
+    _, std = reward.predict(centre + scale * np.array([[0.0], [10.0], [100.0]]), return_std=True)
+    assert std[0] < std[1] < std[2]
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_a_calibrated_bound_holds_on_new_rows(level):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(3000, 2))
+    y = X[:, 0] + 0.5 * rng.standard_t(4, size=3000)
+    reward = GPBonusReward(c="calibrated", level=level, max_iter=60, random_state=0).fit(X[:1000], y[:1000])
+    # 100 rows calibrate: the coverage is Beta-distributed with a deviation of at most 0.04.
+    assert lower_coverage(reward, X[1000:], y[1000:])["overall"] == pytest.approx(level, abs=0.08)
+    assert reward.c_ > 1.0
+
+
+def test_calibration_rows_are_seen_by_nothing_else(vectors):
+    X, y = vectors
+    reward = GPBonusReward(c="calibrated", max_iter=60, random_state=0).fit(X, y)
+    n_seen = reward.posterior_.gram[-1, -1].item()  # the constant's square, summed over rows
+    assert n_seen == len(X) - 20
+    fixed = GPBonusReward(max_iter=60, random_state=0).fit(X, y)
+    assert fixed.posterior_.gram[-1, -1].item() == len(X)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"c": -0.1}, r"c must be a number >= 0; got -0.1"),
+        ({"c": "conformal"}, r'c must be a number >= 0 or "calibrated"; got \'conformal\''),
+        ({"lam": 0.0}, "lam must be a number > 0; got 0.0"),
+        ({"level": 1.0}, "level must be a number > 0 and < 1; got 1.0"),
+        ({"n_inducing": 0}, "n_inducing must be a whole number of at least 1; got 0"),
+        ({"kernel": "rbf"}, "kernel must be a gpytorch kernel or None; got 'rbf'"),
+        ({"c": "calibrated", "validation_fraction": 0.05}, "needs at least 19 held-out rows, and there are 10"),
+        ({"c": "calibrated", "validation_fraction": 0.5}, "leaves fewer than 2 of 200 rows to train on"),
+    ],
+)
+def test_parameters_are_checked_before_training(vectors, parameters, message):
+    X, y = vectors
+    with pytest.raises(InvalidParameterError, match=message):
+        GPBonusReward(max_iter=10**9).set_params(**parameters).fit(X, y)
+
+
+def test_a_kernel_of_another_width_is_refused(vectors):
+    X, y = vectors
+    kernel = gpytorch.kernels.RBFKernel(ard_num_dims=7)
+    with pytest.raises(IncompatibleModelError, match="kernel cannot be applied to 3 features"):
+        GPBonusReward(nn.Identity(), kernel=kernel, max_iter=1).fit(X, y)
