@@ -1,0 +1,349 @@
+"""The simplex chain: its steps against the formulas, its law against exact ones, and what users do with it."""
+
+import copy
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from braidkit import SequenceSpace, SimplexDiffusion
+from braidkit.diffusion import DiffusionModel
+from braidkit.diffusion._jacobi import StickLaw, break_sticks, sum_after
+from braidkit.diffusion.simplex import EPS, StationarySticks
+from braidkit.exceptions import InvalidParameterError, NotTrainedError
+
+DNA = SequenceSpace("DNA", length=5)
+
+
+class IndependentLetters(nn.Module):
+    """The exact network of independent letters for head "letters": their log-probabilities, whatever is seen."""
+
+    def __init__(self, probabilities: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(probabilities.log())
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.logits.expand_as(x)
+
+
+class ExactScore(nn.Module):
+    """The exact score in x of independent letters, for head "score"."""
+
+    def __init__(self, model: SimplexDiffusion, probabilities: Tensor) -> None:
+        super().__init__()
+        self.law, self.times, self.scale = model.law, torch.tensor(model.times), model.score_scale
+        self.log_prior = probabilities.log()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        number = int((self.times - t).abs().argmin())
+        v = (x[..., :-1] / x.flip(-1).cumsum(-1).flip(-1)[..., :-1]).clamp(EPS, 1 - EPS)
+        evidence = self.law.evidence(v, number)
+        letters = (evidence.log_likelihoods() + self.log_prior).softmax(dim=-1)
+        one, zero = letters[..., :-1] * evidence.lineages_one, sum_after(letters) * evidence.lineages_zero
+        # Solve (1 - v_i) y_i - v_i sum_{j>i} y_j = (1 - v_i) one_i - v_i zero_i from the last stick to the first.
+        y, after = [torch.zeros_like(x[..., 0])], torch.zeros_like(x[..., 0])
+        for i in reversed(range(v.shape[-1])):
+            y.insert(0, one[..., i] + v[..., i] * (after - zero[..., i]) / (1 - v[..., i]))
+            after = after + y[0]
+        return torch.stack(y, dim=-1) / x.clamp(min=1e-12) / self.scale[number]
+
+
+def model_of(head: str, probabilities: Tensor, length: int = 2, n_steps: int = 50, **arguments) -> SimplexDiffusion:
+    """A frozen chain with the exact network of independent letters."""
+    alphabet = "ACDEFGHIKLMNPQRSTVWY"[: len(probabilities)]
+    model = SimplexDiffusion(SequenceSpace(alphabet, length=length), head=head, n_steps=n_steps, **arguments)
+    model.network = IndependentLetters(probabilities) if head == "letters" else ExactScore(model, probabilities)
+    model.kind = "tokens"
+    model.freeze()
+    return model
+
+
+def random_model(head: str, space: SequenceSpace = DNA, n_steps: int = 10) -> SimplexDiffusion:
+    """A chain with random weights."""
+    torch.manual_seed(0)
+    model = SimplexDiffusion(space, head=head, n_steps=n_steps)
+    model.network = model._build_network()
+    return model
+
+
+def test_stationary_sticks_are_beta():
+    b = torch.tensor([3.0, 2.0, 1.0]).expand(4000, 1, 3)
+    policy = StationarySticks(b)
+    v = policy.rsample(torch.randn(4000, 1, 3, generator=torch.Generator().manual_seed(0)))
+    for stick, b_stick in enumerate((3, 2, 1)):
+        assert stats.kstest(v[:, 0, stick].numpy(), stats.beta(1, b_stick).cdf).pvalue > 1e-3
+    expected = sum(stats.beta(1, 3 - stick).logpdf(v[:, 0, stick].numpy()) for stick in range(3))
+    np.testing.assert_allclose(policy.log_prob(v), expected, rtol=1e-4, atol=1e-4)
+    assert (policy.kl(policy) == 0).all()
+    other = StationarySticks(torch.tensor([1.0, 2.0, 5.0]).expand(4000, 1, 3))
+    estimate = policy.log_prob(v) - other.log_prob(v)
+    assert policy.kl(other)[0].item() == pytest.approx(estimate.mean().item(), abs=5 * estimate.std().item() / 63)
+
+
+def test_initial_draw_is_uniform_on_the_simplex():
+    model = random_model("letters")
+    noise = torch.randn(4000, *model.state_shape, generator=torch.Generator().manual_seed(0))
+    x = break_sticks(model.initial(4000).rsample(noise))
+    # A coordinate of the uniform law on the simplex of K letters is Beta(1, K - 1), whichever it is.
+    for letter in range(4):
+        assert stats.kstest(x[:, 0, letter].numpy(), stats.beta(1, 3).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("head", ["letters", "score"])
+def test_policy_is_the_reverse_euler_step(head):
+    model = random_model(head)
+    v = 0.02 + 0.96 * torch.rand(6, *model.state_shape, generator=torch.Generator().manual_seed(1))
+    t = 4
+    clock = torch.tensor([model.times[t]])
+    b = torch.tensor([3.0, 2.0, 1.0])
+    s, h = 2 / (1 + b), model.times[t] - model.times[t - 1]
+    x = break_sticks(v)
+    if head == "letters":
+        # math.md, section 3: the letters' average of the three conditional scores, position by position.
+        evidence = model.law.evidence(v, t)
+        likelihood = evidence.log_likelihoods()
+        q = (likelihood + model.network(likelihood.softmax(dim=-1), clock)).softmax(dim=-1)
+        zero = -(b - 1 + evidence.lineages_zero) / (1 - v)
+        one = evidence.lineages_one / v - (b - 1) / (1 - v)
+        stationary = -(b - 1) / (1 - v)
+        score = torch.stack(
+            [
+                q[..., i + 1 :].sum(-1) * zero[..., i]
+                + q[..., i] * one[..., i]
+                + q[..., :i].sum(-1) * stationary[..., i]
+                for i in range(3)
+            ],
+            dim=-1,
+        )
+    else:
+        # gv_i = gx_i P_i - (sum_{j>i} gx_j x_j) / (1 - v_i) - (K - 2 - i) / (1 - v_i)
+        gx = model.network(x, clock)
+        gx = model.score_scale[t] * (gx - gx.mean(dim=-1, keepdim=True))
+        left = torch.cat([torch.ones_like(v[..., :1]), (1 - v).cumprod(dim=-1)[..., :-1]], dim=-1)
+        score = torch.stack(
+            [gx[..., i] * left[..., i] - ((gx * x)[..., i + 1 :].sum(-1) + 2 - i) / (1 - v[..., i]) for i in range(3)],
+            dim=-1,
+        )
+    mean = v - h * s * ((1 - v - b * v) / 2 - (1 - 2 * v) - v * (1 - v) * score)
+    policy = model.policy(v, t)
+    torch.testing.assert_close(policy.mean, mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy.std, (h * s * v * (1 - v)).sqrt())
+
+
+def test_kl_is_that_of_the_scores():
+    model, other = random_model("letters"), random_model("letters")
+    with torch.no_grad():
+        other.network.last[2].bias += torch.randn(4)
+    v, t = 0.1 + 0.8 * torch.rand(3, *model.state_shape), 7
+    s, h = model.speed, model.times[t] - model.times[t - 1]
+    pull, other_pull = model._pull(model.network, v, t), other._pull(other.network, v, t)
+    expected = (h * s * (pull - other_pull).square() / (v * (1 - v)) / 2).flatten(1).sum(dim=1)
+    torch.testing.assert_close(model.policy(v, t).kl(other.policy(v, t)), expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("head", ["letters", "score"])
+def test_gradient_through_the_state_is_right(head):
+    space = SequenceSpace("ACG", length=3)
+    model = random_model(head, space).double()
+    v = 0.05 + 0.9 * torch.rand(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    noise = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    for t in (1, 8):
+        step = lambda v, t=t: model.policy(v, t).rsample(noise)  # noqa: E731
+        assert torch.autograd.gradcheck(step, (v.requires_grad_(),), eps=1e-8, atol=1e-4, rtol=1e-4)
+
+
+def test_states_outside_the_interval_are_read_at_its_edge():
+    model = random_model("letters")
+    outside = torch.full((1, *model.state_shape), -0.3, requires_grad=True)
+    policy = model.policy(outside, 3)
+    torch.testing.assert_close(policy.mean, model.policy(torch.full_like(outside, EPS), 3).mean)
+    policy.mean.sum().backward()
+    assert (outside.grad == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("head", "probabilities"),
+    [
+        ("letters", [0.7, 0.2, 0.09, 0.01]),
+        ("letters", [0.01, 0.09, 0.2, 0.7]),
+        ("letters", [0.3, 0.7]),
+        ("letters", [0.02, 0.3, 0.05, 0.1, 0.13, 0.4]),
+        ("score", [0.05, 0.15, 0.2, 0.6]),
+    ],
+)
+def test_exact_network_gives_the_exact_law(head, probabilities):
+    probabilities = torch.tensor(probabilities)
+    model = model_of(head, probabilities, length=10)
+    n = 1000
+    drawn = model.sample(n, random_state=0).ravel()
+    counts = np.bincount(drawn, minlength=len(probabilities))
+    # What Euler's 50 steps add to the sampling error is at most 0.006 of probability.
+    error = (probabilities * (1 - probabilities) / len(drawn)).sqrt()
+    assert ((torch.from_numpy(counts) / len(drawn) - probabilities).abs() < 4 * error + 0.006).all()
+
+
+def test_readout_is_the_likeliest_letter_with_an_unbiased_gradient():
+    probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    model = model_of("letters", probabilities)
+    n = 20_000
+    letters = torch.randint(4, (n, 2), generator=torch.Generator().manual_seed(0))
+    x = nn.functional.one_hot(letters, 4).float()
+    v = model.law.noise(x, torch.zeros(n, dtype=torch.long), torch.Generator().manual_seed(1))
+    v = v.clamp(2 * EPS, 1 - 2 * EPS).requires_grad_()
+    point = model.readout(v)
+    torch.testing.assert_close(point.sum(dim=-1), torch.ones(n, 2))
+    likelihoods = model.law.evidence(v.detach().clamp(EPS, 1 - EPS), 0).log_likelihoods()
+    assert torch.equal(point.argmax(dim=-1), (likelihoods + probabilities.log()).argmax(dim=-1))
+    # What stands in backwards: break_sticks(m + e^t (v - m)), whose mean over the noise is the clean point.
+    weights = torch.randn(4, generator=torch.Generator().manual_seed(2))
+    (gradient,) = torch.autograd.grad((point @ weights).sum(), v)
+    stationary = torch.tensor([1 / 4, 1 / 3, 1 / 2])
+    estimate = break_sticks(stationary + math.exp(model.times[0]) * (v - stationary))
+    (expected,) = torch.autograd.grad((estimate @ weights).sum(), v)
+    torch.testing.assert_close(gradient, expected)
+    for letter in range(4):
+        chosen = estimate.detach()[letters == letter]
+        error = chosen.std(dim=0) / math.sqrt(len(chosen))
+        assert ((chosen.mean(dim=0) - torch.eye(4)[letter]).abs() < 5 * error + 1e-4).all()
+
+
+def test_pathwise_gradient_of_the_letters_frequency():
+    # Adding theta to the logit of one letter changes its frequency; the pathwise gradient must agree with differences.
+    probabilities, letter, n = torch.tensor([0.4, 0.3, 0.2, 0.1]), 2, 3000
+
+    def frequency(theta: float, seed: int) -> tuple[Tensor, Tensor]:
+        model = model_of("letters", probabilities, length=1, n_steps=20)
+        decoder, tuned = model.network, copy.deepcopy(model.network)
+        shift = torch.full((n, 1, 1), theta, requires_grad=True)
+        tuned.forward = lambda x, t: decoder(x, t) + shift * torch.eye(4)[letter]
+        model.network, model.decoder = tuned, decoder
+        noise = model.draw_noise(n, torch.Generator().manual_seed(seed))
+        state = model.initial(n).rsample(noise[:, 0])
+        for t in range(20, 0, -1):
+            state = model.policy(state, t).rsample(noise[:, t])
+        return model.space.discretise(model.readout(state))[:, 0, letter], shift
+
+    hard, shift = frequency(0.0, 0)
+    (gradient,) = torch.autograd.grad(hard.sum(), shift)
+    gradient = gradient.flatten()
+    up, down = (torch.cat([frequency(sign * 0.25, seed)[0] for seed in (1, 2)]).detach() for sign in (1, -1))
+    difference = (up - down) / 0.5
+    error = math.sqrt(gradient.var().item() / n + difference.var().item() / len(difference))
+    assert abs(gradient.mean().item() - difference.mean().item()) < 4 * error + 0.02
+    assert gradient.mean() > 10 * gradient.std() / math.sqrt(n)
+
+
+@pytest.mark.parametrize("head", ["letters", "score"])
+def test_readout_is_by_the_pretrained_network(head):
+    model = random_model(head)
+    model.kind = "strings"
+    model.freeze()
+    tuned = model.trainable_copy()
+    state = torch.rand(4, *model.state_shape)
+    with torch.no_grad():
+        for parameter in tuned.network.parameters():
+            parameter.add_(0.3)
+    torch.testing.assert_close(tuned.readout(state), model.readout(state))
+    point = model.readout(state)
+    assert (point >= 0).all()
+    torch.testing.assert_close(point.sum(dim=-1), torch.ones(4, 5))
+    assert not torch.allclose(tuned.policy(state, 3).mean, model.policy(state, 3).mean)
+
+
+@pytest.mark.parametrize("head", ["letters", "score"])
+def test_fit_learns_which_letters_go_together(head):
+    words = ["ACGTA", "CCGGA", "TTTAC"]
+    model = SimplexDiffusion(DNA, head=head, n_steps=20)
+    model.fit(words * 100, max_iter=300, batch_size=64, learning_rate=3e-3, validation_fraction=0, random_state=0)
+    designs = model.sample(300, random_state=1)
+    shares = [designs.count(word) / 300 for word in words]
+    # Letters drawn independently, each position by its own frequencies, make up one of the words 1 time in 14.
+    assert sum(shares) > 0.8 and min(shares) > 0.15, shares
+
+
+def test_fit_saves_loads_and_samples_the_same(tmp_path):
+    space = SequenceSpace("ACDEF", length=3)
+    model = SimplexDiffusion(space, n_steps=5, max_time=3.0, min_time=0.3)
+    model.fit(["ACD", "FED", "CCC"] * 10, max_iter=3, random_state=0)
+    designs = model.sample(7, random_state=2)
+    assert model.sample(7, random_state=2, batch_size=3) == designs
+    model.save_pretrained(tmp_path)
+    loaded = DiffusionModel.from_pretrained(tmp_path)
+    assert loaded.times == model.times and loaded.sample(7, random_state=2) == designs
+    again = SimplexDiffusion(space, n_steps=5, max_time=3.0, min_time=0.3)
+    assert again.fit(["ACD", "FED", "CCC"] * 10, max_iter=3, random_state=0).sample(7, random_state=2) == designs
+
+
+def test_training_loss_is_the_mean_over_the_chain_times():
+    # The cross-entropy of the exact network is the conditional entropy of the letter, averaged over e^-t.
+    probabilities = torch.tensor([0.6, 0.25, 0.1, 0.05])
+    model = model_of("letters", probabilities, length=20, n_steps=4)
+    generator = torch.Generator().manual_seed(0)
+    letters = torch.multinomial(probabilities, 20 * 3000, replacement=True, generator=generator).reshape(3000, 20)
+    x = nn.functional.one_hot(letters, 4).float()
+    loss = model._loss(x, generator).item()
+    weights = np.exp(-np.array(model.times))
+    entropies = []
+    for number in range(5):
+        v = model.law.noise(x, torch.full((3000,), number), generator).clamp(EPS, 1 - EPS)
+        log_q = (model.law.evidence(v, number).log_likelihoods() + probabilities.log()).log_softmax(dim=-1)
+        entropies.append(-(log_q * x).sum(dim=-1).mean().item())
+    assert loss == pytest.approx(np.average(entropies, weights=weights), rel=0.02)
+    assert entropies[0] < 0.2 < entropies[-1]
+
+
+def test_arguments_are_checked():
+    for arguments, message in (
+        ({"head": "logits"}, 'head must be "letters" or "score"; got \'logits\''),
+        ({"network": "huge"}, "network must be one of small, paper; got 'huge'"),
+        ({"min_time": 5.0}, "below max_time; got 5.0 and 4.0"),
+        ({"min_time": 0.0}, "at least 0.001"),
+        ({"n_steps": 0}, "n_steps must be"),
+    ):
+        with pytest.raises(InvalidParameterError, match=message):
+            SimplexDiffusion(DNA, **arguments)
+    with pytest.raises(InvalidParameterError, match="needs a SequenceSpace"):
+        SimplexDiffusion(3)
+    with pytest.raises(NotTrainedError, match="never trained"):
+        SimplexDiffusion(DNA).policy(torch.rand(1, 5, 3), 3)
+
+
+def test_paper_network_has_the_authors_size():
+    model = SimplexDiffusion(DNA, network="paper")
+    network = model._build_network()
+    # 13.27 million weights, the fixed frequencies and the unused scale left out.
+    assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(13.27e6, rel=1e-3)
+    assert [block.conv.dilation[0] for block in network.blocks] == [1, 1, 4, 16, 64] * 4
+
+
+@pytest.mark.slow
+def test_joint_law_of_dependent_letters():
+    """Three letters with a joint law of 27 words, sampled with their exact posterior."""
+    space = SequenceSpace("ACG", length=3)
+    words = torch.tensor(list(itertools.product(range(3), repeat=3)))
+    one_hot = nn.functional.one_hot(words, 3).float()
+    probabilities = torch.from_numpy(np.random.default_rng(0).dirichlet(np.full(27, 0.3))).float().clamp(min=1e-6)
+
+    class Posterior(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            log_x = x.clamp(min=1e-30).log()
+            weights = (torch.einsum("nlk,wlk->nw", log_x, one_hot) + probabilities.log()).softmax(dim=-1)
+            return (torch.einsum("nw,wlk->nlk", weights, one_hot) / x.clamp(min=1e-30)).clamp(min=1e-30).log()
+
+    model = SimplexDiffusion(space)
+    model.network, model.kind = Posterior(), "tokens"
+    model.freeze()
+    drawn = model.sample(20_000, random_state=0)
+    share = np.bincount(drawn @ np.array([9, 3, 1]), minlength=27) / 20_000
+    assert np.abs(share - (probabilities / probabilities.sum()).numpy()).sum() / 2 < 0.03
+
+
+def test_law_is_shared_between_models_of_one_grid():
+    first, second = SimplexDiffusion(DNA), SimplexDiffusion(SequenceSpace("RNA", length=9))
+    assert first.law.cells.data_ptr() == second.law.cells.data_ptr()
+    assert isinstance(first.law, StickLaw)
+    assert not any(name.startswith("law") for name in first.state_dict())
