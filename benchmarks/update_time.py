@@ -2,8 +2,8 @@
 
     python benchmarks/update_time.py --data utr_mrl.csv.gz
 
-The small preset on 50-nt sequences, with the estimator's own defaults. The forward passes of the score networks and of the
-reward are timed inside an update, and so is its backward pass, the reward's included; the rest is the chain itself
+The small preset on 50-nt sequences, with the estimator's own defaults. The forward passes of the score networks and of
+the reward are timed inside an update, and so is its backward pass, the reward's included; the rest is the chain itself
 (stick-breaking, scores, drift, noise, KL), the optimiser and Python.
 """
 

@@ -191,7 +191,7 @@ class DiffusionModel(nn.Module, abc.ABC):
             return sum(n * loss for n, loss in losses) / n_held_out
 
         if max_iter == "auto":
-            max_iter = int(np.clip(20 * len(training) / batch_size, 100, 4000))
+            max_iter = max(100, round(4 * len(training) ** 0.5))
         fit_supervised(
             self,
             lambda rows: self._loss(training[rows.to(training.device)], generator),

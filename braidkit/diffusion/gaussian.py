@@ -20,9 +20,9 @@ class GaussianDiffusion(DiffusionModel):
     Level i = 0, ..., T of the noise is an angle phi_i, equally spaced: x_i = cos(phi_i) x + sin(phi_i) noise. The
     network predicts the velocity v = cos(phi) noise - sin(phi) x, and policy t is the Gaussian posterior of x_{t-1}
     given x_t and the predicted x, widened by the mean squared error of that prediction (measured after training), so
-    that the chain neither shrinks nor blurs the data. The last level is nearly pure noise, so x_T tells next to nothing of x_0
-    (a memoryless start); the first keeps a little noise, so that every policy has a finite KL and nothing is left for
-    the readout.
+    that the chain neither shrinks nor blurs the data. The last level is nearly pure noise, so x_T tells next to
+    nothing of x_0 (a memoryless start); the first keeps a little noise, so that every policy has a finite KL and
+    nothing is left for the readout.
 
     Parameters
     ----------
@@ -38,8 +38,9 @@ class GaussianDiffusion(DiffusionModel):
 
     References
     ----------
-    Bao et al. (2022), "Analytic-DPM", theorem 1, for the variance of the policies. Ho, Jain and Abbeel (2020), "Denoising diffusion probabilistic models", equations (6) and (7). Salimans and Ho
-    (2022), "Progressive distillation", for the velocity and the angles. BRAID (Uehara et al., 2024), section 3.3.
+    Bao et al. (2022), "Analytic-DPM", theorem 1, for the variance of the policies. Ho, Jain and Abbeel (2020),
+    "Denoising diffusion probabilistic models", equations (6) and (7). Salimans and Ho (2022), "Progressive
+    distillation", for the velocity and the angles. BRAID (Uehara et al., 2024), section 3.3.
 
     Examples
     --------

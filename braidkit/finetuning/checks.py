@@ -9,6 +9,7 @@ import torch
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.rewards.calibration import lower_coverage
 from braidkit.spaces import SequenceSpace, VectorSpace, infer_space, is_strings
 
 
@@ -44,6 +45,21 @@ def split_for_judge(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarr
     if len(for_reward) < 2 or np.ptp(y[for_reward]) == 0 or np.ptp(y[for_judge]) == 0:
         return np.arange(len(y)), np.arange(len(y))
     return for_reward, for_judge
+
+
+def check_reward(reward: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """How good a fitted reward and its bound are on rows that it has not seen."""
+    return {"r2": float(reward.score(X, y))} | lower_coverage(reward, X, y)
+
+
+def describe_reward(reward: Any, check: dict[str, float]) -> str:
+    """What `check_reward` found, in a line."""
+    c = getattr(reward, "c_", None)
+    bound = "lower bound" if c is None else f"lower bound (c = {c:.3g})"
+    return (
+        f"reward: held-out R2 {check['r2']:.2f}; {bound} holds for {100 * check['overall']:.1f} % of held-out rows "
+        f"({100 * check['top_decile']:.0f} % of the top decile)"
+    )
 
 
 def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) -> None:

@@ -61,7 +61,8 @@ def chain(vectors):
 
 
 def quick(pretrained=None, **parameters):
-    return ConservativeDiffusionFinetuner(pretrained, **({"max_iter": 4, "random_state": 0, "batch_size": 32} | parameters))
+    settings = {"max_iter": 4, "random_state": 0, "batch_size": 32} | parameters
+    return ConservativeDiffusionFinetuner(pretrained, **settings)
 
 
 def same_weights(a, b):
@@ -119,12 +120,13 @@ def test_the_kept_weights_are_those_that_the_judge_liked_best(vectors, chain):
     X, y = vectors
     # At this rate the run soon leaves the data, and the judge's mean with it.
     finetuner = quick(chain, max_iter=40, learning_rate=0.3, n_iter_no_change=3).fit(X, y)
-    stop = finetuner.best_iter_
-    assert finetuner.n_iter_ == min(40, stop + 3 * 2)
-    shorter = quick(chain, max_iter=40, learning_rate=0.3, n_iter_no_change=3)
-    # The same run, ended at that update, has the same weights.
-    shorter.set_params(max_iter=40)
-    assert np.array_equal(shorter.fit(X, y).sample(5, 0), finetuner.sample(5, 0))
+    history = finetuner.history_
+    assert finetuner.best_iter_ < finetuner.n_iter_
+    assert finetuner.n_iter_ == min(40, finetuner.best_iter_ + 3 * 2)
+    noise = finetuner.model_.draw_noise(2000, torch.Generator().manual_seed(0))
+    kept = finetuner.judge_.mean_and_penalty(finetuner.model_.sample_points(noise))[0].mean()
+    last = history["judge"][-1]
+    assert abs(float(kept) - max(history["judge"])) < abs(last - max(history["judge"]))
 
 
 def test_the_scale_of_y_does_not_matter(sequences, pretrained):
@@ -137,7 +139,8 @@ def test_the_scale_of_y_does_not_matter(sequences, pretrained):
 
 
 def test_a_larger_alpha_stays_closer_to_the_pretrained_model(vectors, chain):
-    kls = [quick(chain, alpha=alpha, max_iter=60, learning_rate=0.01).fit(*vectors).history_["kl"][-1] for alpha in (0.05, 5.0)]
+    settings = {"max_iter": 60, "learning_rate": 0.01}
+    kls = [quick(chain, alpha=alpha, **settings).fit(*vectors).history_["kl"][-1] for alpha in (0.05, 5.0)]
     assert kls[1] < kls[0] / 3
 
 
