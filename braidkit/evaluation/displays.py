@@ -78,7 +78,7 @@ class RewardDistributionDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: Any, *, n_samples: int = 1000, random_state: Any = None, name: str = "reward"
+        cls, estimator: Any, X: Any, y: Any, *, n_samples: int = 500, random_state: Any = None, name: str = "reward"
     ) -> RewardDistributionDisplay:
         """Compare measured, pretrained and fine-tuned designs by the estimator's judge.
 
@@ -91,7 +91,7 @@ class RewardDistributionDisplay:
         X : designs
         y : array-like of shape (n_samples,)
             Measurements of X.
-        n_samples : int, default=1000
+        n_samples : int, default=500
             Designs of each kind.
         random_state : int, RandomState or None
         name : str, default="reward"

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from braidkit import SequenceSpace
+from braidkit import SequenceSpace, SimplexDiffusion
 from braidkit.cli import main
 from braidkit.cli.job import Settings, run_job
 from braidkit.cli.run_directory import RunDirectory, fingerprint
@@ -18,14 +17,14 @@ from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
 
 OPTIONS = ["--sequence", "seq", "--target", "mrl", "--n", "12", "--max-iter", "4"]
-FILES = ["designs.csv", "designs.fasta", "model", "pretrained", "rewards.png", "run.json", "training.png"]
+FILES = ["designs.csv", "designs.fasta", "model", "rewards.png", "run.json", "training.png"]
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """200 measurements of 8-letter DNA: the number of G, with noise."""
+    """300 measurements of 8-letter DNA: the number of G, with noise."""
     rng = np.random.default_rng(0)
-    X = ["".join(row) for row in rng.choice(list("ACGT"), (200, 8))]
+    X = ["".join(row) for row in rng.choice(list("ACGT"), (300, 8))]
     y = [row.count("G") + 0.1 * rng.normal() for row in X]
     path = tmp_path_factory.mktemp("data") / "mpra.csv"
     pd.DataFrame({"seq": [*X, X[0], "ACGNACGT"], "mrl": [*y, 1.0, 1.0]}).to_csv(path, index=False)
@@ -33,24 +32,34 @@ def table(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(table, tmp_path_factory):
-    """A finished run, and what it said."""
-    out = tmp_path_factory.mktemp("runs") / "run"
-    result = CliRunner().invoke(main, ["design", str(table), *OPTIONS, "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    return out, result.stdout
+def chain(table, tmp_path_factory):
+    """Directory of a pretrained chain of few steps."""
+    measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
+    path = tmp_path_factory.mktemp("models") / "chain"
+    SimplexDiffusion(measured.space, n_steps=4).fit(measured.sequences, max_iter=30, random_state=0).save_pretrained(
+        path
+    )
+    return path
 
 
 def design(*args):
     return CliRunner().invoke(main, ["design", *map(str, args)])
 
 
+@pytest.fixture(scope="module")
+def finished(table, chain, tmp_path_factory):
+    """A finished run, and what it said."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    result = design(table, *OPTIONS, "--pretrained", chain, "--out", out)
+    assert result.exit_code == 0, result.output
+    return out, result.stdout
+
+
 def test_a_run_tells_its_story(finished):
     out, said = finished
     lines = [line.strip() for line in said.splitlines()]
-    assert lines[0].startswith("read 202 rows: 200 kept (1 duplicate averaged, 1 with N dropped); DNA, 8 nt; target")
     story = [
-        "pretrained: none given, training a simplex diffusion model on the sequences",
+        "read 302 rows: ",
         "reward: held-out R2 ",
         "step 0 ",
         "step 4 ",
@@ -59,7 +68,7 @@ def test_a_run_tells_its_story(finished):
     ]
     found = [next((i for i, line in enumerate(lines) if line.startswith(start)), None) for start in story]
     assert None not in found
-    assert found[2:] == sorted(found[2:])
+    assert found == sorted(found)
 
 
 def test_a_run_leaves_designs_figures_models_and_a_record(finished, table):
@@ -70,7 +79,6 @@ def test_a_run_leaves_designs_figures_models_and_a_record(finished, table):
     model = DiffusionModel.from_pretrained(out / "model")
     assert model.space == SequenceSpace("DNA", 8)
     assert len(model.sample(3, random_state=0)[0]) == 8
-    assert DiffusionModel.from_pretrained(out / "pretrained").space == model.space
     for name in ("rewards.png", "training.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
     record = json.loads((out / "run.json").read_text())
@@ -82,14 +90,14 @@ def test_a_run_leaves_designs_figures_models_and_a_record(finished, table):
     assert set(record["seconds"]) == {"fit", "designs", "figures"}
 
 
-def test_a_finished_run_is_refused_unless_overwritten(finished, table, tmp_path):
+def test_a_finished_run_is_refused_unless_overwritten(finished, table, chain):
     out, _ = finished
-    refused = design(table, *OPTIONS, "--out", out)
+    refused = design(table, *OPTIONS, "--pretrained", chain, "--out", out)
     assert refused.exit_code == 2
     assert "holds a finished run; choose another directory, or pass --overwrite" in refused.stderr
     assert "Traceback" not in refused.output
     before = (out / "designs.csv").read_text()
-    again = design(table, *OPTIONS, "--out", out, "--overwrite", "--quiet")
+    again = design(table, *OPTIONS, "--pretrained", chain, "--out", out, "--overwrite", "--quiet")
     assert again.exit_code == 0, again.output
     assert again.stdout == ""
     assert (out / "designs.csv").read_text() == before
@@ -99,22 +107,22 @@ class PowerCut(Exception):
     pass
 
 
-def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished, table, tmp_path):
+def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished, table, chain, tmp_path):
     def cut(line):
         if line.startswith("12 designs"):
             raise PowerCut
 
-    settings = Settings(target="mrl", n=12, max_iter=4)
+    settings = Settings(target="mrl", n=12, max_iter=4, pretrained=chain)
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
     directory = RunDirectory(tmp_path / "run")
     directory.open({"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record())
     with pytest.raises(PowerCut), directory.released_if_refused():
         run_job(measured, directory, settings, cut)
 
-    other = design(table, *OPTIONS, "--alpha", "0.5", "--out", directory.path)
+    other = design(table, *OPTIONS, "--pretrained", chain, "--alpha", "0.5", "--out", directory.path)
     assert other.exit_code == 2
     assert "unfinished run of other data or settings (alpha was 0.001, now 0.5)" in other.stderr
-    same = design(table, *OPTIONS, "--out", directory.path)
+    same = design(table, *OPTIONS, "--pretrained", chain, "--out", directory.path)
     assert same.exit_code == 0, same.output
     assert f"going on with the unfinished run in {directory.path}" in same.stdout
     assert "step 0 " not in same.stdout
@@ -123,37 +131,51 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
 
 
 @pytest.mark.slow
-def test_a_killed_process_resumes(finished, table, tmp_path):
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "braidkit", "design", str(table), *OPTIONS, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ)
-    deadline = time.monotonic() + 120
+def test_a_killed_process_resumes_with_the_model_that_it_had_pretrained(table, tmp_path):
+    def command(out):
+        return [sys.executable, "-m", "braidkit", "design", str(table), *OPTIONS, "--out", str(out)]
+
+    straight = subprocess.run(command(tmp_path / "straight"), capture_output=True, text=True, check=True)
+    assert "pretrained: none given, training one on the designs" in straight.stdout
+    assert sorted(path.name for path in (tmp_path / "straight").iterdir()) == sorted([*FILES, "pretrained"])
+    out = tmp_path / "killed"
+    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
     while not (out / "checkpoint" / "fine-tuning").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()
     assert not (out / "designs.csv").exists()
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "going on with the unfinished run" in done.stdout
-    assert (out / "designs.csv").read_text() == (finished[0] / "designs.csv").read_text()
+    resumed = subprocess.run(command(out), capture_output=True, text=True, check=True)
+    assert "going on with the unfinished run" in resumed.stdout
+    assert "pretrained: none given" not in resumed.stdout
+    assert "step 0 " not in resumed.stdout
+    assert (out / "designs.csv").read_text() == (tmp_path / "straight" / "designs.csv").read_text()
 
 
-def test_a_pretrained_model_is_used_as_it_is(finished, table, tmp_path):
+def test_a_bootstrap_reward_is_used_when_asked_for(table, chain, tmp_path):
     out = tmp_path / "run"
-    result = design(table, *OPTIONS, "--pretrained", finished[0] / "pretrained", "--reward", "bootstrap", "--out", out)
+    result = design(table, *OPTIONS, "--pretrained", chain, "--reward", "bootstrap", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "pretrained: none given" not in result.stdout
-    assert not (out / "pretrained").exists()
     assert "reward: held-out R2" in result.stdout
     assert "(c = " not in result.stdout
+    assert RunDirectory(out).read()["settings"]["reward"] == "bootstrap"
 
 
-def test_without_matplotlib_only_the_figures_are_missing(table, tmp_path, monkeypatch):
+def test_a_calibrated_bound_holds_for_most_held_out_rows(table, chain, tmp_path):
+    out = tmp_path / "run"
+    result = design(table, *OPTIONS, "--pretrained", chain, "--c", "calibrated", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.stdout
+    assert RunDirectory(out).read()["reward"]["overall"] > 0.8
+
+
+def test_without_matplotlib_only_the_figures_are_missing(table, chain, tmp_path, monkeypatch):
     # A module that is None in sys.modules cannot be imported.
     for name in ("matplotlib", "matplotlib.pyplot"):
         monkeypatch.setitem(sys.modules, name, None)
     out = tmp_path / "run"
-    result = design(table, *OPTIONS, "--out", out)
+    result = design(table, *OPTIONS, "--pretrained", chain, "--out", out)
     assert result.exit_code == 0, result.output
     assert "figures left out: plots need matplotlib; install it with: pip install 'braidkit[plots]'" in result.stdout
     assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if not name.endswith(".png")]
@@ -167,7 +189,7 @@ def test_without_matplotlib_only_the_figures_are_missing(table, tmp_path, monkey
         (["--reward", "bootstrap", "--c", "1"], "--c belongs to the bonus reward"),
         (["--c", "much"], "'much' is not a valid float"),
         (["--pretrained", "nowhere"], "nowhere is not a directory"),
-        (["--length", "7"], "no row to learn from: of 202 rows, 1 with N, 201 of another length than 7 were dropped"),
+        (["--length", "7"], "no row to learn from: of 302 rows, 1 with N, 301 of another length than 7 were dropped"),
         (["--alphabet", "RNA"], "'T' at position"),
         (["--n", "0"], "0 is not in the range x>=1"),
         (["--device", "abacus"], "device must be"),

@@ -22,6 +22,7 @@ def demo(tmp_path_factory):
     return out, said, truth
 
 
+@pytest.mark.slow
 def test_the_truth_is_that_of_the_landscape(demo):
     out, said, truth = demo
     assert truth.index.tolist() == GROUPS
@@ -39,6 +40,7 @@ def test_the_truth_is_that_of_the_landscape(demo):
     assert (out / "true_rewards.png").exists()
 
 
+@pytest.mark.slow
 def test_offline_data_lack_the_best(demo):
     out, said, _ = demo
     assert "1,000 generated 5'UTRs" in said[0]
@@ -47,13 +49,15 @@ def test_offline_data_lack_the_best(demo):
     assert pd.read_csv(out / "measured.csv")["load"].max() < np.quantile(everything, 0.7) < everything.max()
 
 
-def test_a_finished_demo_runs_again_and_a_run_of_ones_own_is_safe(demo, tmp_path):
+@pytest.mark.slow
+def test_a_finished_demo_runs_again(demo):
     out, _, truth = demo
     again = run_demo(out, seed=0, device="cpu", quiet=True, say=lambda line: None, n_rows=1000)
     pd.testing.assert_frame_equal(truth, again)
-    own = tmp_path / "own"
-    own.mkdir()
-    (own / "run.json").write_text(json.dumps({"finished": True, "settings": {"command": "design"}}))
-    refused = CliRunner().invoke(main, ["demo", "--out", str(own)])
+
+
+def test_a_run_of_ones_own_is_safe_from_the_demo(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"finished": True, "settings": {"command": "design"}}))
+    refused = CliRunner().invoke(main, ["demo", "--out", str(tmp_path)])
     assert refused.exit_code == 2
     assert "holds a finished run" in refused.stderr

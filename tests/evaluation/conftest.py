@@ -3,7 +3,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from braidkit import ConservativeDiffusionFinetuner
+from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion
 
 
 class Run(NamedTuple):
@@ -25,5 +25,6 @@ def run():
     rng = np.random.default_rng(0)
     X = ["".join(row) for row in rng.choice(list("ACGT"), (300, 10))]
     y = np.array([row.count("G") + 0.5 * row.count("A") for row in X]) + 0.1 * rng.normal(size=300)
-    finetuner = ConservativeDiffusionFinetuner(max_iter=8, batch_size=32, learning_rate=1e-2, random_state=0)
+    chain = SimplexDiffusion(SequenceSpace("DNA", 10), n_steps=5).fit(X, max_iter=50, random_state=0)
+    finetuner = ConservativeDiffusionFinetuner(chain, max_iter=8, batch_size=64, learning_rate=3e-3, random_state=0)
     return Run(finetuner.fit(X, y), X, y)

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from braidkit import ConservativeDiffusionFinetuner
+from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.edit_distance import edit_distances
 from braidkit.exceptions import InvalidParameterError
@@ -79,7 +79,8 @@ def test_the_seed_gives_the_same_table(run, table):
 def test_fewer_designs_when_there_are_no_more():
     X = [a + b for a in "ACGT" for b in "ACGT"] * 3
     y = np.array([row.count("G") for row in X], dtype=float)
-    finetuner = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, y)
+    chain = SimplexDiffusion(SequenceSpace("DNA", 2), n_steps=5).fit(X, max_iter=50, random_state=0)
+    finetuner = ConservativeDiffusionFinetuner(chain, max_iter=2, batch_size=16, random_state=0).fit(X, y)
     table = design_table(finetuner, X, y, 50, random_state=0)
     assert 1 < len(table) <= 16
     assert table["sequence"].is_unique

@@ -1,5 +1,4 @@
 import builtins
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,27 +62,28 @@ def test_values_that_cannot_be_drawn_are_refused(values, message):
         RewardDistributionDisplay.from_values(values)
 
 
-def test_rewards_from_an_estimator_are_all_predicted_by_the_judge():
-    # Designs are numbers here, and the judge says ten times the number.
-    estimator = SimpleNamespace(
-        pretrained_=SimpleNamespace(sample=lambda n, random_state: np.full(n, 2.0)),
-        judge_=SimpleNamespace(predict=lambda X: 10 * np.asarray(X)),
-        sample=lambda n, random_state: np.full(n, 3.0),
-    )
-    display = RewardDistributionDisplay.from_estimator(
-        estimator, [1.0] * 50, np.arange(50.0), n_samples=20, random_state=0, name="MRL"
-    )
-    means = {group: values.mean() for group, values in display.values.items()}
-    assert means == {"offline data": 10, "pretrained": 20, "fine-tuned": 30}
-    assert {len(values) for values in display.values.values()} == {20}
-    assert display.reference == 49
+def test_rewards_from_an_estimator_are_all_predicted_by_the_judge(run):
+    display = RewardDistributionDisplay.from_estimator(*run, n_samples=50, random_state=0, name="MRL")
+    assert list(display.values) == ["offline data", "pretrained", "fine-tuned"]
+    assert {len(values) for values in display.values.values()} == {50}
+    predicted = run.finetuner.judge_.predict(run.X)
+    assert set(display.values["offline data"].round(6)) <= set(predicted.round(6))
+    assert predicted.min() <= display.values["pretrained"].mean() < display.values["fine-tuned"].mean()
+    assert display.reference == run.y.max()
     assert display.name == "MRL, predicted by the judge"
+    again = RewardDistributionDisplay.from_estimator(*run, n_samples=50, random_state=0)
+    assert all((again.values[group] == values).all() for group, values in display.values.items())
+
+
+def test_training_curves_from_an_estimator(run):
+    display = TrainingCurveDisplay.from_estimator(run.finetuner, name="MRL").plot()
+    assert list(display.axes_[1].lines[0].get_ydata()) == run.finetuner.history_["kl"]
+    assert f"kept: {run.finetuner.best_iter_}" in texts(display.axes_[0])
 
 
 @pytest.mark.parametrize("best_iter", [0, 10, 20])
-def test_training_curves_are_those_of_the_estimator(best_iter):
-    estimator = SimpleNamespace(history_=HISTORY, best_iter_=best_iter)
-    display = TrainingCurveDisplay.from_estimator(estimator, name="MRL (ribosomes)").plot()
+def test_training_curves_are_drawn_and_labelled(best_iter):
+    display = TrainingCurveDisplay(HISTORY, best_iter=best_iter, name="MRL (ribosomes)").plot()
     rewards, divergence = display.axes_
     for line, column in zip(rewards.lines, ("mean", "lower", "judge"), strict=False):
         assert list(line.get_xdata()) == HISTORY["iteration"]
