@@ -1,8 +1,8 @@
 """The one training loop: rewards, pretraining and fine-tuning all run in it.
 
 A *step* is an object with ``update(i) -> dict[str, float]``: it does the i-th optimiser update and returns what is
-worth watching. `train` calls it, shows progress and stops on request; `fit_supervised` is the mini-batch regression that
-reward networks and diffusion models share.
+worth watching. `train` calls it, shows progress and stops on request; `fit_supervised` is the mini-batch regression
+that reward networks and diffusion models share.
 """
 
 from __future__ import annotations

@@ -17,8 +17,10 @@ from braidkit.exceptions import MissingExtraError
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import replace_file
 
-N_ROWS = 20_000
+N_ROWS = 40_000
 N_DESIGNS = 200
+# A KL heavy enough for designs that differ and stay valid, and updates that fit into minutes.
+ALPHA, MAX_ITER = 0.1, 40
 REWARD = "mean ribosome load"
 BEST = "best 5 % of offline data"
 
@@ -34,7 +36,9 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
     """
     X, y = make_utr(n_rows, random_state=seed)
     split = offline_split(X, y, random_state=seed)
-    settings = Settings(target="load", n=N_DESIGNS, seed=seed, device=device, quiet=quiet)
+    settings = Settings(
+        target="load", n=N_DESIGNS, alpha=ALPHA, max_iter=MAX_ITER, seed=seed, device=device, quiet=quiet
+    )
     record = {"command": "demo", "data": fingerprint(split.X_offline, split.y_offline)} | settings.as_record()
     directory = RunDirectory(out)
     resumed = directory.open(record, overwrite=_is_another_demo(directory, record))
