@@ -17,7 +17,7 @@ REQUIRES = [
     "joblib>=1.4",
     "pandas>=2.2.2",
     "safetensors>=0.4.5",
-    "click>=8.1.7",
+    "click>=8.2.1",
     "tqdm>=4.66.3",
 ]
 
