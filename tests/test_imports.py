@@ -45,9 +45,7 @@ class Import(NamedTuple):
     target: str
     file: Path
     line: int
-    at_import: (
-        bool  # carried out when the module is imported: neither in a function nor for type checkers alone
-    )
+    at_import: bool  # carried out when the module is imported: neither in a function nor for type checkers alone
 
     @property
     def where(self) -> str:

@@ -53,9 +53,7 @@ def python(code):
 def test_version_is_that_of_the_changelog():
     changelog = (ROOT / "CHANGELOG.md").read_text()
     base = Version(braidkit.__version__).base_version
-    assert re.search(
-        rf"^(## \[{re.escape(base)}\]|The \w+ version, {re.escape(base)}\.)", changelog, re.MULTILINE
-    )
+    assert re.search(rf"^(## \[{re.escape(base)}\]|The \w+ version, {re.escape(base)}\.)", changelog, re.MULTILINE)
 
 
 def test_import_loads_no_heavy_package():

@@ -330,9 +330,13 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         saved = None if checkpoint is None else checkpoint / "pretrained"
         if saved is not None and saved.exists():
             return DiffusionModel.from_pretrained(saved).to(device)
+        model: DiffusionModel
+        if isinstance(space, SequenceSpace):
+            model, what = SimplexDiffusion(space), "simplex diffusion model on the sequences"
+        else:
+            model, what = GaussianDiffusion(space), "Gaussian diffusion model on the vectors"
         if self.verbose:
-            tqdm.write(f"pretrained: none given, training one on the designs ({space})")
-        model = SimplexDiffusion(space) if isinstance(space, SequenceSpace) else GaussianDiffusion(space)
+            tqdm.write(f"pretrained: none given, training a {what}")
         model.to(device).fit(X, random_state=seed, verbose=self.verbose)
         if saved is not None:
             model.save_pretrained(saved)
