@@ -3,8 +3,8 @@
     python benchmarks/demo_quality.py --seeds 3 --out results/demo_quality
 
 Runs ``braidkit demo`` once a seed and collects the exact rewards that it reports: of the designs, of the pretrained
-model's sequences and of the best 5 % of the offline data. Prints the mean over seeds and the differences paired by seed,
-with 95 % intervals of Student's t; writes ``OUT/result.json``.
+model's sequences and of the best 5 % of the offline data. Prints the mean over seeds and the differences paired by
+seed, with 95 % intervals of Student's t; writes ``OUT/result.json``.
 """
 
 from __future__ import annotations

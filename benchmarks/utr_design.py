@@ -2,10 +2,10 @@
 
     python benchmarks/utr_design.py --data-home DATA --out results/utr_design
 
-The paper's split of the 280,000 rows: a random half is set aside, and of the other half the rows below its 60 % quantile
-are the offline data. ``braidkit design`` learns from these alone and makes 1,000 designs. Optimus 5-Prime (HEK293T
-output; Castillo-Hair et al., 2024), which takes no part in the fit, then predicts the mean ribosome load of the designs,
-of the offline data, of their best 5 % by measurement, and of sequences of the pretrained model.
+The paper's split of the 280,000 rows: a random half is set aside, and of the other half the rows below its 60 %
+quantile are the offline data. ``braidkit design`` learns from these alone and makes 1,000 designs. Optimus 5-Prime
+(HEK293T output; Castillo-Hair et al., 2024), which takes no part in the fit, then predicts the mean ribosome load of
+the designs, of the offline data, of their best 5 % by measurement, and of sequences of the pretrained model.
 
 Prints a table with 95 % bootstrap intervals of the means, the seconds and the peak memory of the run; writes them to
 ``OUT/result.json``. A run that is interrupted goes on when the same command is given again.
