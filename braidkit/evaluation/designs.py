@@ -71,6 +71,8 @@ def design_table(
     if n_designs < 1:
         raise InvalidParameterError(f"n_designs must be at least 1; got {n_designs}.")
     measured = as_strings(X)
+    if space.alphabet.upper() == space.alphabet:
+        measured = [row.upper() for row in measured]
     rng = check_random_state(random_state)
     points, kl = _draw_different(finetuner, n_designs, rng)
     sequences = space.decode(points, "strings")
@@ -91,9 +93,11 @@ def design_table(
     )
     some = [measured[i] for i in rng.permutation(len(measured))[:_N_PENALTIES]]
     usual_penalty = np.quantile(finetuner.reward_.predict(some) - finetuner.reward_.predict_lower(some), 0.95)
+    # Root mean square of the reward's error on the rows that it never saw.
+    usual_error = np.std(y) * np.sqrt(1 - finetuner.reward_check_["r2"])
     flags: dict[str, pd.Series | np.ndarray] = {
         "measured already": table["distance"] == 0,
-        "judge below the lower bound": table["judge"] < table["lower"],
+        "judge below the bound by more than the usual error": table["judge"] < table["lower"] - usual_error,
         "penalty above that of 95 % of measured sequences": table["penalty"] > usual_penalty,
     }
     if space.name in ("DNA", "RNA"):

@@ -44,6 +44,8 @@ def test_path_kl_is_that_of_the_kept_checkpoint(run, table):
 def test_nearest_measured_sequence_with_its_value(run, table):
     distances = edit_distances(table["sequence"].tolist(), run.X)
     assert table["distance"].tolist() == distances.min(axis=1).tolist()
+    lower_case = design_table(run.finetuner, [row.lower() for row in run.X], run.y, 40, random_state=0)
+    pd.testing.assert_frame_equal(lower_case, table)
     for (_, row), index in zip(table.iterrows(), distances.argmin(axis=1), strict=True):
         assert row["nearest"] == run.X[index]
         assert row["nearest_value"] == run.y[index]
@@ -54,11 +56,19 @@ def test_flags_say_what_to_look_at(run, table):
     flagged = design_table(run.finetuner, [*run.X, known], [*run.y, 77.0], 40, random_state=0)
     assert flagged["flags"].str.contains("measured already").tolist() == (flagged["distance"] == 0).tolist()
     assert flagged.loc[flagged["sequence"] == known, "nearest_value"].tolist() == [77.0]
-    below = table["judge"] < table["lower"]
-    assert table["flags"].str.contains("judge below the lower bound").tolist() == below.tolist()
     penalty = run.finetuner.reward_.predict(run.X) - run.finetuner.reward_.predict_lower(run.X)
     unusual = table["penalty"] > np.quantile(penalty, 0.95)
     assert table["flags"].str.contains("penalty above that of 95 % of measured").tolist() == unusual.tolist()
+
+
+def test_designs_that_the_judge_finds_much_worse_are_flagged(run):
+    # Measurements far apart have a large usual error, equal ones nearly none.
+    for scale, share in ((100.0, 0.0), (1e-9, None)):
+        table = design_table(run.finetuner, run.X, scale * run.y, 40, random_state=0)
+        flagged = table["flags"].str.contains("judge below the bound by more than the usual error")
+        below = table["judge"] < table["lower"]
+        assert flagged.mean() == (below.mean() if share is None else share)
+        assert 0 < below.mean() < 1
 
 
 def test_homopolymers_and_unusual_gc_are_flagged(run):
