@@ -61,7 +61,12 @@ def main() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the run.")
 @click.option("--alphabet", help="DNA, RNA, protein or the letters themselves; by default, found from the table.")
 @click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")
-@click.option("--alpha", default=1e-3, show_default=True, help="Weight of the KL to the pretrained model.")
+@click.option(
+    "--alpha",
+    default=0.05,
+    show_default=True,
+    help="Weight of the KL to the pretrained model; the paper's 0.001 lets designs become all alike.",
+)
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
 @click.option("--pretrained", type=click.Path(path_type=Path), metavar="DIR", help="A saved diffusion model.")
