@@ -28,7 +28,7 @@ class Settings:
 
     target: str
     n: int
-    alpha: float = 1e-3
+    alpha: float = 0.05
     reward: str = "bonus"
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
