@@ -73,6 +73,7 @@ def main() -> None:
     parser.add_argument("--n-train", type=int, default=20_000)
     parser.add_argument("--n-samples", type=int, default=4_000)
     parser.add_argument("--max-iter", type=int, default=1_500)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--n-steps", type=int, default=50)
     parser.add_argument("--heads", nargs="+", default=["letters", "score"])
     parser.add_argument("--seed", type=int, default=0)
@@ -91,7 +92,13 @@ def main() -> None:
     for head in args.heads:
         model = SimplexDiffusion(SequenceSpace("DNA", length=LENGTH), head=head, n_steps=args.n_steps)
         began = time.perf_counter()
-        model.fit(data, max_iter=args.max_iter, random_state=args.seed, verbose=1)
+        model.fit(
+            data,
+            max_iter=args.max_iter,
+            random_state=args.seed,
+            learning_rate=args.learning_rate,
+            random_state=args.seed,
+        )
         fitted = time.perf_counter()
         designs = model.sample(args.n_samples, random_state=args.seed)
         sampled = time.perf_counter()

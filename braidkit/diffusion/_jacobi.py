@@ -247,8 +247,8 @@ class StickLaw(nn.Module):
         if isinstance(times, Tensor):
             times = times[:, None, None]
         law = times * n_sticks + torch.arange(n_sticks, device=v.device)
-        rows = self.cells[law * N_CELLS + cell]  # (n, L, K - 1, 8)
-        return Evidence(*(rows[..., :4] + fraction[..., None] * rows[..., 4:]).unbind(dim=-1))
+        rows = self.cells.index_select(0, (law * N_CELLS + cell).flatten()).reshape(*v.shape, 8)
+        return Evidence(*torch.addcmul(rows[..., :4], fraction[..., None], rows[..., 4:]).unbind(dim=-1))
 
 
 def break_sticks(v: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ class SimplexDiffusion(DiffusionModel):
             return break_sticks(self._reverse(network, v, 0, self.times[0] * self.speed).clamp(0, 1))
         with torch.no_grad():
             log_likelihoods = self.law.evidence(v, 0).log_likelihoods()
-            letters = self._letter_logits(network, log_likelihoods, 0).softmax(dim=-1)
+            letters = _softmax(self._letter_logits(network, log_likelihoods, 0))
         stationary = 1 / (1 + self.law.b)
         estimate = break_sticks(stationary + math.exp(self.times[0]) * (v - stationary))
         return letters + (estimate - estimate.detach())
@@ -183,7 +183,7 @@ class SimplexDiffusion(DiffusionModel):
         if self.head == "letters":
             evidence = self.law.evidence(v, times)
             logits = self._letter_logits(network, evidence.log_likelihoods(), times)
-            return _pull_towards(logits.softmax(dim=-1), v, evidence)
+            return _pull_towards(_softmax(logits), v, evidence)
         x = break_sticks(v)
         score = network(x, self._clock(times))
         score = self.score_scale[times].reshape(-1, 1, 1) * (score - score.mean(dim=-1, keepdim=True))
@@ -193,7 +193,7 @@ class SimplexDiffusion(DiffusionModel):
 
     def _letter_logits(self, network: nn.Module, log_likelihoods: Tensor, times: Tensor | int) -> Tensor:
         """Logits (n, L, K) of the clean letters."""
-        return log_likelihoods + network(log_likelihoods.softmax(dim=-1), self._clock(times))
+        return log_likelihoods + network(_softmax(log_likelihoods), self._clock(times))
 
     def _clock(self, times: Tensor | int) -> Tensor:
         """Times (n,) of time numbers (n,), or (1,) of one that all rows share."""
@@ -227,6 +227,11 @@ class SimplexDiffusion(DiffusionModel):
             "max_time": self.times[-1],
             "min_time": self.times[0],
         }
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension, moved to the front, where it is ten times as fast for a few letters on a CPU."""
+    return logits.movedim(-1, 0).softmax(dim=0).movedim(0, -1).contiguous()
 
 
 def _pull_towards(letters: Tensor, v: Tensor, evidence: Evidence) -> Tensor:

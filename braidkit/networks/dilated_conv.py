@@ -33,7 +33,7 @@ class DilatedConv1d(nn.Conv1d):
         reach = min(centre, (x.shape[1] - 1) // dilation)
         weight = self.weight[:, :, None, centre - reach : centre + reach + 1]
         # As an image of height 1 whose channels come last: on CPUs faster than conv1d, above all backwards.
-        image = x[:, None].permute(0, 3, 1, 2)
+        image = x.contiguous()[:, None].permute(0, 3, 1, 2)
         out = nn.functional.conv2d(image, weight, self.bias, padding=(0, reach * dilation), dilation=(1, dilation))
         return out.permute(0, 2, 3, 1)[:, 0]
 
@@ -56,7 +56,7 @@ class SequenceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, L, channels) to the same."""
         shape = x.shape[1:]
-        return nn.functional.layer_norm(x, shape, self.weight.repeat(shape[0], 1), self.bias.repeat(shape[0], 1))
+        return nn.functional.layer_norm(x, shape, self.weight.expand(shape), self.bias.expand(shape))
 
 
 class ResidualBlock(nn.Module):
@@ -68,19 +68,19 @@ class ResidualBlock(nn.Module):
         Channels.
     kernel_size, dilation : int
         Of the convolution.
-    embedding_width : int, optional
-        Width of e; None for a block that takes none.
+    embedding_width : int
+        Width of e.
     """
 
-    def __init__(self, width: int, kernel_size: int, dilation: int, embedding_width: int | None = None) -> None:
+    def __init__(self, width: int, kernel_size: int, dilation: int, embedding_width: int) -> None:
         super().__init__()
-        self.shift = None if embedding_width is None else nn.Linear(embedding_width, width)
+        self.shift = nn.Linear(embedding_width, width)
         self.norm = SequenceNorm(width)
         self.conv = DilatedConv1d(width, width, kernel_size, dilation)
 
-    def forward(self, h: Tensor, embedding: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         """Features (n, L, width) and embeddings (n or 1, embedding_width) to features (n, L, width)."""
-        shifted = h if self.shift is None else h + self.shift(embedding)[:, None]
+        shifted = h + self.shift(embedding)[:, None]
         return h + nn.functional.silu(self.conv(self.norm(shifted)))
 
 
