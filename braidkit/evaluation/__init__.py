@@ -1,1 +1,36 @@
 """Is it any good: measures of designs, the table of designs to order, pictures."""
+
+from braidkit.evaluation.designs import design_table, write_designs
+from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
+from braidkit.evaluation.edit_distance import edit_distances, nearest
+from braidkit.evaluation.metrics import (
+    discriminability,
+    diversity,
+    gc_content,
+    gc_kolmogorov_smirnov,
+    kmer_counts,
+    kmer_jensen_shannon,
+    kmer_pearson,
+    novelty,
+    shuffle_dinucleotides,
+    validity_report,
+)
+
+__all__ = [
+    "RewardDistributionDisplay",
+    "TrainingCurveDisplay",
+    "design_table",
+    "discriminability",
+    "diversity",
+    "edit_distances",
+    "gc_content",
+    "gc_kolmogorov_smirnov",
+    "kmer_counts",
+    "kmer_jensen_shannon",
+    "kmer_pearson",
+    "nearest",
+    "novelty",
+    "shuffle_dinucleotides",
+    "validity_report",
+    "write_designs",
+]
