@@ -7,6 +7,8 @@ that reward networks and diffusion models share.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +27,18 @@ class Step(Protocol):
 
 
 Callback = Callable[[int, dict[str, float]], bool | None]
+
+_interrupts_propagate = contextvars.ContextVar("_interrupts_propagate", default=False)
+
+
+@contextlib.contextmanager
+def interrupts_propagate() -> Iterator[None]:
+    """Let Ctrl-C end more than the training it falls into: for stages that must be whole before the next begins."""
+    token = _interrupts_propagate.set(True)
+    try:
+        yield
+    finally:
+        _interrupts_propagate.reset(token)
 
 
 def train(
@@ -56,7 +70,7 @@ def train(
     -------
     n_iter : int
         Updates done in all. Ctrl-C ends the run here, without an error: what the step and the callbacks have kept
-        is the result so far.
+        is the result so far. Inside `interrupts_propagate` it goes on to the caller.
     """
     done = start
     with tqdm(
@@ -73,6 +87,8 @@ def train(
                 if any([callback(done, figures) for callback in callbacks]):
                     break
         except KeyboardInterrupt:
+            if _interrupts_propagate.get():
+                raise
             bar.write(f"{description or 'training'}: stopped by the user after {done} of {max_iter} updates")
     return done
 

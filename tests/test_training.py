@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from braidkit.training import SupervisedStep, batches, fit_supervised, train, warmup_cosine
+from braidkit.training import SupervisedStep, batches, fit_supervised, interrupts_propagate, train, warmup_cosine
 
 
 class Counter:
@@ -35,6 +35,12 @@ def test_a_callback_stops_the_run_and_the_others_still_see_the_update():
 def test_ctrl_c_ends_the_run_without_an_error(capsys):
     assert train(Counter(interrupt_at=4), 10, verbose=1, description="fitting") == 4
     assert "fitting: stopped by the user after 4 of 10 updates" in capsys.readouterr().out
+
+
+def test_ctrl_c_goes_on_to_the_caller_where_a_stage_must_be_whole():
+    with pytest.raises(KeyboardInterrupt), interrupts_propagate():
+        train(Counter(interrupt_at=4), 10)
+    assert train(Counter(interrupt_at=4), 10) == 4
 
 
 def test_nothing_is_printed_unless_asked_for(capsys):

@@ -28,7 +28,7 @@ from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.monitor import Monitor
 from braidkit.rewards import GPBonusReward
 from braidkit.spaces import SequenceSpace, Space
-from braidkit.training import train
+from braidkit.training import interrupts_propagate, train
 from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
 
 
@@ -192,13 +192,14 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         checkpoint = self._open_checkpoint(x, y)
 
         self.space_ = space
-        self.pretrained_ = self._pretrained(X, space, pretrained_seed, checkpoint, device)
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed)
-        self.reward_ = self._fit_reward(self.reward, X[for_reward], y[for_reward], reward_seed)
-        self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
-        if self.verbose:
-            tqdm.write(describe_reward(self.reward_, self.reward_check_))
-        self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed)
+        with interrupts_propagate():
+            self.pretrained_ = self._pretrained(X, space, pretrained_seed, checkpoint, device)
+            self.reward_ = self._fit_reward(self.reward, X[for_reward], y[for_reward], reward_seed)
+            self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
+            if self.verbose:
+                tqdm.write(describe_reward(self.reward_, self.reward_check_))
+            self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed)
         check_reward_gradient(self.reward_, self.pretrained_, seed)
 
         model = self.pretrained_.trainable_copy().to(device)
@@ -228,6 +229,8 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         start = monitor.resume()
         if start == 0:
             monitor.evaluate(0)
+        if start and monitor.gave_up(start):
+            max_iter = start
         self.n_iter_ = train(
             solver, max_iter, start=start, callbacks=[monitor], verbose=self.verbose, description="fine-tuning"
         )

@@ -88,6 +88,10 @@ class Monitor:
         self.evaluate(n_done)
         if self.checkpoint is not None:
             self.save(n_done)
+        return self.gave_up(n_done)
+
+    def gave_up(self, n_done: int) -> bool:
+        """Whether the judge has liked nothing better for too long."""
         return n_done - self.best_iter >= self.patience * self.every
 
     @torch.no_grad()
