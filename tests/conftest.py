@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 import torch
 
-# Networks of tests are small: one thread is as fast as two, and leaves a core to the other worker.
+# Networks of tests are small: one thread is as fast as two.
 torch.set_num_threads(1)
 
 hypothesis.settings.register_profile("braidkit", deadline=None, derandomize="CI" in os.environ)
