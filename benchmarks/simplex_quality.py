@@ -95,7 +95,6 @@ def main() -> None:
         model.fit(
             data,
             max_iter=args.max_iter,
-            random_state=args.seed,
             learning_rate=args.learning_rate,
             random_state=args.seed,
         )

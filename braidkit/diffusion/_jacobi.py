@@ -31,8 +31,8 @@ import torch
 from scipy.special import betaln, gammaln, loggamma
 from torch import Tensor, nn
 
-# Cells of the tables in the angle asin(sqrt(v)); linear interpolation of E0 and E1 is then off by at most 1e-3 of their
-# largest value, and by 1e-4 where the conditional density is above e^-40.
+# Cells of the tables in the angle asin(sqrt(v)); linear interpolation of E0 and E1 is then off by at most 1e-3 of
+# 2 / tau, and by 1e-4 of it where the conditional density is above e^-40.
 N_CELLS = 512
 
 

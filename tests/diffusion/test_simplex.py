@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from benchmarks.simplex_quality import compare, make_sequences, shuffle_letters
 from braidkit import SequenceSpace, SimplexDiffusion
 from braidkit.diffusion import DiffusionModel
 from braidkit.diffusion._jacobi import StickLaw, break_sticks, sum_after
@@ -340,6 +341,20 @@ def test_joint_law_of_dependent_letters():
     drawn = model.sample(20_000, random_state=0)
     share = np.bincount(drawn @ np.array([9, 3, 1]), minlength=27) / 20_000
     assert np.abs(share - (probabilities / probabilities.sum()).numpy()).sum() / 2 < 0.03
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["letters", "score"])
+def test_samples_are_close_to_held_out_data(head):
+    """Between the floor of two held-out halves and a third of what shuffling the letters costs."""
+    rng = np.random.default_rng(0)
+    data, held_out, other = (make_sequences(n, rng) for n in (10_000, 2000, 2000))
+    model = SimplexDiffusion(SequenceSpace("DNA", length=50), head=head)
+    model.fit(data, max_iter=400, batch_size=128, learning_rate=3e-3, random_state=0)
+    samples = compare(model.sample(1000, random_state=0), held_out)
+    floor, shuffled = compare(other, held_out), compare(shuffle_letters(other, rng), held_out)
+    assert floor["js_3mer_bits"] < samples["js_3mer_bits"] < shuffled["js_3mer_bits"] / 3
+    assert floor["frequencies_mean_abs"] < samples["frequencies_mean_abs"] < shuffled["frequencies_mean_abs"] / 2
 
 
 def test_law_is_shared_between_models_of_one_grid():
