@@ -28,10 +28,10 @@ class BootstrapReward(BaseReward):
     n_estimators : int, default=3
         Networks M, at least 2.
     max_iter : int or "auto", default="auto"
-        Optimiser updates, each of all networks; "auto" takes 11 sqrt(n_rows), at least 100.
+        Optimiser updates, each of all networks; "auto" takes 300 + n_rows / 25, at most 10,000.
     batch_size : int, default=128
         Rows an update, for each network.
-    learning_rate : float, default=3e-3
+    learning_rate : float, default=2e-3
         Highest rate, after a short warm-up and before a cosine decay.
     validation_fraction : float, default=0.1
         Share of the rows that no network learns from and that picks the best weights (it is used if it is 5 rows or
@@ -87,7 +87,7 @@ class BootstrapReward(BaseReward):
         n_estimators: int = 3,
         max_iter: int | Literal["auto"] = "auto",
         batch_size: int = 128,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 2e-3,
         validation_fraction: float = 0.1,
         space: Space | None = None,
         device: str | torch.device = "auto",

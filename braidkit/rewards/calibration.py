@@ -11,7 +11,10 @@ from braidkit.exceptions import InvalidParameterError
 
 
 class PredictsLower(Protocol):
-    """A fitted reward, or anything else with a lower bound."""
+    """A fitted reward, or anything else with a mean and a lower bound."""
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Means (n_samples,) in y's units."""
 
     def predict_lower(self, X: Any) -> np.ndarray:
         """Lower bounds (n_samples,) in y's units."""
@@ -80,10 +83,11 @@ def lower_coverage(reward: PredictsLower, X: Any, y: Any) -> dict[str, float]:
     Returns
     -------
     coverage : dict
-        ``"overall"``, the share of rows with ``y >= predict_lower(X)``, and ``"top_decile"``, the same among the rows
-        with the highest tenth of y: closer to where designs will lie, and always lower when noise is large.
+        ``"overall"``, the share of rows with ``y >= predict_lower(X)``, and ``"top_decile"``, the same among the tenth
+        of the rows that the reward *predicts* highest: closest to designs, and chosen, as they are, with its errors.
     """
     y = np.asarray(y, dtype=np.float64)
     holds = y >= reward.predict_lower(X)
-    top = y >= np.quantile(y, 0.9)
+    mean = reward.predict(X)
+    top = mean >= np.quantile(mean, 0.9)
     return {"overall": float(holds.mean()), "top_decile": float(holds[top].mean())}

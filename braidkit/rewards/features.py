@@ -37,6 +37,8 @@ class SequenceFeatures(nn.Module):
     n_features : int
     kernel_size : int, default=8
     n_layers : int, default=3
+    dropout : float, default=0.2
+        Share of the dense layer's inputs left out in training.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class SequenceFeatures(nn.Module):
         n_features: int,
         kernel_size: int = 8,
         n_layers: int = 3,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         kernel_size = min(kernel_size, length)
@@ -57,6 +60,7 @@ class SequenceFeatures(nn.Module):
         )
         self.padding = ((kernel_size - 1) // 2, kernel_size // 2)
         self.pooling = math.ceil(length / 64)
+        self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(n_channels * math.ceil(length / self.pooling), n_features)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +69,7 @@ class SequenceFeatures(nn.Module):
             h = F.relu(convolution(F.pad(h, self.padding)))
             if i == 0 and self.pooling > 1:
                 h = F.avg_pool1d(h, self.pooling, ceil_mode=True)
-        return F.relu(self.dense(h.flatten(1)))
+        return F.relu(self.dense(self.dropout(h.flatten(1))))
 
 
 class VectorFeatures(nn.Module):
@@ -103,14 +107,14 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
             space.length,
             space.n_letters,
             n_channels=min(max(width, 8), 32),
-            n_features=min(max(width, 16), 64),
+            n_features=min(max(width, 16), 40),
         )
     return VectorFeatures(space.n_features, min(max(width, 16), 128))
 
 
 def auto_max_iter(n_rows: int) -> int:
-    """Optimiser updates for a number of rows: passes over the data shrink as the data grow."""
-    return max(100, round(11 * math.sqrt(n_rows)))
+    """Optimiser updates for a number of rows: about five passes over many rows, more over few."""
+    return min(300 + n_rows // 25, 10_000)
 
 
 class RegressionNetwork(nn.Module):
@@ -244,15 +248,18 @@ def train_networks(
         )
         return total / (len(networks) * len(validation_rows))
 
-    return fit_supervised(
-        networks,
-        loss,
-        len(rows[0]),
-        max_iter=max_iter,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        generator=generator,
-        validation_loss=validation_loss if len(validation_rows) else None,
-        verbose=verbose,
-        description="reward",
-    )
+    # Dropout knows no generator: the global one is seeded from ours, and put back.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        return fit_supervised(
+            networks,
+            loss,
+            len(rows[0]),
+            max_iter=max_iter,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            generator=generator,
+            validation_loss=validation_loss if len(validation_rows) else None,
+            verbose=verbose,
+            description="reward",
+        )

@@ -52,17 +52,17 @@ class GPBonusReward(BaseReward):
         rows held out from everything else (split conformal). It bounds the *measurement*, noise included, where the
         paper's bounds the noiseless reward, so it is cautious: with noisy data c is large, and may forbid all
         improvement. It promises nothing for designs unlike the data.
-    lam : float, default=0.1
+    lam : float, default=1.0
         Noise variance, > 0; of standardised y.
     level : float, default=0.95
         Of ``c="calibrated"``, in (0, 1).
     n_inducing : int, default=512
         Most inducing points of a `kernel`, chosen among 10,000 rows where the kernel is explained worst.
     max_iter : int or "auto", default="auto"
-        Optimiser updates of the feature network; "auto" takes 11 sqrt(n_rows), at least 100.
+        Optimiser updates of the feature network; "auto" takes 300 + n_rows / 25, at most 10,000.
     batch_size : int, default=128
         Rows an update.
-    learning_rate : float, default=3e-3
+    learning_rate : float, default=2e-3
         Highest rate, after a short warm-up and before a cosine decay.
     validation_fraction : float, default=0.1
         Share of the rows that picks the best weights (it is used if it is 5 rows or more, at most 2,000 of them); with
@@ -133,12 +133,12 @@ class GPBonusReward(BaseReward):
         *,
         kernel: gpytorch.kernels.Kernel | None = None,
         c: float | Literal["calibrated"] = 0.1,
-        lam: float = 0.1,
+        lam: float = 1.0,
         level: float = 0.95,
         n_inducing: int = 512,
         max_iter: int | Literal["auto"] = "auto",
         batch_size: int = 128,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 2e-3,
         validation_fraction: float = 0.1,
         space: Space | None = None,
         device: str | torch.device = "auto",

@@ -28,7 +28,7 @@ def test_strings_of_every_kind_give_the_same_predictions(reward, sequences):
     X, y = sequences
     expected = reward.fit(X, y).predict(X)
     assert reward.space_ == SequenceSpace("DNA", 12)
-    assert reward.score(X, y) > 0.8
+    assert reward.score(X, y) > 0.6
     series = pd.Series(X, index=range(1000, 1000 + len(X)))
     for kind in (np.array(X), np.array(X, dtype=object), series, [row.lower() for row in X]):
         np.testing.assert_array_equal(clone(reward).fit(kind, pd.Series(y)).predict(kind), expected)
@@ -121,8 +121,9 @@ def test_batches_do_not_change_predictions(reward, sequences):
     np.testing.assert_allclose(reward.predict_lower(many), np.tile(reward.predict_lower(X), 5), rtol=1e-5)
 
 
-def test_a_seed_gives_the_same_fit_and_leaves_the_global_ones(reward, vectors):
-    X, y = vectors
+@pytest.mark.parametrize("data", ["vectors", "sequences"])  # the sequences' networks draw dropout masks
+def test_a_seed_gives_the_same_fit_and_leaves_the_global_ones(reward, data, request):
+    X, y = request.getfixturevalue(data)
     torch.manual_seed(3)
     np.random.seed(3)  # noqa: NPY002
     expected = torch.rand(2), np.random.rand(2)  # noqa: NPY002

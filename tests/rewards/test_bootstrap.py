@@ -47,8 +47,9 @@ def test_networks_agree_near_the_data_and_part_far_from_it(vectors):
     X, y = vectors
     reward = BootstrapReward(random_state=0).fit(X, y)
     _, near = reward.predict(X, return_std=True)
-    _, far = reward.predict(X.mean(axis=0) + 20 * X.std(axis=0) * np.eye(3), return_std=True)
-    assert far.min() > 3 * np.median(near)
+    directions = np.random.default_rng(0).normal(size=(100, 3))
+    _, far = reward.predict(X.mean(axis=0) + 20 * X.std(axis=0) * directions, return_std=True)
+    assert np.median(far) > 3 * np.median(near)  # anywhere, networks may cross by chance
 
 
 def test_one_network_has_no_minimum(vectors):

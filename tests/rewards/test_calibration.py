@@ -39,12 +39,15 @@ def test_coverage_of_new_rows_is_the_level():
     assert np.mean(shares) == pytest.approx(0.9, abs=0.01)
 
 
-def test_lower_coverage_counts_all_rows_and_the_highest_tenth():
+def test_lower_coverage_counts_all_rows_and_those_predicted_highest():
     class Bound:
-        def predict_lower(self, X):
+        def predict(self, X):
             return np.asarray(X, dtype=float)
 
-    y = np.arange(20.0)
-    X = np.where(y < 5, y + 1, y - 1)
-    X[19] = 30.0
-    assert lower_coverage(Bound(), X, y) == {"overall": 0.7, "top_decile": 0.5}
+        def predict_lower(self, X):
+            return np.asarray(X, dtype=float) - 1
+
+    mean = np.arange(20.0)  # the highest tenth is 18 and 19
+    y = np.where(mean < 14, mean, mean - 2)
+    y[19] = 30.0
+    assert lower_coverage(Bound(), mean, y) == {"overall": 0.75, "top_decile": 0.5}

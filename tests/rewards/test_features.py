@@ -25,7 +25,7 @@ def test_sequence_features_take_any_length(length):
 
 def test_sequence_features_see_where_a_letter_is():
     torch.manual_seed(0)
-    features = SequenceFeatures(20, 4, n_channels=8, n_features=16)
+    features = SequenceFeatures(20, 4, n_channels=8, n_features=16).eval()
     x = torch.zeros(20, 20, 4)
     x[:, :, 0] = 1
     for i in range(20):  # sequence i is all A with one C at i
@@ -44,8 +44,9 @@ def test_default_features_grow_with_the_rows(space):
 
 
 def test_updates_grow_slower_than_the_rows():
-    assert auto_max_iter(10) == 100
-    assert auto_max_iter(20_000) / 20_000 > auto_max_iter(84_000) / 84_000
+    assert auto_max_iter(10) < 400
+    assert auto_max_iter(1000) / 1000 > auto_max_iter(84_000) / 84_000
+    assert auto_max_iter(10**6) == auto_max_iter(10**7)
 
 
 def test_a_row_of_vectors_has_the_same_features_in_any_batch():
