@@ -132,7 +132,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         *,
         max_iter: int | str = "auto",
         batch_size: int = 256,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         validation_fraction: float = 0.1,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -145,7 +145,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         max_iter : int or "auto"
             Optimiser updates; "auto" grows with the number of designs.
         batch_size : int, default=256
-        learning_rate : float, default=1e-3
+        learning_rate : float, default=3e-3
             Of Adam, with a short warm-up and a cosine down to zero.
         validation_fraction : float, default=0.1
             Share of the designs whose loss decides which weights are kept.
