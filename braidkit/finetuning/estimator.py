@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import numbers
 import os
 from pathlib import Path
 from typing import Any
@@ -73,7 +75,8 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
     n_iter_no_change : int, default=5
         Evaluations (there are 20 in a run) without a better judge after which the run stops.
     checkpoint_dir : path-like, optional
-        Save here as the run goes; `fit` with the same data and settings goes on from what is there.
+        Save here as the run goes; `fit` with the same data and settings goes on from what is there. It needs a whole
+        number as `random_state`.
     device : str, default="auto"
     random_state : int, RandomState or None
     verbose : int, default=0
@@ -201,43 +204,8 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
                 tqdm.write(describe_reward(self.reward_, self.reward_check_))
             self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed)
         check_reward_gradient(self.reward_, self.pretrained_, seed)
-
-        model = self.pretrained_.trainable_copy().to(device)
-        reward, y_std = self.reward_, float(self.reward_.y_std_)
-        solver = DirectSolver(
-            model,
-            self.pretrained_.to(device),
-            lambda point: reward.lower(space.discretise(point)) / y_std,
-            alpha=self.alpha,
-            batch_size=self.batch_size,
-            truncation=self.truncation,
-            learning_rate=self.learning_rate,
-            max_grad_norm=self.max_grad_norm,
-            seed=seed,
-        )
-        max_iter = auto_max_iter(len(y)) if self.max_iter == "auto" else int(self.max_iter)
-        monitor = Monitor(
-            solver,
-            reward,
-            lambda designs: self.judge_.mean_and_penalty(designs)[0],
-            model.draw_noise(self.batch_size, torch.Generator().manual_seed(noise_seed)),
-            every=max(1, max_iter // 20),
-            patience=self.n_iter_no_change,
-            checkpoint=None if checkpoint is None else checkpoint / "fine-tuning",
-            verbose=self.verbose,
-        )
-        start = monitor.resume()
-        if start == 0:
-            monitor.evaluate(0)
-        if start and monitor.gave_up(start):
-            max_iter = start
-        self.n_iter_ = train(
-            solver, max_iter, start=start, callbacks=[monitor], verbose=self.verbose, description="fine-tuning"
-        )
-        monitor.restore_best()
-        self.history_, self.best_iter_ = monitor.history, monitor.best_iter
-        model.kind = kind
-        self.model_ = model.freeze()
+        self._fine_tune(len(y), seed, noise_seed, checkpoint, device)
+        self.model_.kind = kind
         return self
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
@@ -298,6 +266,11 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
             check_count(self, "truncation")
         if self.validation_fraction >= 1:
             raise InvalidParameterError(f"validation_fraction must be > 0 and < 1; got {self.validation_fraction!r}.")
+        if self.checkpoint_dir is not None and not isinstance(self.random_state, numbers.Integral):
+            raise InvalidParameterError(
+                f"a run with a checkpoint_dir needs a whole number as random_state, to go on as it began; got "
+                f"{self.random_state!r}."
+            )
         if self.pretrained is None:
             return
         if not isinstance(self.pretrained, DiffusionModel):
@@ -344,6 +317,49 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         if saved is not None:
             model.save_pretrained(saved)
         return model
+
+    def _fine_tune(
+        self, n_rows: int, seed: int, noise_seed: int, checkpoint: Path | None, device: torch.device
+    ) -> None:
+        """Move a copy of the chain toward the reward's lower bound (Algorithm 2), and keep what the judge prefers."""
+        model = self.pretrained_.trainable_copy().to(device)
+        reference = self.pretrained_
+        if reference.device != model.device:  # the user's model stays where it is
+            reference = copy.deepcopy(reference).freeze().to(device)
+        reward, y_std = self.reward_, float(self.reward_.y_std_)
+        solver = DirectSolver(
+            model,
+            reference,
+            lambda point: reward.lower(self.space_.discretise(point)) / y_std,
+            alpha=self.alpha,
+            batch_size=self.batch_size,
+            truncation=self.truncation,
+            learning_rate=self.learning_rate,
+            max_grad_norm=self.max_grad_norm,
+            seed=seed,
+        )
+        max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
+        monitor = Monitor(
+            solver,
+            reward,
+            lambda designs: self.judge_.mean_and_penalty(designs)[0],
+            model.draw_noise(self.batch_size, torch.Generator().manual_seed(noise_seed)),
+            every=max(1, max_iter // 20),
+            patience=self.n_iter_no_change,
+            checkpoint=None if checkpoint is None else checkpoint / "fine-tuning",
+            verbose=self.verbose,
+        )
+        start = monitor.resume()
+        if start == 0:
+            monitor.evaluate(0)
+        elif monitor.gave_up(start):
+            max_iter = start
+        self.n_iter_ = train(
+            solver, max_iter, start=start, callbacks=[monitor], verbose=self.verbose, description="fine-tuning"
+        )
+        monitor.restore_best()
+        self.history_, self.best_iter_ = monitor.history, monitor.best_iter
+        self.model_ = model.freeze()
 
     def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """A fitted clone of a reward, or of the default one, on the chain's space."""
