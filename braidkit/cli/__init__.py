@@ -63,7 +63,7 @@ def main() -> None:
 @click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")
 @click.option(
     "--alpha",
-    default=0.05,
+    default=0.02,
     show_default=True,
     help="Weight of the KL to the pretrained model; the paper's 0.001 lets designs become all alike.",
 )

@@ -28,7 +28,7 @@ class Settings:
 
     target: str
     n: int
-    alpha: float = 0.05
+    alpha: float = 0.02
     reward: str = "bonus"
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None

@@ -100,7 +100,8 @@ class Monitor:
         path = evaluate(self.model, self.solver.pretrained, self.noise)
         designs = self.model.space.discretise(path.point)
         mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
-        judged = self.judge(designs).mean().item()
+        judgements = self.judge(designs)
+        judged, error = judgements.mean().item(), judgements.std().item() / len(designs) ** 0.5
         row = (n_done, mean, mean - penalty, penalty, path.kl.mean().item(), judged)
         for column, value in zip(COLUMNS, row, strict=True):
             self.history[column].append(value)
@@ -111,7 +112,7 @@ class Monitor:
         if self.verbose:
             line = f"step {n_done:<5} mean {row[1]:.3g}  lower {row[2]:.3g}  judge {judged:.3g}  KL {row[4]:.3g} nats"
             best_row = self.history["iteration"].index(self.best_iter)
-            if row[2] > self.history["lower"][best_row]:
+            if row[2] > self.history["lower"][best_row] and judged < self._best_judged - 2 * error:
                 line += f"  over-optimising since step {self.best_iter}"
             tqdm.write(line)
 

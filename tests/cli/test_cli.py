@@ -121,7 +121,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
 
     other = design(table, *OPTIONS, "--pretrained", chain, "--alpha", "0.5", "--out", directory.path)
     assert other.exit_code == 2
-    assert "unfinished run of other data or settings (alpha was 0.05, now 0.5)" in other.stderr
+    assert "unfinished run of other data or settings (alpha was 0.02, now 0.5)" in other.stderr
     same = design(table, *OPTIONS, "--pretrained", chain, "--out", directory.path)
     assert same.exit_code == 0, same.output
     assert f"going on with the unfinished run in {directory.path}" in same.stdout
