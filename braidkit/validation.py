@@ -42,6 +42,8 @@ def validate_training_data(
     InvalidDesignError, InvalidTargetError
         Naming the row, the value and the remedy.
     """
+    if isinstance(X, (list, tuple)) and len(X) == 0:
+        raise InvalidDesignError("X is empty: pass a list of strings, or rows of numbers, with their measurements.")
     _check_finite_target(y)
     if not is_strings(X) and (space is None or isinstance(space, VectorSpace)):
         X, y = validate_data(

@@ -39,6 +39,11 @@ def test_lengths_that_differ(X):
         validate_training_data(Probe(), X, [1.0, 2.0])
 
 
+def test_no_designs_at_all():
+    with pytest.raises(InvalidDesignError, match="X is empty: pass a list of strings"):
+        validate_training_data(Probe(), [], [])
+
+
 def test_one_sequence_is_too_few():
     with pytest.raises(InvalidDesignError, match="a minimum of 2 is required"):
         validate_training_data(Probe(), ["ACGT"], [1.0])
