@@ -109,7 +109,7 @@ class GPBonusReward(BaseReward):
 
     The paper gives no `lam`, learning rate, width or number of updates. Those here come from
     ``benchmarks/reward_defaults.py``: 5'UTR rows below a cut, judged by R2 below it and by the ranking above it. There
-    the mean hardly changes for `lam` from 0.001 to 10 while the penalty grows as its root, so that `c` and `lam` are one
+    the mean hardly changes for `lam` from 0.001 to 10 while the penalty grows as its root, so `c` and `lam` are one
     knob. R2 rises with more updates; the ranking above the cut varies as much between seeds as between settings, so
     the number of updates is a compromise of R2 and time.
 
