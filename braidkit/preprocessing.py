@@ -19,7 +19,7 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
     Parameters
     ----------
     alphabet : str, default="auto"
-        "DNA", "RNA", "protein" or the letters; "auto" takes the first of the named ones that has all letters seen.
+        "DNA", "RNA", "protein" or the letters; "auto" finds which of the named ones the rows are written in.
 
     Attributes
     ----------

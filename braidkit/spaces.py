@@ -366,19 +366,19 @@ def space_from_config(config: dict[str, Any]) -> Space:
 def infer_space(X: Any) -> Space:
     """Find the space that designs live in: strings make a `SequenceSpace`, 2-D numbers a `VectorSpace`.
 
-    The alphabet is the first of DNA, RNA and protein that has all the letters; the length is that of the first row.
+    The alphabet is the first of DNA, RNA and protein that half of the rows are written in; the length is that of the
+    first row.
     """
     if is_strings(X):
         if len(X) == 0:
             raise InvalidDesignError("X is empty: there is nothing to learn from.")
         rows = [_as_str(row, i) for i, row in enumerate(X)]
-        seen = set().union(*(set(row.upper()) for row in rows))
-        for letters in ALPHABETS.values():
-            if seen <= set(letters):
-                return SequenceSpace(letters, max(1, len(rows[0])))
-        # Nothing fits: the nucleotide or protein alphabet that explains most rows gives the most telling error.
-        share = {letters: sum(set(row.upper()) <= set(letters) for row in rows) for letters in ALPHABETS.values()}
-        return SequenceSpace(max(share, key=lambda letters: share[letters]), max(1, len(rows[0])))
+        # Rows, not letters: N is an amino acid, but one of it does not make DNA a protein.
+        share = {
+            letters: sum(set(row.upper()) <= set(letters) for row in rows) / len(rows) for letters in ALPHABETS.values()
+        }
+        likely = next((letters for letters in share if share[letters] >= 0.5), max(share, key=lambda key: share[key]))
+        return SequenceSpace(likely, max(1, len(rows[0])))
     return VectorSpace.from_data(X)
 
 

@@ -106,9 +106,10 @@ def test_the_alphabet_is_found_from_the_letters(X, space):
     assert infer_space(X) == space
 
 
-def test_one_ambiguous_letter_does_not_make_dna_a_protein():
-    X = ["ACGT"] * 5 + ["ACGX"]
-    with pytest.raises(InvalidDesignError, match=r"row 5: 'X' at position 4 is not in the alphabet ACGT"):
+@pytest.mark.parametrize("letter", ["N", "X"])
+def test_one_ambiguous_letter_does_not_make_dna_a_protein(letter):
+    X = ["ACGT"] * 5 + ["ACG" + letter]
+    with pytest.raises(InvalidDesignError, match=f"row 5: '{letter}' at position 4 is not in the alphabet ACGT"):
         infer_space(X).encode(X)
 
 
