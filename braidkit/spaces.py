@@ -366,8 +366,7 @@ def space_from_config(config: dict[str, Any]) -> Space:
 def infer_space(X: Any) -> Space:
     """Find the space that designs live in: strings make a `SequenceSpace`, 2-D numbers a `VectorSpace`.
 
-    The alphabet is the first of DNA, RNA and protein that half of the rows are written in; the length is that of the
-    first row.
+    Where half of the rows are nucleotides, the alphabet is DNA or RNA; the length is that of the first row.
     """
     if is_strings(X):
         if len(X) == 0:
@@ -377,7 +376,8 @@ def infer_space(X: Any) -> Space:
         share = {
             letters: sum(set(row.upper()) <= set(letters) for row in rows) / len(rows) for letters in ALPHABETS.values()
         }
-        likely = next((letters for letters in share if share[letters] >= 0.5), max(share, key=lambda key: share[key]))
+        nucleotides = max("ACGT", "ACGU", key=lambda letters: share[letters])
+        likely = nucleotides if share[nucleotides] >= 0.5 else max(share, key=lambda letters: share[letters])
         return SequenceSpace(likely, max(1, len(rows[0])))
     return VectorSpace.from_data(X)
 
