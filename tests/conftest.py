@@ -1,6 +1,10 @@
 """What all tests share: settings of torch and hypothesis, the folder of measured data, the devices."""
 
 import os
+
+# Read by scipy when it is first imported: without it scikit-learn leaves out its check of array API input.
+os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
 from pathlib import Path
 
 import hypothesis
