@@ -3,10 +3,10 @@
     python benchmarks/finetuning_defaults.py --out results/finetuning_defaults.json
 
 One pretrained model, one reward and one judge on 12,000 offline rows; then short runs that differ in one setting from
-the base (learning rate 1e-3, alpha 0.1, random truncation). Printed for each, at equal numbers of updates: CPU seconds, the
-exact mean reward of 256 designs, the reward's lower bound and the judge's mean, the path KL in nats, the share of designs
-that are valid and the share that are different. What the estimator can see without an oracle (judge, lower, KL) stands
-beside what only the oracle knows.
+the base (learning rate 1e-3, alpha 0.1, random truncation). Printed for each, at equal numbers of updates: CPU
+seconds, the exact mean reward of 256 designs, the reward's lower bound and the judge's mean, the path KL in nats, the
+share of designs that are valid and the share that are different. What the estimator can see without an oracle (judge,
+lower, KL) stands beside what only the oracle knows.
 """
 
 from __future__ import annotations

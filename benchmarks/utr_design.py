@@ -36,7 +36,8 @@ def summary(values: np.ndarray, seed: int = 0) -> dict[str, float]:
     draws = np.random.default_rng(seed).choice(values, size=(1000, len(values))).mean(axis=1)
     low, high = np.quantile(draws, [0.025, 0.975])
     p5, p50, p95 = np.quantile(values, [0.05, 0.5, 0.95])
-    return {"mean": values.mean(), "low": low, "high": high, "median": p50, "5 %": p5, "95 %": p95}
+    row = {"mean": values.mean(), "low": low, "high": high, "median": p50, "5 %": p5, "95 %": p95}
+    return {name: float(value) for name, value in row.items()}
 
 
 def main() -> None:
