@@ -65,7 +65,7 @@ def main() -> None:
     "--alpha",
     default=0.02,
     show_default=True,
-    help="Weight of the KL to the pretrained model; the paper's 0.001 lets designs become all alike.",
+    help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.",
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
