@@ -120,8 +120,12 @@ def demo(out: Path, seed: int, device: str, quiet: bool) -> None:
 
     Nothing is downloaded. An earlier demo in DIR is replaced; one that was killed goes on.
     """
+    import torch
+
     from braidkit.cli.demo import run_demo
 
+    # Networks as small as the demo's gain little from a second thread, and lose much by it where cores are shared.
+    torch.set_num_threads(1)
     run_demo(out, seed=seed, device=device, quiet=quiet, say=_speaker(quiet))
 
 
