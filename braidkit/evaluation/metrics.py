@@ -211,7 +211,7 @@ def discriminability(
             "a smaller n_splits."
         )
     counts = kmer_counts(rows, k)
-    shares = counts / np.maximum(1, counts.sum(axis=1))[:, None]
+    shares = (counts / np.maximum(1, counts.sum(axis=1))[:, None]).tocsr()
     seen = shares[:, np.flatnonzero(counts.sum(axis=0))].toarray()
     _, groups = np.unique(rows, return_inverse=True)
     folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)

@@ -5,6 +5,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from braidkit import ConservativeDiffusionFinetuner
 
 
-@parametrize_with_checks([ConservativeDiffusionFinetuner()], expected_failed_checks=lambda _: {}, xfail_strict=True)
+@parametrize_with_checks([ConservativeDiffusionFinetuner()], expected_failed_checks=lambda _: {})
 def test_scikit_learn_s_checks(estimator, check):
     check(estimator)
