@@ -81,6 +81,11 @@ class DiffusionModel(nn.Module, abc.ABC):
     def state_shape(self) -> tuple[int, ...]:
         """Shape of the chain's state for one design."""
 
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Shape of the standard normal noise of one draw of one design."""
+        return self.state_shape
+
     @abc.abstractmethod
     def initial(self, n: int) -> Policy:
         """The law of x_T, for n designs."""
@@ -92,6 +97,10 @@ class DiffusionModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def readout(self, x_0: Tensor) -> Tensor:
         """Points (n, \\*space.shape) of the design space for the last states, by the pretrained network."""
+
+    @abc.abstractmethod
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        """Expected designs (n, \\*space.shape) given states x_t, as the chain's own network has them."""
 
     @abc.abstractmethod
     def _build_network(self) -> nn.Module:
@@ -178,36 +187,46 @@ class DiffusionModel(nn.Module, abc.ABC):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.network = self._build_network().to(self.device)
-        generator = torch.Generator(self.device).manual_seed(seed)
         order = torch.Generator().manual_seed(seed)
         permutation = torch.randperm(len(x), generator=order)
         n_held_out = min(int(validation_fraction * len(x)), 4096)
         held_out, training = x[permutation[:n_held_out]], x[permutation[n_held_out:]]
-
-        def validation_loss() -> float:
-            # The same noise at every evaluation, so that weights differ and luck does not.
-            noise = torch.Generator(self.device).manual_seed(seed + 1)
-            losses = [(len(chunk), float(self._loss(chunk, noise))) for chunk in held_out.split(1024)]
-            return sum(n * loss for n, loss in losses) / n_held_out
-
         if max_iter == "auto":
             max_iter = max(100, round(4 * len(training) ** 0.5))
-        fit_supervised(
-            self,
-            lambda rows: self._loss(training[rows.to(training.device)], generator),
-            len(training),
+        self._train(
+            training,
+            held_out if n_held_out >= 16 else None,
+            seed,
             max_iter=int(max_iter),
             batch_size=batch_size,
             learning_rate=learning_rate,
             generator=order,
-            validation_loss=validation_loss if n_held_out >= 16 else None,
             verbose=verbose,
-            description="pretraining",
         )
-        with torch.no_grad():
-            self._calibrate(held_out if n_held_out >= 16 else training, generator)
         self.kind = self.space.kind_of(X)
         return self.freeze()
+
+    def _train(self, x: Tensor, held_out: Tensor | None, seed: int, **settings: Any) -> None:
+        """Fit the network to points by its loss; `settings` are those of `fit_supervised`."""
+        generator = torch.Generator(self.device).manual_seed(seed)
+
+        def validation_loss() -> float:
+            assert held_out is not None
+            # The same noise at every evaluation, so that weights differ and luck does not.
+            noise = torch.Generator(self.device).manual_seed(seed + 1)
+            losses = [(len(chunk), float(self._loss(chunk, noise))) for chunk in held_out.split(1024)]
+            return sum(n * loss for n, loss in losses) / len(held_out)
+
+        fit_supervised(
+            self,
+            lambda rows: self._loss(x[rows.to(x.device)], generator),
+            len(x),
+            validation_loss=None if held_out is None else validation_loss,
+            description="pretraining",
+            **settings,
+        )
+        with torch.no_grad():
+            self._calibrate(x if held_out is None else held_out, generator)
 
     def freeze(self) -> DiffusionModel:
         """Make the weights constant: evaluation mode, no gradients, no further `fit`."""
@@ -245,10 +264,10 @@ class DiffusionModel(nn.Module, abc.ABC):
 
         Returns
         -------
-        noise : Tensor of shape (n, n_steps + 1, \\*state_shape)
+        noise : Tensor of shape (n, n_steps + 1, \\*noise_shape)
             Entry 0 makes x_T; entry t makes x_{t-1}.
         """
-        shape = (self.n_steps + 1, *self.state_shape)
+        shape = (self.n_steps + 1, *self.noise_shape)
         noise = torch.empty(n, *shape)
         row = torch.Generator()
         for i, seed in enumerate(torch.randint(2**62, (n,), generator=generator).tolist()):

@@ -52,24 +52,55 @@ class Gaussian(NamedTuple):
 
 
 class Categorical(NamedTuple):
-    """Independent letters at each position; logits of shape (n, ..., n_letters), states are letter numbers."""
+    """Independent letters at each position, as one-hot rows; logits of shape (n, ..., n_letters).
+
+    Draws use the Gumbel trick. Their gradient is straight-through: that of the softmax of the same perturbed logits
+    (Jang, Gu and Poole, 2017; Bengio et al., 2013), which is biased; see ``docs/theory.md``.
+    """
 
     logits: Tensor
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """Draw letters by the Gumbel trick; `noise` is standard normal, one entry a letter. No gradient passes."""
+        """Draw one-hot rows from standard normal noise, one entry a letter."""
         uniform = torch.special.ndtr(noise).clamp(1e-7, 1 - 1e-7)
-        return (self.logits - (-uniform.log()).log()).argmax(dim=-1)
+        perturbed = self.logits - (-uniform.log()).log()
+        hard = torch.nn.functional.one_hot(perturbed.argmax(dim=-1), perturbed.shape[-1]).to(perturbed.dtype)
+        if not perturbed.requires_grad:
+            return hard
+        soft = perturbed.softmax(dim=-1)
+        return hard + soft - soft.detach()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability (n,) of letter numbers (n, ...)."""
-        chosen = self.logits.log_softmax(dim=-1).gather(-1, x.unsqueeze(-1)).squeeze(-1)
+        """Log-probability (n,) of one-hot rows (n, ..., n_letters)."""
+        chosen = self.logits.log_softmax(dim=-1).gather(-1, x.argmax(dim=-1, keepdim=True))
         return _sum_dims(chosen)
 
     def kl(self, other: Categorical) -> Tensor:
         """KL per design (n,), nats."""
+        return _sum_dims(self.kl_by_position(other))
+
+    def kl_by_position(self, other: Categorical) -> Tensor:
+        """KL of each position (n, ...), nats."""
         log_p, log_q = self.logits.float().log_softmax(dim=-1), other.logits.float().log_softmax(dim=-1)
-        return _sum_dims((log_p.exp() * (log_p - log_q)).sum(dim=-1))
+        return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
+
+
+class Fixed(NamedTuple):
+    """A state without noise, the same for every law of the chain: its KL is zero."""
+
+    state: Tensor
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """The state, whatever the noise."""
+        return self.state
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Zero (n,): the state is certain."""
+        return x.new_zeros(len(x))
+
+    def kl(self, other: Fixed) -> Tensor:
+        """Zero (n,)."""
+        return self.state.new_zeros(len(self.state))
 
 
 def _sum_dims(x: Tensor) -> Tensor:

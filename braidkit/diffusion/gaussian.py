@@ -81,10 +81,8 @@ class GaussianDiffusion(DiffusionModel):
 
     def policy(self, x_t: Tensor, t: int) -> Gaussian:
         """The posterior of x_{t-1} given x_t and the predicted design (DDPM, equations 6 and 7)."""
-        if self.network is None:
-            raise self._not_trained()
         phi, phi_next = float(self.angles[t]), float(self.angles[t - 1])
-        design = math.cos(phi) * x_t - math.sin(phi) * self.network(x_t, self.angles[t])
+        design = self.denoise(x_t, t)
         ratio = math.cos(phi) / math.cos(phi_next)
         added = math.sin(phi) ** 2 - (ratio * math.sin(phi_next)) ** 2
         weight = math.cos(phi_next) * added / math.sin(phi) ** 2
@@ -92,6 +90,13 @@ class GaussianDiffusion(DiffusionModel):
         posterior = added * (math.sin(phi_next) / math.sin(phi)) ** 2
         variance = posterior + weight**2 * math.sin(phi) ** 2 * float(self.velocity_error[t])
         return Gaussian(mean, x_t.new_tensor(math.sqrt(variance)))
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        """The design that the predicted velocity points to."""
+        if self.network is None:
+            raise self._not_trained()
+        phi = float(self.angles[t])
+        return math.cos(phi) * x_t - math.sin(phi) * self.network(x_t, self.angles[t])
 
     def readout(self, x_0: Tensor) -> Tensor:
         """The state itself: it is a design with a noise of 2 % of a standard deviation."""

@@ -174,6 +174,15 @@ class SimplexDiffusion(DiffusionModel):
         estimate = break_sticks(stationary + math.exp(self.times[0]) * (v - stationary))
         return letters + (estimate - estimate.detach())
 
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        """The network's letters; with "score" the mean of one Euler step all the way to time 0."""
+        if self.network is None:
+            raise self._not_trained()
+        v = x_t.clamp(EPS, 1 - EPS)
+        if self.head == "score":
+            return break_sticks(self._reverse(self.network, v, t, self.times[t] * self.speed).clamp(0, 1))
+        return _softmax(self._letter_logits(self.network, self.law.evidence(v, t).log_likelihoods(), t))
+
     def _reverse(self, network: nn.Module, v: Tensor, t: int, step: Tensor) -> Tensor:
         """Mean of an Euler step back in time, of length `step` / speed, from sticks v at time number t."""
         return v + step * (0.5 * (1 - (1 + self.law.b) * v) + self._pull(network, v, t))

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import one_hot
 
-from braidkit.diffusion import Categorical, Gaussian
+from braidkit.diffusion import Categorical, Fixed, Gaussian
 
 SEEDS = st.integers(0, 10_000)
 
@@ -47,7 +48,9 @@ def test_categorical_kl_and_log_prob_are_those_of_independent_letters(seed):
     expected = kl_divergence(TorchCategorical(logits=logits), TorchCategorical(logits=other)).sum(dim=1)
     assert torch.allclose(policy.kl(twin), expected, rtol=1e-4, atol=1e-5)
     x = torch.randint(4, (3, 5), generator=g)
-    assert torch.allclose(policy.log_prob(x), TorchCategorical(logits=logits).log_prob(x).sum(dim=1), atol=1e-4)
+    assert torch.allclose(
+        policy.log_prob(one_hot(x, 4)), TorchCategorical(logits=logits).log_prob(x).sum(dim=1), atol=1e-4
+    )
 
 
 def test_categorical_draws_have_the_right_frequencies():
@@ -55,5 +58,24 @@ def test_categorical_draws_have_the_right_frequencies():
     n = 20_000
     noise = torch.randn(n, 1, 3, generator=torch.Generator().manual_seed(0))
     draws = Categorical(probabilities.log().expand(n, 1, 3)).rsample(noise)
-    frequencies = torch.bincount(draws[:, 0], minlength=3) / n
-    assert torch.allclose(frequencies, probabilities, atol=4 * 0.5 / n**0.5)
+    assert torch.equal(draws.sum(dim=-1), torch.ones(n, 1)) and set(draws.unique().tolist()) == {0.0, 1.0}
+    assert torch.allclose(draws.mean(dim=(0, 1)), probabilities, atol=4 * 0.5 / n**0.5)
+
+
+def test_categorical_draws_pass_the_gradient_of_the_softmax_of_the_same_noise():
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, generator=g).requires_grad_(True)
+    noise, weight = torch.randn(2, 2, 3, 4, generator=g)
+    draw = Categorical(logits).rsample(noise)
+    assert torch.allclose(draw, Categorical(logits.detach()).rsample(noise))
+    (gradient,) = torch.autograd.grad((weight * draw).sum(), logits)
+    gumbel = -(-torch.special.ndtr(noise).log()).log()
+    (expected,) = torch.autograd.grad((weight * (logits + gumbel).softmax(dim=-1)).sum(), logits)
+    assert torch.allclose(gradient, expected, atol=1e-6)
+
+
+def test_a_fixed_state_costs_nothing():
+    state = torch.ones(2, 3)
+    policy = Fixed(state)
+    assert policy.rsample(torch.zeros(2, 5)) is state
+    assert torch.equal(policy.kl(Fixed(state)), torch.zeros(2)) and torch.equal(policy.log_prob(state), torch.zeros(2))
