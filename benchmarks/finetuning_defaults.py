@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion, make_utr, offline_split
-from braidkit.finetuning import DirectSolver, evaluate
+from braidkit.finetuning import DirectSolver, Problem, evaluate
 from braidkit.finetuning.checks import split_for_judge
 from braidkit.oracles import UTRLandscape
 
@@ -59,15 +59,17 @@ def main() -> None:
     for name in arguments.runs:
         settings = {"alpha": 0.1, "learning_rate": 1e-3, "truncation": "random"} | RUNS[name]
         model = pretrained.trainable_copy()
-        solver = DirectSolver(
+        problem = Problem(
             model,
             pretrained,
             lambda point: reward.lower(space.discretise(point)) / reward.y_std_,
+            alpha=settings["alpha"],
             batch_size=arguments.batch_size,
+            learning_rate=settings["learning_rate"],
             max_grad_norm=1.0,
             seed=arguments.seed,
-            **settings,
         )
+        solver = DirectSolver(settings["truncation"]).setup(problem)
         noise = model.draw_noise(256, torch.Generator().manual_seed(1))
         seconds = 0.0
         for i in range(arguments.updates):

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion
-from braidkit.finetuning import DirectSolver
+from braidkit.finetuning import DirectSolver, Problem
 
 
 class Stopwatch:
@@ -57,21 +57,20 @@ def main() -> None:
     pretrained = SimplexDiffusion(space).fit(X, max_iter=50, random_state=0)
     reward = GPBonusReward(space=space, max_iter=50, random_state=0).fit(X, y)
     model = pretrained.trainable_copy()
-    solver = DirectSolver(
+    forward, backward = Stopwatch(), Stopwatch()
+    for network in (model.network, pretrained.network, model.decoder):
+        network.forward = forward.wrap(network.forward)
+    problem = Problem(
         model,
         pretrained,
-        lambda point: reward.lower(space.discretise(point)) / reward.y_std_,
+        forward.wrap(lambda point: reward.lower(space.discretise(point)) / reward.y_std_),
         alpha=1e-3,
         batch_size=128,
-        truncation="random",
         learning_rate=1e-3,
         max_grad_norm=1.0,
         seed=0,
     )
-    forward, backward = Stopwatch(), Stopwatch()
-    for network in (model.network, pretrained.network, model.decoder):
-        network.forward = forward.wrap(network.forward)
-    solver.reward = forward.wrap(solver.reward)
+    solver = DirectSolver().setup(problem)
     torch.Tensor.backward = backward.wrap(torch.Tensor.backward)
 
     rows = []

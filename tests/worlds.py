@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from braidkit.diffusion import GaussianDiffusion
+from braidkit.finetuning import Problem
 from braidkit.spaces import VectorSpace
 
 
@@ -35,3 +36,9 @@ def normal_chain(n_features=1, n_steps=20):
     for parameter in model.network.last.parameters():
         nn.init.zeros_(parameter)
     return model.freeze()
+
+
+def problem_on(pretrained, reward, **changes):
+    """A problem at alpha 1 with settings that suit these chains."""
+    settings = {"alpha": 1.0, "batch_size": 64, "learning_rate": 0.01, "max_grad_norm": 1.0, "seed": 0}
+    return Problem(pretrained.trainable_copy(), pretrained, reward, **(settings | changes))

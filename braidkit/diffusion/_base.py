@@ -57,6 +57,8 @@ class DiffusionModel(nn.Module, abc.ABC):
     _classes: ClassVar[dict[str, type[DiffusionModel]]] = {}
     # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
     _reads_out_by_network: ClassVar[bool] = True
+    # Whether the policies are Gaussian, with a deviation that depends on t alone.
+    constant_std: ClassVar[bool] = False
 
     network: nn.Module | None
     decoder: nn.Module | None
@@ -106,9 +108,9 @@ class DiffusionModel(nn.Module, abc.ABC):
     def _build_network(self) -> nn.Module:
         """A network with fresh weights."""
 
-    @abc.abstractmethod
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean training loss of clean points (n, \\*space.shape)."""
+        """Mean training loss of clean points (n, \\*space.shape), for chains that `_train` trains by gradients."""
+        raise NotImplementedError(f"{type(self).__name__} has neither a `_loss` nor a `_train` of its own.")
 
     def _calibrate(self, x: Tensor, generator: torch.Generator) -> None:
         """Set what depends on the trained network, from points that it was not trained on where there are enough."""
@@ -187,31 +189,30 @@ class DiffusionModel(nn.Module, abc.ABC):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self.network = self._build_network().to(self.device)
-        order = torch.Generator().manual_seed(seed)
-        permutation = torch.randperm(len(x), generator=order)
-        n_held_out = min(int(validation_fraction * len(x)), 4096)
-        held_out, training = x[permutation[:n_held_out]], x[permutation[n_held_out:]]
-        if max_iter == "auto":
-            max_iter = max(100, round(4 * len(training) ** 0.5))
         self._train(
-            training,
-            held_out if n_held_out >= 16 else None,
+            x,
             seed,
-            max_iter=int(max_iter),
+            max_iter=max_iter,
             batch_size=batch_size,
             learning_rate=learning_rate,
-            generator=order,
+            validation_fraction=validation_fraction,
             verbose=verbose,
         )
         self.kind = self.space.kind_of(X)
         return self.freeze()
 
-    def _train(self, x: Tensor, held_out: Tensor | None, seed: int, **settings: Any) -> None:
+    def _train(self, x: Tensor, seed: int, *, max_iter: int | str, validation_fraction: float, **settings: Any) -> None:
         """Fit the network to points by its loss; `settings` are those of `fit_supervised`."""
+        order = torch.Generator().manual_seed(seed)
+        permutation = torch.randperm(len(x), generator=order)
+        n_held_out = min(int(validation_fraction * len(x)), 4096)
+        held_out, x = x[permutation[:n_held_out]], x[permutation[n_held_out:]]
+        if max_iter == "auto":
+            max_iter = max(100, round(4 * len(x) ** 0.5))
+        validate = n_held_out >= 16
         generator = torch.Generator(self.device).manual_seed(seed)
 
         def validation_loss() -> float:
-            assert held_out is not None
             # The same noise at every evaluation, so that weights differ and luck does not.
             noise = torch.Generator(self.device).manual_seed(seed + 1)
             losses = [(len(chunk), float(self._loss(chunk, noise))) for chunk in held_out.split(1024)]
@@ -221,12 +222,14 @@ class DiffusionModel(nn.Module, abc.ABC):
             self,
             lambda rows: self._loss(x[rows.to(x.device)], generator),
             len(x),
-            validation_loss=None if held_out is None else validation_loss,
+            max_iter=int(max_iter),
+            generator=order,
+            validation_loss=validation_loss if validate else None,
             description="pretraining",
             **settings,
         )
         with torch.no_grad():
-            self._calibrate(x if held_out is None else held_out, generator)
+            self._calibrate(held_out if validate else x, generator)
 
     def freeze(self) -> DiffusionModel:
         """Make the weights constant: evaluation mode, no gradients, no further `fit`."""

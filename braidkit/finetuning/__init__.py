@@ -1,7 +1,23 @@
-"""Conservative fine-tuning: the rollout, the solver, the judge and the estimator."""
+"""Conservative fine-tuning: the rollout, the solvers, the judge and the estimator."""
 
+from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.estimator import ConservativeDiffusionFinetuner
-from braidkit.finetuning.rollout import Path, evaluate, rollout
+from braidkit.finetuning.policy_gradient import PolicyGradientSolver
+from braidkit.finetuning.rollout import Path, evaluate, rollout, sample_path
+from braidkit.finetuning.solver import Problem, Solver
+from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
 
-__all__ = ["ConservativeDiffusionFinetuner", "DirectSolver", "Path", "evaluate", "rollout"]
+__all__ = [
+    "AdjointMatchingSolver",
+    "ConservativeDiffusionFinetuner",
+    "DirectSolver",
+    "Path",
+    "PolicyGradientSolver",
+    "Problem",
+    "Solver",
+    "TrajectoryBalanceSolver",
+    "evaluate",
+    "rollout",
+    "sample_path",
+]

@@ -6,11 +6,43 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
+from braidkit.finetuning.direct import DirectSolver
+from braidkit.finetuning.policy_gradient import PolicyGradientSolver
+from braidkit.finetuning.solver import Solver
+from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
 from braidkit.rewards.calibration import lower_coverage
 from braidkit.spaces import SequenceSpace, VectorSpace, infer_space, is_strings
+
+SOLVERS: dict[str, type[Solver]] = {
+    "direct": DirectSolver,
+    "adjoint_matching": AdjointMatchingSolver,
+    "policy_gradient": PolicyGradientSolver,
+    "trajectory_balance": TrajectoryBalanceSolver,
+}
+_FOR_ANY_REWARD = " or ".join(f'solver="{name}"' for name, kind in SOLVERS.items() if not kind.needs_gradient)
+
+
+def as_solver(solver: str | Solver) -> Solver:
+    """A fresh solver, from its name or as a clone of an instance."""
+    if isinstance(solver, Solver):
+        return clone(solver)
+    if not isinstance(solver, str) or solver not in SOLVERS:
+        raise InvalidParameterError(f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}.")
+    return SOLVERS[solver]()
+
+
+def check_solver_reward(solver: Solver, reward: Any) -> None:
+    """Raise if a solver needs a gradient that the reward plainly does not give."""
+    if solver.needs_gradient and reward is not None and not hasattr(reward, "lower"):
+        raise InvalidParameterError(
+            f"reward is a {type(reward).__name__} without lower(x): a black box, which {type(solver).__name__} cannot "
+            f"differentiate; pass {_FOR_ANY_REWARD}, or a reward of braidkit."
+        )
 
 
 def check_same_designs(pretrained: DiffusionModel, X: Any) -> None:
@@ -72,5 +104,6 @@ def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) ->
         state = "none" if gradient is None else "not finite" if not gradient.isfinite().all() else "zero"
         raise InvalidParameterError(
             f"the reward's gradient at designs of the pretrained model is {state}; its lower(x) must be "
-            "differentiable: look for no_grad, rounding or a clamp in its features."
+            "differentiable: look for no_grad, rounding or a clamp in its features. For a black box pass "
+            f"{_FOR_ANY_REWARD}."
         )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.finetuning.rollout import rollout
+from braidkit.finetuning.solver import Solver
+from braidkit.validation import check_count
 
 
-class DirectSolver:
+class DirectSolver(Solver):
     """Ascend the objective (6) by its pathwise gradient, through the last K steps of the chain.
 
     With ``truncation="random"``, K is drawn uniformly from 1 to n_steps once for each update, and each step's part of
@@ -21,21 +23,12 @@ class DirectSolver:
     on average, at half the cost. With a fixed K it is biased: the first steps see no reward, only the KL of one of
     them, drawn uniformly.
 
+    On chains of letters the draws' gradient is straight-through, which is biased whatever the truncation.
+
     Parameters
     ----------
-    model : DiffusionModel
-        Whose network is changed.
-    pretrained : DiffusionModel
-    reward : callable
-        From points (n, \\*space.shape) to r_hat - g_hat (n,), in standard deviations of y; differentiable.
-    alpha : float
-        Weight of the KL, on that scale.
-    batch_size : int
-        Trajectories an update.
-    truncation : int or "random"
-    learning_rate, max_grad_norm : float
-    seed : int
-        The noise of update i depends on the seed and i alone, so a run that resumes goes on as it would have.
+    truncation : int or "random", default="random"
+        Steps at the end of the chain that carry gradient. "random" draws their number uniformly for each update.
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
         default as many as keep the states of a step to some thousand numbers, at which processors are already busy.
@@ -46,53 +39,36 @@ class DirectSolver:
     Prabhudesai et al. (2023), "AlignProp".
     """
 
-    def __init__(
-        self,
-        model: DiffusionModel,
-        pretrained: DiffusionModel,
-        reward: Callable[[Tensor], Tensor],
-        *,
-        alpha: float,
-        batch_size: int,
-        truncation: int | str,
-        learning_rate: float,
-        max_grad_norm: float,
-        seed: int,
-        rows_at_once: int | None = None,
-    ) -> None:
-        self.model = model
-        self.pretrained = pretrained
-        self.reward = reward
-        self.alpha = alpha
-        self.batch_size = batch_size
+    needs_gradient: ClassVar[bool] = True
+
+    def __init__(self, truncation: int | str = "random", *, rows_at_once: int | None = None) -> None:
         self.truncation = truncation
-        self.max_grad_norm = max_grad_norm
-        self.seed = seed
-        self.rows_at_once = rows_at_once or max(1, 8192 // math.prod(model.state_shape))
-        assert model.network is not None
-        self.parameters = list(model.network.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate)
+        self.rows_at_once = rows_at_once
+
+    def check(self, model: DiffusionModel) -> None:
+        if self.truncation != "random":
+            check_count(self, "truncation")
 
     def update(self, i: int) -> dict[str, float]:
         """One step of Algorithm 2 on fresh trajectories."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + i)
-        truncation = self._draw_truncation(generator)
-        noise = self.model.draw_noise(self.batch_size, generator).to(self.model.device)
-        self.optimizer.zero_grad(set_to_none=True)
-        lower = 0.0
-        for chunk in noise.split(self.rows_at_once):
-            path = rollout(self.model, self.pretrained, chunk, **truncation)
-            reward = self.reward(path.point)
-            loss = -(reward - self.alpha * path.kl).sum() / self.batch_size
-            loss.backward()
-            lower += float(reward.detach().sum()) / self.batch_size
-        nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.optimizer.step()
+        problem, lower = self.problem, 0.0
+        noise, truncation = self.draw_noise(i), self._draw_truncation(self.generator(i))
+        rows_at_once = self.rows_at_once or max(1, 8192 // math.prod(problem.model.state_shape))
+
+        def losses() -> Iterator[Tensor]:
+            nonlocal lower
+            for chunk in noise.split(rows_at_once):
+                path = rollout(problem.model, problem.pretrained, chunk, **truncation)
+                reward = problem.reward(path.point)
+                lower += float(reward.detach().sum()) / len(noise)
+                yield -(reward - problem.alpha * path.kl).sum() / len(noise)
+
+        self.descend(losses())
         return {"lower": lower}
 
     def _draw_truncation(self, generator: torch.Generator) -> dict[str, Any]:
         """Which steps carry gradient in this update, and what makes up for the others: arguments of `rollout`."""
-        n_steps = self.model.n_steps
+        n_steps = self.problem.model.n_steps
         if self.truncation == "random":
             n_grad_steps = int(torch.randint(1, n_steps + 1, (), generator=generator))
             return {"n_grad_steps": n_grad_steps, "weight": lambda t: n_steps / (n_steps - t + 1)}
@@ -101,17 +77,3 @@ class DirectSolver:
             return {"n_grad_steps": n_steps}
         prefix_step = int(torch.randint(n_grad_steps + 1, n_steps + 1, (), generator=generator))
         return {"n_grad_steps": n_grad_steps, "prefix_step": prefix_step}
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """The optimiser's state, to resume from."""
-        state = self.optimizer.state_dict()["state"]
-        return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
-
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what `state_tensors` gave."""
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            index, name = key.split(".", 1)
-            state.setdefault(int(index), {})[name] = value
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -20,15 +20,17 @@ from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusi
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.checkpoint import fingerprint, open_checkpoint
 from braidkit.finetuning.checks import (
+    as_solver,
     check_reward,
     check_reward_gradient,
     check_same_designs,
+    check_solver_reward,
     describe_reward,
     split_for_judge,
 )
-from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.monitor import Monitor
-from braidkit.rewards import GPBonusReward
+from braidkit.finetuning.solver import Problem, Solver
+from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import SequenceSpace, Space
 from braidkit.training import interrupts_propagate, train
 from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
@@ -42,9 +44,9 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
 
         E[ r_hat(x_0) - g_hat(x_0) ] - alpha * sum_t E[ KL( p_t(.|x_t) || p_pre_t(.|x_t) ) ]      (6)
 
-    by direct back-propagation. The penalty g_hat keeps designs where the data speak, the KL keeps them where the
-    pretrained model finds them valid. A judge, fitted on rows that the reward never saw and never optimised, picks the
-    checkpoint to keep. It comes from the same measurements, so it shares their blind spots.
+    by direct back-propagation, or by another solver. The penalty g_hat keeps designs where the data speak, the KL
+    keeps them where the pretrained model finds them valid. A judge, fitted on rows that the reward never saw and never
+    optimised, picks the checkpoint to keep. It comes from the same measurements, so it shares their blind spots.
 
     Parameters
     ----------
@@ -56,12 +58,16 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         pretrained model: in ``benchmarks/finetuning_defaults.py`` designs at 1e-3 leave it within tens of updates, and
         none stays valid, while at 0.1 they stay as valid as its own. Not scikit-learn's ridge penalty: that is the
         reward's `lam`.
-    reward : regressor with `lower(x)`, default=GPBonusReward()
+    reward : regressor, default=GPBonusReward()
         The conservative reward; a clone is fitted. A fitted one in ``sklearn.frozen.FrozenEstimator`` is used as it is.
+        Any regressor of designs will do for solvers that need no gradient, see `BlackBoxReward`; the others need one
+        with ``lower(x)``.
     space : Space, optional
         The design space, where `pretrained` does not tell it: strings make a SequenceSpace, 2-D numbers a VectorSpace.
-    truncation : int or "random", default="random"
-        Steps at the end of the chain that carry gradient. "random" draws their number uniformly for each update.
+    solver : str or Solver, default="direct"
+        How the objective is climbed: "direct" (back-propagation through the chain), "adjoint_matching" (the same
+        gradient carried back step by step; for a GaussianDiffusion), or, for any reward, "policy_gradient" and
+        "trajectory_balance". An instance, such as ``DirectSolver(truncation=5)``, has options.
     max_iter : int or "auto", default="auto"
         Optimiser updates; "auto" grows with the number of rows.
     batch_size : int, default=128
@@ -129,7 +135,7 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         *,
         reward: Any = None,
         space: Space | None = None,
-        truncation: int | str = "random",
+        solver: str | Solver = "direct",
         max_iter: int | str = "auto",
         batch_size: int = 128,
         learning_rate: float = 1e-3,
@@ -145,7 +151,7 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         self.alpha = alpha
         self.reward = reward
         self.space = space
-        self.truncation = truncation
+        self.solver = solver
         self.max_iter = max_iter
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -183,11 +189,14 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
             If `checkpoint_dir` belongs to a run with other data or settings.
         """
         self._check_parameters()
+        solver = as_solver(self.solver)
+        check_solver_reward(solver, self.reward)
         device = resolve_device(self.device)
         if self.pretrained is not None:
             check_same_designs(self.pretrained, X)
         space = self.space if self.pretrained is None else self.pretrained.space
         space, x, y = validate_training_data(self, X, y, space=space)
+        solver.check(untrained_chain(space) if self.pretrained is None else self.pretrained)
         kind = space.kind_of(X)
         X = np.asarray(X)
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
@@ -204,8 +213,9 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
             if self.verbose:
                 tqdm.write(describe_reward(self.reward_, self.reward_check_))
             self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed)
-        check_reward_gradient(self.reward_, self.pretrained_, seed)
-        self._fine_tune(len(y), seed, noise_seed, checkpoint, device)
+        if solver.needs_gradient:
+            check_reward_gradient(self.reward_, self.pretrained_, seed)
+        self._fine_tune(solver, len(y), seed, noise_seed, checkpoint, device)
         self.model_.kind = kind
         return self
 
@@ -263,8 +273,6 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         check_count(self, "batch_size", "n_iter_no_change")
         if self.max_iter != "auto":
             check_count(self, "max_iter")
-        if self.truncation != "random":
-            check_count(self, "truncation")
         if self.validation_fraction >= 1:
             raise InvalidParameterError(f"validation_fraction must be > 0 and < 1; got {self.validation_fraction!r}.")
         if self.checkpoint_dir is not None and not isinstance(self.random_state, numbers.Integral):
@@ -307,20 +315,18 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         saved = None if checkpoint is None else checkpoint / "pretrained"
         if saved is not None and saved.exists():
             return DiffusionModel.from_pretrained(saved).to(device)
-        model: DiffusionModel
-        if isinstance(space, SequenceSpace):
-            model, what = SimplexDiffusion(space), "simplex diffusion model on the sequences"
-        else:
-            model, what = GaussianDiffusion(space), "Gaussian diffusion model on the vectors"
+        model = untrained_chain(space)
         if self.verbose:
-            tqdm.write(f"pretrained: none given, training a {what}")
+            what = "simplex" if isinstance(space, SequenceSpace) else "Gaussian"
+            rows = "sequences" if isinstance(space, SequenceSpace) else "vectors"
+            tqdm.write(f"pretrained: none given, training a {what} diffusion model on the {rows}")
         model.to(device).fit(X, random_state=seed, verbose=self.verbose)
         if saved is not None:
             model.save_pretrained(saved)
         return model
 
     def _fine_tune(
-        self, n_rows: int, seed: int, noise_seed: int, checkpoint: Path | None, device: torch.device
+        self, solver: Solver, n_rows: int, seed: int, noise_seed: int, checkpoint: Path | None, device: torch.device
     ) -> None:
         """Move a copy of the chain toward the reward's lower bound (Algorithm 2), and keep what the judge prefers."""
         model = self.pretrained_.trainable_copy().to(device)
@@ -328,16 +334,17 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         if reference.device != model.device:  # the user's model stays where it is
             reference = copy.deepcopy(reference).freeze().to(device)
         reward, y_std = self.reward_, float(self.reward_.y_std_)
-        solver = DirectSolver(
-            model,
-            reference,
-            lambda point: reward.lower(self.space_.discretise(point)) / y_std,
-            alpha=self.alpha,
-            batch_size=self.batch_size,
-            truncation=self.truncation,
-            learning_rate=self.learning_rate,
-            max_grad_norm=self.max_grad_norm,
-            seed=seed,
+        solver.setup(
+            Problem(
+                model,
+                reference,
+                lambda point: reward.lower(self.space_.discretise(point)) / y_std,
+                alpha=self.alpha,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                max_grad_norm=self.max_grad_norm,
+                seed=seed,
+            )
         )
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
         monitor = Monitor(
@@ -365,6 +372,8 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
     def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """A fitted clone of a reward, or of the default one, on the chain's space."""
         fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
+        if not hasattr(fitted, "lower"):
+            fitted = BlackBoxReward(fitted)
         own = fitted.get_params(deep=False)
         changes = {"space": self.space_, "random_state": seed, "verbose": self.verbose}
         fitted.set_params(**{name: value for name, value in changes.items() if name in own and own[name] in (None, 0)})
@@ -374,6 +383,11 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
                 f"reward was fitted on {fitted.space_}, but the designs are in {self.space_}; fit it on those."
             )
         return fitted
+
+
+def untrained_chain(space: Space) -> DiffusionModel:
+    """The chain that is trained where none is given."""
+    return SimplexDiffusion(space) if isinstance(space, SequenceSpace) else GaussianDiffusion(space)
 
 
 def auto_max_iter(n_rows: int) -> int:

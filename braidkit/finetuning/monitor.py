@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 
 from braidkit import persistence
 from braidkit.diffusion import DiffusionModel
-from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.rollout import evaluate
+from braidkit.finetuning.solver import Solver
 
 COLUMNS = ("iteration", "mean", "lower", "penalty", "kl", "judge")
 
@@ -26,7 +26,7 @@ class ConservativeReward(Protocol):
     y_std_: float
 
     def lower(self, x: Tensor) -> Tensor:
-        """r_hat - g_hat of points, in y's units, differentiable."""
+        """r_hat - g_hat of points, in y's units; differentiable for solvers that need it."""
 
     def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """r_hat and g_hat of points, in y's units."""
@@ -37,7 +37,7 @@ class Monitor:
 
     Parameters
     ----------
-    solver : DirectSolver
+    solver : Solver
     reward : ConservativeReward
     judge : callable
         From designs as points (n, \\*space.shape) to scores (n,), in y's units. Never optimised.
@@ -55,7 +55,7 @@ class Monitor:
 
     def __init__(
         self,
-        solver: DirectSolver,
+        solver: Solver,
         reward: ConservativeReward,
         judge: Callable[[Tensor], Tensor],
         noise: Tensor,
@@ -80,7 +80,7 @@ class Monitor:
 
     @property
     def model(self) -> DiffusionModel:
-        return self.solver.model
+        return self.solver.problem.model
 
     def __call__(self, n_done: int, figures: dict[str, float]) -> bool:
         if n_done % self.every:
@@ -97,7 +97,7 @@ class Monitor:
     @torch.no_grad()
     def evaluate(self, n_done: int) -> None:
         """Add a row to the history, and keep the weights if the judge prefers them."""
-        path = evaluate(self.model, self.solver.pretrained, self.noise)
+        path = evaluate(self.model, self.solver.problem.pretrained, self.noise)
         designs = self.model.space.discretise(path.point)
         mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
         judgements = self.judge(designs)

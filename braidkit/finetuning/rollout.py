@@ -83,7 +83,7 @@ def weighted_policy(model: DiffusionModel, x: Tensor, t: int, weight: float) -> 
         return model.policy(x, t)
     # What reaches x is multiplied on the way out and divided on the way in; what stays in the weights only the former.
     policy: Any = model.policy(_ScaleGradient.apply(x, 1 / weight), t)
-    return type(policy)(*(_ScaleGradient.apply(part, weight) for part in policy))
+    return type(policy)(*(_ScaleGradient.apply(part, weight) if isinstance(part, Tensor) else part for part in policy))
 
 
 @torch.no_grad()
@@ -97,6 +97,15 @@ def evaluate(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor, b
     """Sample designs and the exact path KL over all steps, without gradient, in batches."""
     paths = [rollout(model, pretrained, chunk.to(model.device)) for chunk in noise.split(batch_size)]
     return Path(torch.cat([path.point for path in paths]), torch.cat([path.kl for path in paths]))
+
+
+@torch.no_grad()
+def sample_path(model: DiffusionModel, noise: Tensor) -> list[Tensor]:
+    """The states x_0, ..., x_T of trajectories, item t holding x_t of shape (n, \\*state_shape); no gradient."""
+    path = [model.initial(len(noise)).rsample(noise[:, 0])]
+    for t in range(model.n_steps, 0, -1):
+        path.append(model.policy(path[-1], t).rsample(noise[:, t]))
+    return path[::-1]
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -1,7 +1,8 @@
 """Conservative rewards: regressors with a lower bound that fine-tuning can trust and differentiate."""
 
+from braidkit.rewards.black_box import BlackBoxReward
 from braidkit.rewards.bootstrap import BootstrapReward
 from braidkit.rewards.calibration import lower_coverage
 from braidkit.rewards.gp_bonus import GPBonusReward
 
-__all__ = ["BootstrapReward", "GPBonusReward", "lower_coverage"]
+__all__ = ["BlackBoxReward", "BootstrapReward", "GPBonusReward", "lower_coverage"]

@@ -4,20 +4,12 @@ import pytest
 import torch
 
 from braidkit.finetuning import DirectSolver, evaluate, rollout
-from tests.worlds import exact_chain, normal_chain
+from tests.worlds import exact_chain, normal_chain, problem_on
 
 
 def solver_for(pretrained, reward, **changes):
-    settings = {
-        "alpha": 1.0,
-        "batch_size": 64,
-        "truncation": 20,
-        "learning_rate": 0.01,
-        "max_grad_norm": 1.0,
-        "seed": 0,
-    }
-    model = pretrained.trainable_copy()
-    return model, DirectSolver(model, pretrained, reward, **(settings | changes))
+    problem = problem_on(pretrained, reward)
+    return problem.model, DirectSolver(**changes).setup(problem)
 
 
 @pytest.mark.theorem
@@ -55,7 +47,7 @@ def test_the_gradient_of_random_truncation_is_on_average_that_of_the_full_chain(
 
     def gradient(**truncation):
         path = rollout(model, pretrained, noise, **truncation)
-        return torch.autograd.grad((solver.reward(path.point) - path.kl).mean(), solver.parameters)
+        return torch.autograd.grad((solver.problem.reward(path.point) - path.kl).mean(), solver.parameters)
 
     full = gradient()
     weight = solver._draw_truncation(torch.Generator())["weight"]

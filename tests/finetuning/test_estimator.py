@@ -30,6 +30,7 @@ from braidkit.exceptions import (
     InvalidParameterError,
     InvalidTargetError,
 )
+from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver
 from braidkit.finetuning.checks import split_for_judge
 
 LENGTH = 8
@@ -197,8 +198,6 @@ def test_a_checkpoint_of_another_run_is_refused_and_left_alone(vectors, chain, t
 
 
 def test_ctrl_c_keeps_the_best_so_far(vectors, chain, monkeypatch):
-    from braidkit.finetuning import DirectSolver
-
     update = DirectSolver.update
 
     def interrupted(self, i):
@@ -233,7 +232,10 @@ def test_sampling_and_scoring_need_a_fit():
         ({"alpha": -1.0}, "alpha must be a number > 0; got -1.0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"max_iter": "many"}, "max_iter must be a whole number"),
-        ({"truncation": 0}, "truncation must be a whole number"),
+        ({"solver": DirectSolver(truncation=0)}, "truncation must be a whole number"),
+        ({"solver": TrajectoryBalanceSolver(n_replay=-1)}, "n_replay must be a whole number of at least 0"),
+        ({"solver": PolicyGradientSolver(clip=0)}, "clip must be a number > 0"),
+        ({"solver": "newton"}, "solver must be one of direct, adjoint_matching, policy_gradient, trajectory_balance"),
         ({"checkpoint_dir": "run", "random_state": None}, "needs a whole number as random_state"),
         ({"validation_fraction": 1.0}, "validation_fraction must be > 0 and < 1"),
         ({"pretrained": "sd15/"}, "pretrained must be a DiffusionModel or None; got 'sd15/'"),

@@ -6,7 +6,7 @@ import torch
 from braidkit.finetuning import DirectSolver, evaluate
 from braidkit.finetuning.monitor import Monitor
 from braidkit.training import train
-from tests.worlds import normal_chain
+from tests.worlds import normal_chain, problem_on
 
 
 class Upwards:
@@ -29,17 +29,7 @@ def judge(x):
 def run(max_iter=60, **settings):
     pretrained = normal_chain(n_steps=6)
     reward = Upwards()
-    solver = DirectSolver(
-        pretrained.trainable_copy(),
-        pretrained,
-        reward.lower,
-        alpha=1e-3,
-        batch_size=64,
-        truncation="random",
-        learning_rate=0.01,
-        max_grad_norm=1.0,
-        seed=0,
-    )
+    solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=1e-3))
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
     monitor = Monitor(solver, reward, judge, noise, **({"every": 2, "patience": 3} | settings))
     if monitor.resume() == 0:
@@ -54,13 +44,13 @@ def test_an_over_optimising_run_is_stopped_and_the_judge_s_favourite_kept():
     assert 0 < monitor.best_iter < n_iter == monitor.best_iter + 2 * 3
     assert history["lower"][-1] == max(history["lower"]) and history["judge"][-1] < max(history["judge"])
     monitor.restore_best()
-    kept = judge(evaluate(solver.model, solver.pretrained, noise).point)[0]
+    kept = judge(evaluate(solver.problem.model, solver.problem.pretrained, noise).point)[0]
     assert float(kept) == pytest.approx(max(history["judge"]), abs=1e-5)
 
 
 def test_the_history_holds_the_averages_of_designs_and_the_path_kl():
     solver, monitor, noise, n_iter = run(max_iter=4)
-    path = evaluate(solver.model, solver.pretrained, noise)
+    path = evaluate(solver.problem.model, solver.problem.pretrained, noise)
     last = {name: values[-1] for name, values in monitor.history.items()}
     assert last["iteration"] == n_iter == 4
     assert last["mean"] == pytest.approx(float(path.point.mean()), abs=1e-5)
@@ -79,9 +69,9 @@ def test_over_optimisation_is_told(capsys):
 def test_a_checkpoint_holds_the_best_weights_as_well_as_the_last(tmp_path):
     solver, monitor, _, n_iter = run(checkpoint=tmp_path / "run")
     monitor.restore_best()
-    best = {name: value.clone() for name, value in solver.model.network.state_dict().items()}
+    best = {name: value.clone() for name, value in solver.problem.model.network.state_dict().items()}
     again, resumed, _, _ = run(checkpoint=tmp_path / "run", max_iter=0)
     assert resumed.best_iter == monitor.best_iter and resumed.history == monitor.history
     assert resumed.gave_up(n_iter)
     resumed.restore_best()
-    assert all(torch.equal(value, best[name]) for name, value in again.model.network.state_dict().items())
+    assert all(torch.equal(value, best[name]) for name, value in again.problem.model.network.state_dict().items())

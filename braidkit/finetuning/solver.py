@@ -1,0 +1,110 @@
+"""What every solver of the fine-tuning problem shares: the problem, the optimiser, and a state to resume from."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from braidkit.diffusion import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Maximise E[reward(x_0)] - alpha KL(path law of `model` || path law of `pretrained`): equation (6).
+
+    Attributes
+    ----------
+    model : DiffusionModel
+        Whose network is changed.
+    pretrained : DiffusionModel
+    reward : callable
+        From points (n, \\*space.shape) to r_hat - g_hat (n,), in standard deviations of y. Only solvers with
+        `needs_gradient` ask that it be differentiable.
+    alpha : float
+        Weight of the KL, on that scale.
+    batch_size : int
+        Trajectories, and calls of the reward, an update.
+    learning_rate, max_grad_norm : float
+        Of Adam, and the norm that gradients are scaled down to.
+    seed : int
+        The noise of update i depends on the seed and i alone, so a run that resumes goes on as it would have.
+    """
+
+    model: DiffusionModel
+    pretrained: DiffusionModel
+    reward: Callable[[Tensor], Tensor]
+    alpha: float
+    batch_size: int
+    learning_rate: float
+    max_grad_norm: float
+    seed: int
+
+
+class Solver(BaseEstimator, abc.ABC):
+    """One way to solve a `Problem`: options in the constructor, then `setup`, then one `update` after the other.
+
+    The options are scikit-learn parameters, so a grid can search over ``solver__truncation``; estimators work on a
+    clone. A subclass says how an update is made.
+    """
+
+    needs_gradient: ClassVar[bool] = False
+
+    def setup(self, problem: Problem) -> Solver:
+        """Take on a problem, with a fresh optimiser.
+
+        Raises
+        ------
+        IncompatibleModelError
+            If this solver cannot work with the problem's chain.
+        """
+        self.check(problem.model)
+        assert problem.model.network is not None
+        self.problem = problem
+        self.parameters = list(problem.model.network.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=problem.learning_rate)
+        return self
+
+    def check(self, model: DiffusionModel) -> None:
+        """Raise unless this solver can work with a chain, and its own options are in range."""
+        return
+
+    @abc.abstractmethod
+    def update(self, i: int) -> dict[str, float]:
+        """Do update number `i` (from 0) and give figures to show."""
+
+    def draw_noise(self, i: int) -> Tensor:
+        """The noise of update i's trajectories."""
+        model = self.problem.model
+        return model.draw_noise(self.problem.batch_size, self.generator(i)).to(model.device)
+
+    def generator(self, i: int) -> torch.Generator:
+        """The generator of update i."""
+        return torch.Generator().manual_seed(self.problem.seed * 1_000_003 + i)
+
+    def descend(self, losses: Iterable[Tensor]) -> None:
+        """One step of Adam on the sum of losses; each graph is freed before the next is built."""
+        self.optimizer.zero_grad(set_to_none=True)
+        for loss in losses:
+            loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.problem.max_grad_norm)
+        self.optimizer.step()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The optimiser's state, to resume from."""
+        state = self.optimizer.state_dict()["state"]
+        return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `state_tensors` gave."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})

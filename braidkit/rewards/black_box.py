@@ -1,0 +1,80 @@
+"""BlackBoxReward: any regressor of designs, for solvers that need no gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from braidkit.spaces import Space
+from braidkit.validation import validate_training_data
+
+
+class BlackBoxReward(RegressorMixin, BaseEstimator):
+    """Present a scikit-learn regressor of designs as a reward, without gradients.
+
+    Fine-tuning wraps a regressor that has no ``lower(x)`` in one of these; only solvers that need no gradient work
+    with it. The bound is the regressor's own ``predict_lower`` where it has one, else its prediction: then nothing is
+    conservative but the KL.
+
+    Parameters
+    ----------
+    regressor : regressor
+        Of designs as the user holds them, such as a pipeline of SequenceEncoder and RandomForestRegressor; a clone is
+        fitted.
+    space : Space, optional
+
+    Attributes
+    ----------
+    regressor_ : regressor
+    space_ : Space
+    kind_ : str
+        Kind of designs that the regressor was fitted on.
+    y_mean_, y_std_ : float
+    """
+
+    def __init__(self, regressor: Any, *, space: Space | None = None) -> None:
+        self.regressor = regressor
+        self.space = space
+
+    def fit(self, X: Any, y: Any) -> BlackBoxReward:
+        """Fit a clone of the regressor to designs and measurements."""
+        self.space_, _, y = validate_training_data(self, X, y, space=self.space)
+        self.kind_ = self.space_.kind_of(X)
+        self.y_mean_, self.y_std_ = float(y.mean()), float(y.std())
+        self.regressor_ = clone(self.regressor).fit(X, y)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The regressor's prediction, shape (n_samples,)."""
+        check_is_fitted(self)
+        return np.asarray(self.regressor_.predict(X), dtype=np.float64)
+
+    def predict_lower(self, X: Any) -> np.ndarray:
+        """The regressor's bound if it has one, else its prediction; shape (n_samples,)."""
+        check_is_fitted(self)
+        lower = getattr(self.regressor_, "predict_lower", self.regressor_.predict)
+        return np.asarray(lower(X), dtype=np.float64)
+
+    def lower(self, x: Tensor) -> Tensor:
+        """The bound (n,) of points (n, \\*space_.shape), in y's units, without gradient."""
+        return self._tensor(self.predict_lower(self._designs(x)), x)
+
+    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and penalty (n,) of points (n, \\*space_.shape), in y's units, without gradient."""
+        designs = self._designs(x)
+        mean = self.predict(designs)
+        return self._tensor(mean, x), self._tensor(mean - self.predict_lower(designs), x)
+
+    def _designs(self, x: Tensor) -> Any:
+        """Points as designs of the kind that the regressor knows."""
+        return self.space_.decode(x.detach(), self.kind_)
+
+    @staticmethod
+    def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
+        """An array as a float32 tensor on the device of another."""
+        return torch.as_tensor(values, dtype=torch.float32, device=like.device)
