@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from braidkit.datasets import fetch_utr, make_utr, offline_split
-    from braidkit.diffusion import GaussianDiffusion, SimplexDiffusion
+    from braidkit.diffusion import GaussianDiffusion, MaskedDiffusion, SimplexDiffusion, TabularDiffusion
     from braidkit.finetuning import ConservativeDiffusionFinetuner
     from braidkit.preprocessing import DesignPipeline, SequenceEncoder
     from braidkit.rewards import BootstrapReward, GPBonusReward
@@ -26,9 +26,11 @@ __all__ = [
     "GPBonusReward",
     "GaussianDiffusion",
     "ImageSpace",
+    "MaskedDiffusion",
     "SequenceEncoder",
     "SequenceSpace",
     "SimplexDiffusion",
+    "TabularDiffusion",
     "VectorSpace",
     "__version__",
     "fetch_utr",
@@ -38,7 +40,7 @@ __all__ = [
 
 _PUBLIC = {
     "datasets": ("fetch_utr", "make_utr", "offline_split"),
-    "diffusion": ("GaussianDiffusion", "SimplexDiffusion"),
+    "diffusion": ("GaussianDiffusion", "MaskedDiffusion", "SimplexDiffusion", "TabularDiffusion"),
     "finetuning": ("ConservativeDiffusionFinetuner",),
     "preprocessing": ("DesignPipeline", "SequenceEncoder"),
     "rewards": ("BootstrapReward", "GPBonusReward"),

@@ -3,6 +3,19 @@
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Categorical, Fixed, Gaussian, Policy
 from braidkit.diffusion.gaussian import GaussianDiffusion
+from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
 from braidkit.diffusion.simplex import SimplexDiffusion
+from braidkit.diffusion.tabular import TabularDiffusion
 
-__all__ = ["Categorical", "DiffusionModel", "Fixed", "Gaussian", "GaussianDiffusion", "Policy", "SimplexDiffusion"]
+__all__ = [
+    "Categorical",
+    "DiffusionModel",
+    "Fixed",
+    "Gaussian",
+    "GaussianDiffusion",
+    "MaskedDiffusion",
+    "Policy",
+    "SimplexDiffusion",
+    "TabularDiffusion",
+    "Unmasking",
+]

@@ -105,4 +105,4 @@ class Fixed(NamedTuple):
 
 def _sum_dims(x: Tensor) -> Tensor:
     """Sum over all axes but the first, in float32 at least."""
-    return x.float().flatten(1).sum(dim=1)
+    return x.float().unsqueeze(-1).flatten(1).sum(dim=1)

@@ -1,0 +1,242 @@
+"""MaskedDiffusion: sequences whose positions are revealed in random order."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from braidkit.diffusion._base import DiffusionModel
+from braidkit.diffusion._policies import Categorical, Fixed
+from braidkit.diffusion.simplex import NETWORKS
+from braidkit.exceptions import InvalidParameterError
+from braidkit.networks import DilatedConvNet
+from braidkit.spaces import SequenceSpace
+
+# Up to this length one network sees all positions at once; longer sequences are for convolutions.
+MAX_FLAT_LENGTH = 16
+ROWS_AT_ONCE = 65_536
+
+
+class Unmasking(NamedTuple):
+    """One step of an any-order chain: some masked positions, drawn uniformly, get a letter each.
+
+    Attributes
+    ----------
+    state : Tensor of shape (n, length, n_letters)
+        One-hot rows; zeros at masked positions.
+    logits : Tensor of shape (n, length, n_letters)
+        Of the letters, independent of each other and of which positions are drawn.
+    masked : Tensor of shape (n, length)
+        1 at masked positions, 0 elsewhere.
+    n_revealed : int
+        Positions that the step reveals, at least 1 and at most as many as are masked.
+    """
+
+    state: Tensor
+    logits: Tensor
+    masked: Tensor
+    n_revealed: int
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draw states from standard normal noise (n, length, n_letters + 1).
+
+        The last entry of a row ranks its position, the others make its letter; gradients are those of
+        `Categorical.rsample`, and pass to the state as well.
+        """
+        ranks = noise[..., -1].masked_fill(self.masked == 0, -torch.inf)
+        chosen = torch.zeros_like(self.masked).scatter(1, ranks.topk(self.n_revealed, dim=1).indices, 1.0)
+        return self.state + chosen[..., None] * Categorical(self.logits).rsample(noise[..., :-1])
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability (n,) of next states: -log C(m, u) of u positions out of m, and that of their letters.
+
+        It is -inf where a state cannot be reached in this step.
+        """
+        revealed = self.masked * (x.detach().sum(dim=-1) > 0.5)
+        letters = self.logits.float().log_softmax(dim=-1).gather(-1, x.argmax(dim=-1, keepdim=True))[..., 0]
+        m, u = self.masked.float().sum(dim=1), torch.tensor(float(self.n_revealed), device=x.device)
+        log_ways = torch.lgamma(m + 1) - torch.lgamma(u + 1) - torch.lgamma(m - u + 1)
+        kept = ((x - self.state).detach().abs().sum(dim=-1) * (1 - self.masked) < 0.5).all(dim=1)
+        reached = kept & (revealed.sum(dim=1) == self.n_revealed)
+        return ((revealed * letters).sum(dim=1) - log_ways).masked_fill(~reached, -torch.inf)
+
+    def kl(self, other: Unmasking) -> Tensor:
+        """KL per design (n,), nats, against a step from the same state.
+
+        Both draw the positions alike, so the KL is that of the letters, averaged over the positions drawn: u / m times
+        the sum over all m masked positions. This is exact.
+        """
+        by_position = Categorical(self.logits).kl_by_position(Categorical(other.logits))
+        return self.n_revealed * (self.masked * by_position).sum(dim=1) / self.masked.sum(dim=1)
+
+
+class MaskedDiffusion(DiffusionModel):
+    """The absorbing-state diffusion of tokens: all positions start masked and are revealed in random order.
+
+    Of L positions, ``m_t = round(L t / n_steps)`` are masked in x_t. Step t reveals ``m_t - m_{t-1}`` of them, drawn
+    uniformly, and draws their letters from the distributions that a network gives each masked position after seeing
+    the others. Positions that are revealed together are independent given the state; one at a time, the default, no
+    dependence is lost. A state is one-hot rows, of zeros where masked; as all paths start from the same state, there
+    is no initial law to tilt.
+
+    Parameters
+    ----------
+    space : SequenceSpace
+    n_steps : int, optional
+        At most the length, which is the default: one position a step.
+    n_hidden : int, default=256
+        Width of the three hidden layers that see all positions of sequences of up to 16. Longer sequences get the
+        small convolutional network of `SimplexDiffusion`, whatever `n_hidden`.
+
+    Notes
+    -----
+    The training loss is the evidence bound of the whole chain: the length times it is an upper bound of the mean
+    negative log-likelihood of the designs, in nats.
+
+    References
+    ----------
+    Austin et al. (2021), "Structured denoising diffusion models in discrete state-spaces". Hoogeboom et al. (2022),
+    "Autoregressive diffusion models", for the order and the bound. Sahoo et al. (2024), "Simple and effective masked
+    diffusion language models". BRAID (Uehara et al., 2024), equation (6), for the policies.
+
+    Examples
+    --------
+    >>> from braidkit import MaskedDiffusion, SequenceSpace
+    >>> model = MaskedDiffusion(SequenceSpace("DNA", length=4), n_hidden=32)
+    >>> model = model.fit(["ACGT", "TTTT"] * 50, max_iter=200, random_state=0)
+    >>> sorted(set(model.sample(20, random_state=0)))
+    ['ACGT', 'TTTT']
+    """
+
+    _reads_out_by_network: ClassVar[bool] = False
+    space: SequenceSpace
+
+    def __init__(self, space: SequenceSpace, *, n_steps: int | None = None, n_hidden: int = 256) -> None:
+        if not isinstance(space, SequenceSpace):
+            raise InvalidParameterError(f"MaskedDiffusion needs a SequenceSpace; got {space!r}.")
+        super().__init__(space, n_steps=space.length if n_steps is None else n_steps)
+        if self.n_steps > space.length:
+            raise InvalidParameterError(
+                f"n_steps must be at most the length, {space.length}, so that each step reveals a position; "
+                f"got {self.n_steps}."
+            )
+        if n_hidden < 1:
+            raise InvalidParameterError(f"n_hidden must be at least 1; got {n_hidden}.")
+        self.n_hidden = int(n_hidden)
+        self.n_masked = [round(space.length * t / self.n_steps) for t in range(self.n_steps + 1)]
+
+    @property
+    def state_shape(self) -> tuple[int, ...]:
+        return self.space.shape
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """One entry a letter, and one that ranks the position."""
+        return (self.space.length, self.space.n_letters + 1)
+
+    def initial(self, n: int) -> Fixed:
+        """All positions masked."""
+        return Fixed(torch.zeros(n, *self.state_shape, device=self.device))
+
+    def policy(self, x_t: Tensor, t: int) -> Unmasking:
+        """Reveal ``m_t - m_{t-1}`` of the m_t masked positions of each row."""
+        return Unmasking(x_t, self._logits(x_t), _masked(x_t), self.n_masked[t] - self.n_masked[t - 1])
+
+    def readout(self, x_0: Tensor) -> Tensor:
+        """The state itself: nothing is masked."""
+        return x_0
+
+    def denoise(self, x_t: Tensor, t: int) -> Tensor:
+        """The letters revealed so far, and the network's distributions at the other positions."""
+        return x_t + _masked(x_t)[..., None] * self._logits(x_t).softmax(dim=-1)
+
+    @torch.no_grad()
+    def letter_log_probs(self, states: Tensor) -> Tensor:
+        """Log-probabilities of the letters at every position of partly masked sequences.
+
+        With all ``(K + 1) ** L`` states of a short space, in any order, these are the whole chain as a table.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n, length, n_letters)
+            One-hot rows, of zeros where masked; any number of them, as many as memory holds.
+
+        Returns
+        -------
+        log_probs : Tensor of shape (n, length, n_letters)
+            Without meaning at positions that are not masked.
+        """
+        chunks = states.to(self.device).split(ROWS_AT_ONCE)
+        return torch.cat([self._logits(chunk).log_softmax(dim=-1) for chunk in chunks])
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Logits (n, L, K) of the letters."""
+        if self.network is None:
+            raise self._not_trained()
+        return self.network(x)
+
+    def _build_network(self) -> nn.Module:
+        if self.space.length <= MAX_FLAT_LENGTH:
+            return FlatLetterNetwork(self.space.length, self.space.n_letters, self.n_hidden)
+        return ConvLetterNetwork(self.space.n_letters)
+
+    def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        # Stratified steps: one from each of n equal parts, so that batches differ less.
+        n, length = x.shape[:2]
+        strata = torch.arange(n, device=x.device) + torch.rand(n, generator=generator, device=x.device)
+        t = 1 + (self.n_steps * strata / n).long().clamp(max=self.n_steps - 1)
+        n_masked = torch.tensor(self.n_masked, device=x.device)
+        ranks = torch.rand(n, length, generator=generator, device=x.device).argsort(dim=1).argsort(dim=1)
+        masked = ranks < n_masked[t, None]
+        logits = self._logits(x * ~masked[..., None])
+        errors = nn.functional.cross_entropy(logits.flatten(0, 1), x.argmax(dim=-1).flatten(), reduction="none")
+        by_row = (masked * errors.reshape(n, length)).sum(dim=1) / n_masked[t]
+        # Steps that reveal more count for more, as in the bound (Hoogeboom et al., 2022); the weights' mean is one.
+        return (by_row * (n_masked[t] - n_masked[t - 1]) * self.n_steps / length).mean()
+
+    def _config(self) -> dict[str, Any]:
+        return {"n_steps": self.n_steps, "n_hidden": self.n_hidden}
+
+
+class FlatLetterNetwork(nn.Module):
+    """Three hidden layers on all positions at once: letters, and whether they are masked."""
+
+    def __init__(self, length: int, n_letters: int, n_hidden: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(length * (n_letters + 1), n_hidden)
+        self.hidden = nn.ModuleList(nn.Linear(n_hidden, n_hidden) for _ in range(2))
+        self.last = nn.Linear(n_hidden, length * n_letters)
+        # Uniform letters at first.
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, length, n_letters) of states of that shape."""
+        h = nn.functional.silu(self.first(_with_mask(x).flatten(1)))
+        for layer in self.hidden:
+            h = h + nn.functional.silu(layer(h))
+        return self.last(h).reshape(x.shape)
+
+
+class ConvLetterNetwork(nn.Module):
+    """Dilated convolutions along the sequence; their time is the share of positions that are masked."""
+
+    def __init__(self, n_letters: int) -> None:
+        super().__init__()
+        self.convolutions = DilatedConvNet(n_letters + 1, n_letters, **NETWORKS["small"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, length, n_letters) of states of that shape."""
+        return self.convolutions(_with_mask(x), _masked(x).mean(dim=1))
+
+
+def _masked(x: Tensor) -> Tensor:
+    """1 at the masked positions (n, L) of states, 0 elsewhere; without gradient."""
+    return (x.detach().sum(dim=-1) < 0.5).to(x.dtype)
+
+
+def _with_mask(x: Tensor) -> Tensor:
+    """States with a mask as one more letter (n, L, K + 1)."""
+    return torch.cat([x, _masked(x)[..., None]], dim=-1)
