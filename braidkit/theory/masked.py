@@ -92,7 +92,7 @@ def masked_soft_values(letter_log_probs: Tensor, reward: Tensor, alpha: float) -
     for moves in _backwards(table):
         after = scaled[moves.children] + moves.log_letters
         after = after.masked_fill(~moves.masked[:, :, None], -torch.inf)
-        scaled[moves.states] = after.flatten(1).logsumexp(dim=1) - moves.masked.sum(dim=1).log()
+        scaled[moves.states] = after.flatten(1).logsumexp(dim=1) - moves.masked.sum(dim=1).double().log()
     if scaled[-1] == -torch.inf:
         raise ValueError("the reward is -inf on every sequence that the chain can make; allow at least one.")
     return alpha * scaled, scaled[-1]
