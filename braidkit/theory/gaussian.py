@@ -86,8 +86,8 @@ class LinearGaussianChain:
         self.slope = _rows(slope)
         self.std = _rows(std).expand_as(self.slope)
         self.offset = _rows(offset).expand_as(self.slope)
-        self.initial_std = torch.as_tensor(initial_std).double().expand(self.slope.shape[1])
-        self.initial_mean = torch.as_tensor(initial_mean).double().expand(self.slope.shape[1])
+        self.initial_std = torch.as_tensor(initial_std, dtype=torch.float64).expand(self.slope.shape[1])
+        self.initial_mean = torch.as_tensor(initial_mean, dtype=torch.float64).expand(self.slope.shape[1])
         smallest = min(float(self.std.min()), float(self.initial_std.min()))
         if not smallest > 0:
             raise ValueError(
@@ -141,7 +141,7 @@ class LinearGaussianChain:
             Nats, summed over entries.
         """
         own_mean, own_std = self.policy(t, x_t)
-        return _normal_kl(mean.double(), torch.as_tensor(std).double(), own_mean, own_std).sum(dim=-1)
+        return _normal_kl(mean.double(), torch.as_tensor(std, dtype=torch.float64), own_mean, own_std).sum(dim=-1)
 
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Means and standard deviations of x_t.
@@ -283,7 +283,7 @@ class LinearGaussianChain:
             In units of the reward.
         """
         means, stds = self.marginals()
-        spread = (torch.as_tensor(reward.curvature) * stds[0].square()).sum() / 2
+        spread = (reward.curvature * stds[0].square()).sum() / 2
         return reward(means[0]) - spread - alpha * self.path_kl(pretrained)
 
     def gap(self, pretrained: LinearGaussianChain, reward: Quadratic, alpha: float) -> Tensor:
@@ -300,7 +300,7 @@ class LinearGaussianChain:
         """Linear (T + 1, d) and curvature (T + 1, d) of v_0, ..., v_T; constants (T + 2,) of these and v_{T+1}."""
         if not alpha > 0:
             raise ValueError(f"`alpha` must be > 0; got {alpha}.")
-        first = [torch.as_tensor(part).double() for part in reward]
+        first = [torch.as_tensor(part, dtype=torch.float64) for part in reward]
         linear, curvature = [first[0].expand_as(self.initial_mean)], [first[1].expand_as(self.initial_mean)]
         constants = [first[2]]
         # The initial draw is a policy as well, of slope 0.
@@ -330,5 +330,5 @@ def _normal_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor)
 
 def _rows(x: Tensor | float) -> Tensor:
     """A number, or rows (T, d) from (T,) or (T, d), in float64."""
-    x = torch.as_tensor(x).double()
+    x = torch.as_tensor(x, dtype=torch.float64)
     return x[:, None] if x.ndim == 1 else x
