@@ -68,7 +68,7 @@ class Categorical(NamedTuple):
         if not perturbed.requires_grad:
             return hard
         soft = perturbed.softmax(dim=-1)
-        return hard + soft - soft.detach()
+        return hard + (soft - soft.detach())
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability (n,) of one-hot rows (n, ..., n_letters)."""

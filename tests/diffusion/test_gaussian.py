@@ -52,6 +52,21 @@ def test_the_policy_is_the_posterior_of_the_forward_process():
     assert float(policy.std) == pytest.approx(precision**-0.5, rel=1e-4)
 
 
+def test_denoise_gives_the_mean_design_of_normal_data():
+    """Standard normal data: E[x_0 | x_t] = cos(phi) x_t, as x_t = cos(phi) x_0 + sin(phi) noise has variance 1."""
+    model, x_t = exact_chain(n_features=3), torch.tensor([[0.4, -1.0, 2.0]])
+    for t in range(1, model.n_steps + 1):
+        assert torch.allclose(model.denoise(x_t, t), model.angles[t].cos() * x_t)
+
+
+def test_denoise_is_by_the_fine_tuned_network(model):
+    tuned, x_t = model.trainable_copy(), torch.ones(1, 2)
+    with torch.no_grad():
+        tuned.network.last.bias += 1.0
+    # One more of velocity is sin(phi) less of the design.
+    assert torch.allclose(tuned.denoise(x_t, 9), model.denoise(x_t, 9) - model.angles[9].sin(), atol=1e-5)
+
+
 def test_samples_have_the_mean_and_covariance_of_the_data(model, data):
     samples = model.sample(4000, random_state=1)
     assert np.allclose(samples.mean(axis=0), data.mean(axis=0), atol=0.15)

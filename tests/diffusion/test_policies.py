@@ -53,6 +53,12 @@ def test_categorical_kl_and_log_prob_are_those_of_independent_letters(seed):
     )
 
 
+def test_categorical_of_one_position_needs_no_axis_for_it():
+    logits, other = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    expected = Categorical(logits[:, None]).kl(Categorical(other[:, None]))
+    assert torch.equal(Categorical(logits).kl(Categorical(other)), expected)
+
+
 def test_categorical_draws_have_the_right_frequencies():
     probabilities = torch.tensor([0.1, 0.2, 0.7])
     n = 20_000
@@ -67,7 +73,7 @@ def test_categorical_draws_pass_the_gradient_of_the_softmax_of_the_same_noise():
     logits = torch.randn(2, 3, 4, generator=g).requires_grad_(True)
     noise, weight = torch.randn(2, 2, 3, 4, generator=g)
     draw = Categorical(logits).rsample(noise)
-    assert torch.allclose(draw, Categorical(logits.detach()).rsample(noise))
+    assert torch.equal(draw, Categorical(logits.detach()).rsample(noise))
     (gradient,) = torch.autograd.grad((weight * draw).sum(), logits)
     gumbel = -(-torch.special.ndtr(noise).log()).log()
     (expected,) = torch.autograd.grad((weight * (logits + gumbel).softmax(dim=-1)).sum(), logits)

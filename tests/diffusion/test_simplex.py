@@ -255,6 +255,32 @@ def test_readout_is_by_the_pretrained_network(head):
     assert not torch.allclose(tuned.policy(state, 3).mean, model.policy(state, 3).mean)
 
 
+def test_denoise_gives_the_posterior_of_the_letters():
+    probabilities = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    model, n = model_of("letters", probabilities), 20_000
+    letters = torch.multinomial(probabilities, 2 * n, replacement=True, generator=torch.Generator().manual_seed(0))
+    x = nn.functional.one_hot(letters.reshape(n, 2), 4).float()
+    for t in (1, 10, 50):
+        v = model.law.noise(x, torch.full((n,), t), torch.Generator().manual_seed(t)).clamp(EPS, 1 - EPS)
+        mean = model.denoise(v, t)
+        # Bayes' rule in each row; over rows, a posterior's mean is the prior and its errors are fair.
+        joint = model.law.evidence(v, t).log_likelihoods().exp() * probabilities
+        assert torch.allclose(mean, joint / joint.sum(dim=-1, keepdim=True), atol=1e-4)
+        assert torch.allclose((mean * (x - mean)).mean(dim=(0, 1)), torch.zeros(4), atol=0.01)
+
+
+@pytest.mark.parametrize("head", ["letters", "score"])
+def test_denoise_is_by_the_fine_tuned_network(head):
+    model = random_model(head).freeze()
+    tuned, v = model.trainable_copy(), torch.rand(4, *model.state_shape, generator=torch.Generator().manual_seed(0))
+    mean = tuned.denoise(v, 5)
+    assert torch.equal(mean, model.denoise(v, 5))
+    assert bool((mean >= 0).all()) and torch.allclose(mean.sum(dim=-1), torch.ones(4, 5), atol=1e-5)
+    with torch.no_grad():
+        tuned.network.last[-1].bias[2] += 3.0
+    assert tuned.denoise(v, 5)[..., 2].mean() > mean[..., 2].mean() + 0.05
+
+
 @pytest.mark.parametrize("head", ["letters", "score"])
 def test_fit_learns_which_letters_go_together(head):
     words = ["ACGTA", "CCGGA", "TTTAC"]
