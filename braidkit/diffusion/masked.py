@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -56,10 +57,10 @@ class Unmasking(NamedTuple):
         """
         revealed = self.masked * (x.detach().sum(dim=-1) > 0.5)
         letters = self.logits.float().log_softmax(dim=-1).gather(-1, x.argmax(dim=-1, keepdim=True))[..., 0]
-        m, u = self.masked.float().sum(dim=1), torch.tensor(float(self.n_revealed), device=x.device)
-        log_ways = torch.lgamma(m + 1) - torch.lgamma(u + 1) - torch.lgamma(m - u + 1)
+        m, u = self.masked.float().sum(dim=1), self.n_revealed
+        log_ways = torch.lgamma(m + 1) - math.lgamma(u + 1) - torch.lgamma(m - u + 1)
         kept = ((x - self.state).detach().abs().sum(dim=-1) * (1 - self.masked) < 0.5).all(dim=1)
-        reached = kept & (revealed.sum(dim=1) == self.n_revealed)
+        reached = kept & (revealed.sum(dim=1) == u)
         return ((revealed * letters).sum(dim=1) - log_ways).masked_fill(~reached, -torch.inf)
 
     def kl(self, other: Unmasking) -> Tensor:
