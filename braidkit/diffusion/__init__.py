@@ -1,6 +1,6 @@
 """Diffusion models: chains of policies from noise to designs."""
 
-from braidkit.diffusion._base import DiffusionModel
+from braidkit.diffusion._base import DiffusionModel, as_generator
 from braidkit.diffusion._policies import Categorical, Fixed, Gaussian, Policy
 from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
@@ -18,4 +18,5 @@ __all__ = [
     "SimplexDiffusion",
     "TabularDiffusion",
     "Unmasking",
+    "as_generator",
 ]

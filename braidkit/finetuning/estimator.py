@@ -10,33 +10,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusion
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.diffusion import DiffusionModel
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.checkpoint import fingerprint, open_checkpoint
 from braidkit.finetuning.checks import (
     as_solver,
     check_reward,
     check_reward_gradient,
-    check_same_designs,
     check_solver_reward,
     describe_reward,
     split_for_judge,
 )
+from braidkit.finetuning.designer import Designer, untrained_chain
 from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.solver import Problem, Solver
-from braidkit.rewards import BlackBoxReward, GPBonusReward
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import Space
 from braidkit.training import interrupts_propagate, train
-from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
+from braidkit.validation import check_count, check_positive, resolve_device
 
 
-class ConservativeDiffusionFinetuner(BaseEstimator):
+class ConservativeDiffusionFinetuner(Designer):
     """Fine-tune a diffusion model toward designs that score high by a conservative reward (BRAID).
 
     `fit` learns a reward with an uncertainty penalty from measured designs, then changes a copy of the pretrained
@@ -192,22 +190,20 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         solver = as_solver(self.solver)
         check_solver_reward(solver, self.reward)
         device = resolve_device(self.device)
-        if self.pretrained is not None:
-            check_same_designs(self.pretrained, X)
-        space = self.space if self.pretrained is None else self.pretrained.space
-        space, x, y = validate_training_data(self, X, y, space=space)
-        solver.check(untrained_chain(space) if self.pretrained is None else self.pretrained)
-        kind = space.kind_of(X)
+        x, y = self._read(X, y)
+        solver.check(untrained_chain(self.space_) if self.pretrained is None else self.pretrained)
+        kind = self.space_.kind_of(X)
         X = np.asarray(X)
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
             check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         )
         checkpoint = self._open_checkpoint(x, y)
 
-        self.space_ = space
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed)
         with interrupts_propagate():
-            self.pretrained_ = self._pretrained(X, space, pretrained_seed, checkpoint, device)
+            self.pretrained_ = self._chain(
+                X, pretrained_seed, device, None if checkpoint is None else checkpoint / "pretrained"
+            )
             self.reward_ = self._fit_reward(self.reward, X[for_reward], y[for_reward], reward_seed)
             self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
             if self.verbose:
@@ -235,42 +231,11 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         check_is_fitted(self, "model_")
         return self.model_.sample(n_samples, random_state)
 
-    def score(self, X: Any, y: Any) -> float:
-        """Judge the designs by measurements that `fit` did not see: larger is better.
-
-        A fresh reward of default settings, never this estimator's own, is fitted on `X` and `y`, and its *mean*
-        averaged over designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter itself. It
-        cannot see an error that both rewards share, such as one of the assay.
-
-        Parameters
-        ----------
-        X : designs
-            Held-out rows.
-        y : array-like of shape (n_samples,)
-
-        Returns
-        -------
-        score : float
-            In y's units.
-        """
-        check_is_fitted(self, "model_")
-        validate_designs(self, X)
-        judge = GPBonusReward(space=self.space_, random_state=0).fit(X, y)
-        noise = self.model_.draw_noise(self.batch_size, torch.Generator().manual_seed(0))
-        designs = self.space_.discretise(self.model_.sample_points(noise))
-        with torch.no_grad():
-            return float(judge.mean_and_penalty(designs)[0].mean())
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.input_tags.string = True
-        return tags
-
     def _check_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
-        check_positive(self, "alpha", "learning_rate", "max_grad_norm", "validation_fraction")
-        check_count(self, "batch_size", "n_iter_no_change")
+        self._check_shared_parameters()
+        check_positive(self, "learning_rate", "max_grad_norm", "validation_fraction")
+        check_count(self, "n_iter_no_change")
         if self.max_iter != "auto":
             check_count(self, "max_iter")
         if self.validation_fraction >= 1:
@@ -279,18 +244,6 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
             raise InvalidParameterError(
                 f"a run with a checkpoint_dir needs a whole number as random_state, to go on as it began; got "
                 f"{self.random_state!r}."
-            )
-        if self.pretrained is None:
-            return
-        if not isinstance(self.pretrained, DiffusionModel):
-            raise InvalidParameterError(
-                f"pretrained must be a DiffusionModel or None; got {self.pretrained!r}. Load one with "
-                "DiffusionModel.from_pretrained(directory)."
-            )
-        self.pretrained.check_trained()
-        if self.space is not None and self.space != self.pretrained.space:
-            raise IncompatibleModelError(
-                f"space is {self.space}, but pretrained has {self.pretrained.space}; leave out space."
             )
 
     def _open_checkpoint(self, x: Tensor, y: np.ndarray) -> Path | None:
@@ -305,25 +258,6 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         directory = Path(self.checkpoint_dir)
         open_checkpoint(directory, settings)
         return directory
-
-    def _pretrained(
-        self, X: np.ndarray, space: Space, seed: int, checkpoint: Path | None, device: torch.device
-    ) -> DiffusionModel:
-        """The chain that was given, or one trained on X (once, if there is a checkpoint)."""
-        if self.pretrained is not None:
-            return self.pretrained
-        saved = None if checkpoint is None else checkpoint / "pretrained"
-        if saved is not None and saved.exists():
-            return DiffusionModel.from_pretrained(saved).to(device)
-        model = untrained_chain(space)
-        if self.verbose:
-            what = "simplex" if isinstance(space, SequenceSpace) else "Gaussian"
-            rows = "sequences" if isinstance(space, SequenceSpace) else "vectors"
-            tqdm.write(f"pretrained: none given, training a {what} diffusion model on the {rows}")
-        model.to(device).fit(X, random_state=seed, verbose=self.verbose)
-        if saved is not None:
-            model.save_pretrained(saved)
-        return model
 
     def _fine_tune(
         self, solver: Solver, n_rows: int, seed: int, noise_seed: int, checkpoint: Path | None, device: torch.device
@@ -368,26 +302,6 @@ class ConservativeDiffusionFinetuner(BaseEstimator):
         monitor.restore_best()
         self.history_, self.best_iter_ = monitor.history, monitor.best_iter
         self.model_ = model.freeze()
-
-    def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
-        """A fitted clone of a reward, or of the default one, on the chain's space."""
-        fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
-        if not hasattr(fitted, "lower"):
-            fitted = BlackBoxReward(fitted)
-        own = fitted.get_params(deep=False)
-        changes = {"space": self.space_, "random_state": seed, "verbose": self.verbose}
-        fitted.set_params(**{name: value for name, value in changes.items() if name in own and own[name] in (None, 0)})
-        fitted.fit(X, y)
-        if fitted.space_ != self.space_:
-            raise IncompatibleModelError(
-                f"reward was fitted on {fitted.space_}, but the designs are in {self.space_}; fit it on those."
-            )
-        return fitted
-
-
-def untrained_chain(space: Space) -> DiffusionModel:
-    """The chain that is trained where none is given."""
-    return SimplexDiffusion(space) if isinstance(space, SequenceSpace) else GaussianDiffusion(space)
 
 
 def auto_max_iter(n_rows: int) -> int:

@@ -66,16 +66,6 @@ def test_rows_at_once_do_not_change_an_update():
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
 
 
-def test_the_pretrained_weights_are_not_touched():
-    pretrained = normal_chain(n_steps=4)
-    before = {name: value.clone() for name, value in pretrained.state_dict().items()}
-    model, solver = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
-    for i in range(3):
-        solver.update(i)
-    assert all(torch.equal(value, before[name]) for name, value in pretrained.state_dict().items())
-    assert any(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
 def test_truncation_is_drawn_once_an_update_and_covers_every_length():
     pretrained = exact_chain(n_steps=6)
     _, solver = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
@@ -85,20 +75,3 @@ def test_truncation_is_drawn_once_an_update_and_covers_every_length():
     draws = [solver._draw_truncation(torch.Generator().manual_seed(seed)) for seed in range(300)]
     assert {draw["n_grad_steps"] for draw in draws} == {2}
     assert {draw["prefix_step"] for draw in draws} == {3, 4, 5, 6}
-
-
-def test_a_solver_resumes_as_if_it_had_not_stopped():
-    pretrained = normal_chain(n_steps=4)
-    whole_model, whole = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
-    for i in range(6):
-        whole.update(i)
-    first_model, first = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
-    for i in range(3):
-        first.update(i)
-    second_model, second = solver_for(pretrained, lambda x: x[:, 0], truncation="random")
-    second_model.network.load_state_dict(first_model.network.state_dict())
-    second.load_state_tensors(first.state_tensors())
-    for i in range(3, 6):
-        second.update(i)
-    for a, b in zip(whole_model.parameters(), second_model.parameters(), strict=True):
-        assert torch.equal(a, b)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
@@ -32,6 +33,7 @@ from braidkit.exceptions import (
 )
 from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver
 from braidkit.finetuning.checks import split_for_judge
+from braidkit.rewards import BlackBoxReward
 
 LENGTH = 8
 
@@ -289,3 +291,38 @@ def test_a_reward_without_a_gradient_is_refused(vectors, chain):
 
     with pytest.raises(InvalidParameterError, match="gradient at designs of the pretrained model is zero"):
         quick(chain, reward=GPBonusReward(features=Rounded())).fit(*vectors)
+
+
+def test_a_black_box_reward_works_with_solvers_that_need_no_gradient(chain, vectors):
+    X, y = vectors
+    finetuner = quick(chain, alpha=0.5, reward=RandomForestRegressor(10), solver="policy_gradient", max_iter=3)
+    finetuner.fit(X, y)
+    assert isinstance(finetuner.reward_, BlackBoxReward) and len(finetuner.history_["lower"]) == 4
+    assert finetuner.sample(4, random_state=0).shape == (4, 2)
+
+
+@pytest.mark.parametrize("solver", ["direct", "adjoint_matching", DirectSolver(truncation=2)])
+def test_a_black_box_reward_is_refused_by_solvers_that_differentiate(chain, vectors, solver):
+    finetuner = quick(chain, reward=RandomForestRegressor(), solver=solver)
+    with pytest.raises(InvalidParameterError, match='pass solver="policy_gradient" or solver="trajectory_balance"'):
+        finetuner.fit(*vectors)
+
+
+@pytest.mark.parametrize("solver", ["adjoint_matching", "policy_gradient", TrajectoryBalanceSolver(n_replay=50)])
+def test_every_solver_fits_and_resumes(chain, vectors, solver, tmp_path):
+    whole = quick(chain, solver=solver, max_iter=4).fit(*vectors)
+    for max_iter in (2, 4):
+        parts = quick(chain, solver=solver, max_iter=max_iter, checkpoint_dir=tmp_path / "run").fit(*vectors)
+    assert parts.n_iter_ == whole.n_iter_ == 4
+    assert parts.history_["lower"][-1] == pytest.approx(whole.history_["lower"][-1], rel=1e-6)
+
+
+def test_adjoint_matching_on_sequences_is_refused_before_any_work():
+    with pytest.raises(IncompatibleModelError, match="SimplexDiffusion does not have"):
+        ConservativeDiffusionFinetuner(solver="adjoint_matching").fit(["ACGT", "ACGA", "TCGA"], [0.0, 1.0, 2.0])
+
+
+def test_options_of_a_solver_are_parameters_of_the_estimator():
+    finetuner = ConservativeDiffusionFinetuner(solver=DirectSolver())
+    finetuner.set_params(solver__truncation=3)
+    assert clone(finetuner).solver.truncation == 3

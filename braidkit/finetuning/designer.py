@@ -1,0 +1,139 @@
+"""What every estimator shares that turns measured designs into new ones: its data, its chain, its reward, its score."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusion
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.finetuning.checks import check_same_designs
+from braidkit.rewards import BlackBoxReward, GPBonusReward
+from braidkit.spaces import SequenceSpace, Space
+from braidkit.validation import check_count, check_positive, validate_designs, validate_training_data
+
+
+class Designer(BaseEstimator, abc.ABC):
+    """Base of estimators with ``fit(X, y)``, ``sample(n)`` and ``score(X, y)``.
+
+    A subclass has these parameters and maybe more, writes `fit`, which sets ``space_``, and `sample`.
+    """
+
+    pretrained: DiffusionModel | None
+    alpha: float
+    reward: Any
+    space: Space | None
+    batch_size: int
+    device: str
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+    space_: Space
+
+    @abc.abstractmethod
+    def fit(self, X: Any, y: Any) -> Designer:
+        """Learn from designs and their measurements."""
+
+    @abc.abstractmethod
+    def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
+        """Give new designs, of the kind that `fit` saw."""
+
+    def score(self, X: Any, y: Any) -> float:
+        """Judge the designs by measurements that `fit` did not see: larger is better.
+
+        A fresh reward of default settings, never this estimator's own, is fitted on `X` and `y`, and its *mean*
+        averaged over designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter itself. It
+        cannot see an error that both rewards share, such as one of the assay.
+
+        Parameters
+        ----------
+        X : designs
+            Held-out rows.
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        score : float
+            In y's units.
+        """
+        check_is_fitted(self)
+        validate_designs(self, X)
+        judge = GPBonusReward(space=self.space_, random_state=0).fit(X, y)
+        designs = self.space_.encode(self.sample(self.batch_size, random_state=0))
+        with torch.no_grad():
+            return float(judge.mean_and_penalty(designs)[0].mean())
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.string = True
+        return tags
+
+    def _check_shared_parameters(self) -> None:
+        """Raise for parameters out of range, before any work."""
+        check_positive(self, "alpha")
+        check_count(self, "batch_size")
+        if self.pretrained is None:
+            return
+        if not isinstance(self.pretrained, DiffusionModel):
+            raise InvalidParameterError(
+                f"pretrained must be a DiffusionModel or None; got {self.pretrained!r}. Load one with "
+                "DiffusionModel.from_pretrained(directory)."
+            )
+        self.pretrained.check_trained()
+        if self.space is not None and self.space != self.pretrained.space:
+            raise IncompatibleModelError(
+                f"space is {self.space}, but pretrained has {self.pretrained.space}; leave out space."
+            )
+
+    def _read(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray]:
+        """Points and measurements, checked against each other and against `pretrained`; sets ``space_``."""
+        if self.pretrained is not None:
+            check_same_designs(self.pretrained, X)
+        space = self.space if self.pretrained is None else self.pretrained.space
+        self.space_, x, y = validate_training_data(self, X, y, space=space)
+        return x, y
+
+    def _chain(self, X: np.ndarray, seed: int, device: torch.device, saved: Path | None = None) -> DiffusionModel:
+        """The chain that was given, or one trained on X: once, if there is a directory to save it to."""
+        if self.pretrained is not None:
+            return self.pretrained
+        if saved is not None and saved.exists():
+            return DiffusionModel.from_pretrained(saved).to(device)
+        if self.verbose:
+            what = "simplex" if isinstance(self.space_, SequenceSpace) else "Gaussian"
+            rows = "sequences" if isinstance(self.space_, SequenceSpace) else "vectors"
+            tqdm.write(f"pretrained: none given, training a {what} diffusion model on the {rows}")
+        model = untrained_chain(self.space_)
+        model.to(device).fit(X, random_state=seed, verbose=self.verbose)
+        if saved is not None:
+            model.save_pretrained(saved)
+        return model
+
+    def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
+        """A fitted clone of a reward, or of the default one, on the chain's space."""
+        fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
+        if not hasattr(fitted, "lower"):
+            fitted = BlackBoxReward(fitted)
+        own = fitted.get_params(deep=False)
+        changes = {"space": self.space_, "random_state": seed, "verbose": self.verbose}
+        fitted.set_params(**{name: value for name, value in changes.items() if name in own and own[name] in (None, 0)})
+        fitted.fit(X, y)
+        if fitted.space_ != self.space_:
+            raise IncompatibleModelError(
+                f"reward was fitted on {fitted.space_}, but the designs are in {self.space_}; fit it on those."
+            )
+        return fitted
+
+
+def untrained_chain(space: Space) -> DiffusionModel:
+    """The chain that is trained where none is given."""
+    return SimplexDiffusion(space) if isinstance(space, SequenceSpace) else GaussianDiffusion(space)

@@ -1,0 +1,61 @@
+"""Any regressor as a reward: its numbers reach tensors unchanged, and no gradient is pretended."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+
+from braidkit import GPBonusReward, SequenceEncoder, SequenceSpace
+from braidkit.exceptions import InvalidTargetError
+from braidkit.rewards import BlackBoxReward
+
+LETTERS = np.array(list("ACGT"))
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    generator = np.random.default_rng(0)
+    X = ["".join(row) for row in generator.choice(LETTERS, (60, 5))]
+    return X, np.array([row.count("G") for row in X], dtype=float)
+
+
+def test_a_pipeline_on_strings_gives_the_same_numbers_for_points(sequences):
+    X, y = sequences
+    pipeline = make_pipeline(SequenceEncoder(), RandomForestRegressor(10, random_state=0))
+    reward = BlackBoxReward(pipeline).fit(X, y)
+    x = SequenceSpace("DNA", 5).encode(X[:7])
+    assert reward.lower(x).tolist() == pytest.approx(reward.predict(X[:7]), rel=1e-6)
+    mean, penalty = reward.mean_and_penalty(x)
+    assert mean.tolist() == pytest.approx(reward.predict(X[:7]), rel=1e-6) and not penalty.any()
+    assert not reward.lower(x.requires_grad_(True)).requires_grad
+    assert reward.score(X, y) > 0.5 and reward.y_std_ == pytest.approx(y.std())
+    assert not hasattr(pipeline, "n_features_in_")  # the user's own stays as it was
+
+
+def test_a_bound_of_the_regressor_is_used(sequences):
+    X, y = sequences
+    inner = GPBonusReward(c=1.0, max_iter=5, random_state=0).fit(X, y)
+    reward = BlackBoxReward(FrozenEstimator(inner)).fit(X, y)
+    assert reward.predict_lower(X) == pytest.approx(inner.predict_lower(X))
+    x = SequenceSpace("DNA", 5).encode(X)
+    mean, penalty = reward.mean_and_penalty(x)
+    assert (penalty > 0).all()
+    assert (mean - penalty).tolist() == pytest.approx(inner.predict_lower(X), rel=1e-4, abs=1e-5)
+
+
+def test_vectors_come_back_in_the_user_s_units():
+    X = 100 + 5 * np.random.default_rng(0).normal(size=(30, 2))
+    reward = BlackBoxReward(Ridge(alpha=1e-6)).fit(X, X.sum(axis=1))
+    x = reward.space_.encode(X)
+    assert reward.lower(x).tolist() == pytest.approx(X.sum(axis=1), rel=1e-5)
+
+
+def test_bad_measurements_and_a_missing_fit_are_told(sequences):
+    X, y = sequences
+    with pytest.raises(InvalidTargetError, match="row 2 is nan"):
+        BlackBoxReward(Ridge()).fit(X, np.where(np.arange(60) == 2, np.nan, y))
+    with pytest.raises(NotFittedError):
+        BlackBoxReward(Ridge()).predict(X)
