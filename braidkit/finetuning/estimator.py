@@ -267,12 +267,12 @@ class ConservativeDiffusionFinetuner(Designer):
         reference = self.pretrained_
         if reference.device != model.device:  # the user's model stays where it is
             reference = copy.deepcopy(reference).freeze().to(device)
-        reward, y_std = self.reward_, float(self.reward_.y_std_)
+        y_std = float(self.reward_.y_std_)
         solver.setup(
             Problem(
                 model,
                 reference,
-                lambda point: reward.lower(self.space_.discretise(point)) / y_std,
+                lambda point: self._aim(self.space_.discretise(point)) / y_std,
                 alpha=self.alpha,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
@@ -283,7 +283,7 @@ class ConservativeDiffusionFinetuner(Designer):
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
         monitor = Monitor(
             solver,
-            reward,
+            self.reward_,
             lambda designs: self.judge_.mean_and_penalty(designs)[0],
             model.draw_noise(self.batch_size, torch.Generator().manual_seed(noise_seed)),
             every=max(1, max_iter // 20),
@@ -302,6 +302,10 @@ class ConservativeDiffusionFinetuner(Designer):
         monitor.restore_best()
         self.history_, self.best_iter_ = monitor.history, monitor.best_iter
         self.model_ = model.freeze()
+
+    def _aim(self, x: Tensor) -> Tensor:
+        """What fine-tuning maximises at designs as points: the lower bound, in y's units."""
+        return self.reward_.lower(x)
 
 
 def auto_max_iter(n_rows: int) -> int:
