@@ -169,6 +169,15 @@ def test_an_untilted_start_loses_the_kl_of_the_initial_draw(seed):
     assert abs(forgetful.optimum(reward, alpha, tilt_initial=False).gap(forgetful, reward, alpha)) < 1e-9
 
 
+@pytest.mark.parametrize("horizon", [0.5, 1.0, 4.0])
+def test_an_untilted_start_loses_the_squared_correlation_of_start_and_design(horizon):
+    """For a linear reward, as a share of the KL that the whole tilt takes."""
+    chain, reward = stationary_chain(20, horizon), Quadratic(3.0)
+    bias = chain.optimum(reward, 0.5, tilt_initial=False).gap(chain, reward, 0.5)
+    whole = chain.optimum(reward, 0.5).path_kl(chain)
+    assert math.isclose(bias / whole, math.exp(-horizon) ** 2, rel_tol=1e-9)
+
+
 def test_step_kl_over_rollouts_is_the_path_kl():
     """A rival's gap by Monte Carlo, within four standard errors; against itself it is exactly 0."""
     chain, reward, alpha, generator = random_problem(5, d=3)

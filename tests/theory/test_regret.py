@@ -275,6 +275,12 @@ def test_self_normalised_beta_is_calibrated(n, d, lam, delta):
     assert uncalibrated_share(phi, theta, beta, lam, 0.5, generator) <= delta
 
 
+def test_self_normalised_beta_of_one_feature():
+    """R sqrt(log(1 + n / lam) + 2 log(1 / delta)) + sqrt(lam) B for n rows of phi = 1."""
+    beta = self_normalised_beta(torch.ones(30, 1), 4.0, 0.5, 3.0, 0.1)
+    assert math.isclose(beta, 0.5 * math.sqrt(math.log(8.5) + 2 * math.log(10)) + 6, rel_tol=1e-12)
+
+
 def test_self_normalised_beta_is_not_idly_wide():
     """A third of it fails more often than delta."""
     generator = torch.Generator().manual_seed(0)
