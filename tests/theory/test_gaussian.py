@@ -49,7 +49,7 @@ def double(*numbers):
 def stationary_chain(n_steps, horizon=4.0):
     """Steps N(rho x, 1 - rho^2) with rho = exp(-horizon / n_steps), which keep a standard normal law."""
     rho = math.exp(-horizon / n_steps)
-    return LinearGaussianChain(torch.full((n_steps,), rho), math.sqrt(1 - rho**2))
+    return LinearGaussianChain(torch.full((n_steps,), rho, dtype=torch.float64), math.sqrt(1 - rho**2))
 
 
 @pytest.mark.theorem
