@@ -71,6 +71,38 @@ class GaussianDiffusion(DiffusionModel):
     angles: Tensor
     velocity_error: Tensor
 
+    @classmethod
+    def standard_normal(
+        cls, n_features: int, *, n_steps: int = 20, n_hidden: int = 128, random_state: int = 0
+    ) -> GaussianDiffusion:
+        """The exact chain of designs with the law N(0, I), ready to be fine-tuned: a world whose optimum is known.
+
+        The best velocity is then zero, of mean squared error one: the network's last layer starts at zero, and every
+        policy is linear-Gaussian, as `braidkit.theory.LinearGaussianChain` takes them.
+
+        Parameters
+        ----------
+        n_features : int
+        n_steps, n_hidden : int
+        random_state : int, default=0
+            Of the hidden layers' weights.
+
+        Returns
+        -------
+        model : GaussianDiffusion
+            Frozen.
+        """
+        model = cls(VectorSpace(n_features), n_steps=n_steps, n_hidden=n_hidden)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_state)
+            network = model._build_network()
+        for parameter in network.last.parameters():
+            nn.init.zeros_(parameter)
+        model.network = network
+        model.velocity_error.fill_(1.0)
+        model.freeze()
+        return model
+
     @property
     def state_shape(self) -> tuple[int, ...]:
         return self.space.shape
@@ -103,7 +135,7 @@ class GaussianDiffusion(DiffusionModel):
         """The state itself: it is a design with a noise of 2 % of a standard deviation."""
         return x_0
 
-    def _build_network(self) -> nn.Module:
+    def _build_network(self) -> VelocityNetwork:
         return VelocityNetwork(self.space.shape[0], self.n_hidden)
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:

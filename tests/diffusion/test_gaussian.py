@@ -142,3 +142,15 @@ def test_wrong_arguments_are_refused():
         GaussianDiffusion(VectorSpace(2), n_steps=0)
     with pytest.raises(IncompatibleModelError, match="needs a VectorSpace"):
         GaussianDiffusion(SequenceSpace("DNA", 3))
+
+
+def test_the_standard_normal_chain_is_linear_gaussian_and_keeps_that_law():
+    model = GaussianDiffusion.standard_normal(2, n_steps=8)
+    zeros, ones = (model.policy(torch.full((1, 2), value), 3) for value in (0.0, 1.0))
+    halves = model.policy(torch.full((1, 2), 0.5), 3)
+    assert not zeros.mean.any() and torch.allclose(halves.mean, ones.mean / 2) and ones.std == zeros.std
+    variance = 1.0
+    for t in range(8, 0, -1):
+        policy = model.policy(torch.ones(1, 2), t)
+        variance = float(policy.mean[0, 0]) ** 2 * variance + float(policy.std) ** 2
+        assert variance == pytest.approx(1.0, abs=1e-5)
