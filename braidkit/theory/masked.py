@@ -60,8 +60,8 @@ def sequence_law(letter_log_probs: Tensor) -> Tensor:
     -------
     log_probs : Tensor of shape (K ** L,)
     """
-    length, n_letters = _sizes(letter_log_probs)
-    return _visits(letter_log_probs.double())[_complete(length, n_letters)]
+    table = _checked(letter_log_probs)
+    return _visits(table)[_complete(*_sizes(table))]
 
 
 def masked_soft_values(letter_log_probs: Tensor, reward: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
@@ -87,7 +87,7 @@ def masked_soft_values(letter_log_probs: Tensor, reward: Tensor, alpha: float) -
     ----------
     BRAID, equation (8).
     """
-    table = letter_log_probs.double()
+    table = _checked(letter_log_probs)
     scaled = _scaled_reward(reward, alpha, *_sizes(table))
     for moves in _backwards(table):
         after = scaled[moves.children] + moves.log_letters
@@ -118,7 +118,7 @@ def masked_objective(letter_log_probs: Tensor, pretrained_log_probs: Tensor, rew
     ----------
     BRAID, equation (6).
     """
-    table, pretrained = letter_log_probs.double(), pretrained_log_probs.double()
+    table, pretrained = _checked(letter_log_probs), _checked(pretrained_log_probs)
     scaled = _scaled_reward(reward, alpha, *_sizes(table))
     if table.shape != pretrained.shape:
         raise ValueError(f"both chains need one shape; got {tuple(table.shape)} and {tuple(pretrained.shape)}.")
@@ -170,7 +170,7 @@ def best_letters(letter_log_probs: Tensor, reward: Tensor, alpha: float) -> tupl
     best_value : Tensor of shape ()
         Its objective (6), divided by alpha.
     """
-    table = letter_log_probs.double()
+    table = _checked(letter_log_probs)
     scaled = _scaled_reward(reward, alpha, *_sizes(table))
     best = table.clone()
     for moves in _backwards(table):
@@ -256,6 +256,17 @@ def _sizes(table: Tensor) -> tuple[int, int]:
     if table.ndim != 3 or len(table) != (table.shape[2] + 1) ** table.shape[1]:
         raise ValueError(f"a table of letters must have shape ((K + 1) ** L, L, K); got {tuple(table.shape)}.")
     return table.shape[1], table.shape[2]
+
+
+def _checked(table: Tensor) -> Tensor:
+    """The table in float64; raises if the letters of a masked position do not sum to 1 within rounding of float32."""
+    length, n_letters = _sizes(table)
+    table = table.double()
+    masked = masked_states(length, n_letters) == n_letters
+    error = (table.exp().sum(dim=2) - 1).abs()[masked].max()
+    if not error <= 1e-5:
+        raise ValueError(f"letters must have log-probabilities that sum to 1; off by {error:.3g}. Normalise them.")
+    return table
 
 
 def _scaled_reward(reward: Tensor, alpha: float, length: int, n_letters: int) -> Tensor:

@@ -192,6 +192,8 @@ def test_errors_name_the_rule_and_the_value():
     table = torch.zeros(9, 2, 2).log_softmax(dim=-1)
     with pytest.raises(ValueError, match=r"shape ..K . 1. .. L, L, K.; got .8, 2, 2."):
         sequence_law(table[:8])
+    with pytest.raises(ValueError, match="sum to 1; off by 1. Normalise them"):
+        sequence_law(torch.zeros(9, 2, 2))
     with pytest.raises(ValueError, match=r"reward must have shape .4,., one entry a complete sequence; got .3,."):
         masked_soft_values(table, torch.zeros(3), 1.0)
     with pytest.raises(ValueError, match="not NaN"):
@@ -199,4 +201,4 @@ def test_errors_name_the_rule_and_the_value():
     with pytest.raises(ValueError, match="`alpha` must be > 0; got -1"):
         masked_gap(table, table, torch.zeros(4), -1.0)
     with pytest.raises(ValueError, match="both chains need one shape"):
-        masked_objective(table, torch.zeros(27, 3, 2), torch.zeros(4), 1.0)
+        masked_objective(table, torch.zeros(27, 3, 2).log_softmax(dim=-1), torch.zeros(4), 1.0)
