@@ -1,23 +1,24 @@
 """Save and load: tensors as safetensors, everything else as JSON, never a pickle.
 
 A directory holds ``model.safetensors`` and ``config.json``. It is written under a temporary name and then renamed, so
-that an interrupted save leaves what was there before.
+that an interrupted save leaves what was there before. `fingerprint` tells whether what is there belongs to given data.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from braidkit.exceptions import CheckpointError
 
@@ -112,9 +113,29 @@ def load(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, T
     return config, tensors
 
 
-def load_weights(module: torch.nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Put tensors into a module; every name and shape must agree."""
     try:
         module.load_state_dict(dict(tensors), strict=True)
     except RuntimeError as error:
         raise CheckpointError(f"{source} does not hold the weights of this model: {error}") from error
+
+
+def fingerprint(*parts: Tensor | np.ndarray | nn.Module | Sequence[str]) -> str:
+    """Short digest of tensors, arrays, the weights of modules, and lists of strings.
+
+    Examples
+    --------
+    >>> fingerprint(["ACGT", "TTTT"]) == fingerprint(np.array(["ACGT", "TTTT"]))
+    True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        tensors = part.state_dict().values() if isinstance(part, nn.Module) else [part]
+        for tensor in tensors:
+            array = np.asarray(tensor.detach().cpu() if isinstance(tensor, Tensor) else tensor)
+            digest.update(str(array.shape).encode())
+            # Strings as JSON: their arrays hold pointers, or as many letters as the longest row has.
+            text = array.dtype.kind in "OU"
+            digest.update(json.dumps(array.tolist()).encode() if text else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

@@ -44,7 +44,7 @@ def validate_training_data(
     """
     if isinstance(X, (list, tuple)) and len(X) == 0:
         raise InvalidDesignError("X is empty: pass a list of strings, or rows of numbers, with their measurements.")
-    _check_finite_target(y)
+    check_finite_target(y)
     if not is_strings(X) and (space is None or isinstance(space, VectorSpace)):
         X, y = validate_data(
             estimator, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2, multi_output=False
@@ -56,7 +56,7 @@ def validate_training_data(
             raise InvalidTargetError(f"{type(estimator).__name__} needs measurements: y is None.")
         space = infer_space(X) if space is None else space
         y = column_or_1d(y, dtype=np.float64, warn=True)
-        _check_lengths(X, y)
+        check_lengths(X, y)
         x = space.encode(X)
         if len(x) < 2:
             raise InvalidDesignError(f"X has {len(x)} sample; a minimum of 2 is required.")
@@ -110,7 +110,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def _check_finite_target(y: Any) -> None:
+def check_finite_target(y: Any) -> None:
     """Raise for missing or infinite measurements, naming the first."""
     try:
         values = np.asarray(y)
@@ -127,7 +127,7 @@ def _check_finite_target(y: Any) -> None:
     )
 
 
-def _check_lengths(X: Any, y: np.ndarray) -> None:
+def check_lengths(X: Any, y: np.ndarray) -> None:
     """Raise unless there are as many designs as measurements."""
     try:
         check_consistent_length(X, y)

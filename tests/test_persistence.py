@@ -1,10 +1,13 @@
 """Saving: exact round trips, nothing lost when interrupted, damage named."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from braidkit.exceptions import CheckpointError
-from braidkit.persistence import CONFIG, TENSORS, load, load_weights, replace_file, save
+from braidkit.persistence import CONFIG, TENSORS, fingerprint, load, load_weights, replace_file, save
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -80,3 +83,25 @@ def test_what_cannot_be_loaded_is_named(tmp_path, prepare, message):
 def test_weights_of_another_shape_are_refused():
     with pytest.raises(CheckpointError, match="run/ does not hold the weights of this model"):
         load_weights(torch.nn.Linear(2, 1), torch.nn.Linear(3, 1).state_dict(), "run/")
+
+
+DATA = st.lists(
+    st.tuples(st.text("ACGT", min_size=2, max_size=2), st.sampled_from([0.0, 1.0, 2.5])), min_size=1, max_size=4
+)
+
+
+@given(DATA, DATA)
+def test_fingerprints_are_equal_for_equal_data_only(a, b):
+    prints = [fingerprint([row for row, _ in data], np.array([value for _, value in data])) for data in (a, b)]
+    assert (prints[0] == prints[1]) == (a == b)
+
+
+def test_fingerprints_see_weights_and_values_wherever_they_stand():
+    layer = torch.nn.Linear(2, 1)
+    before = fingerprint(layer, np.array(["AC", "GGT"], dtype=object))
+    assert before == fingerprint(layer, ["AC", "GGT"])
+    assert fingerprint(np.zeros((2, 3))) != fingerprint(np.zeros((3, 2)))
+    assert fingerprint(torch.arange(3.0)) == fingerprint(np.arange(3.0, dtype=np.float32))
+    with torch.no_grad():
+        layer.bias += 1
+    assert fingerprint(layer, ["AC", "GGT"]) != before

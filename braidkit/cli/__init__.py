@@ -92,8 +92,9 @@ def design(
     Ctrl-C while it fine-tunes keeps the best model so far.
     """
     from braidkit.cli.job import Settings, run_job
-    from braidkit.cli.run_directory import RunDirectory, fingerprint
+    from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
+    from braidkit.persistence import fingerprint
 
     settings = Settings(target=target, n=n, **options)
     say = _speaker(settings.quiet)

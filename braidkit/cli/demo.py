@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from braidkit.cli.job import Say, Settings, run_job, save_figure
-from braidkit.cli.run_directory import RunDirectory, fingerprint
+from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets import make_utr, offline_split
 from braidkit.datasets.table import read_table
 from braidkit.evaluation.displays import RewardDistributionDisplay
 from braidkit.exceptions import MissingExtraError
 from braidkit.oracles import UTRLandscape
-from braidkit.persistence import replace_file
+from braidkit.persistence import fingerprint, replace_file
 
 N_ROWS = 40_000
 N_DESIGNS = 200

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
-
-import numpy as np
 
 from braidkit import __version__
 from braidkit.exceptions import BraidkitError, CheckpointError
@@ -152,12 +149,6 @@ class RunDirectory:
                 shutil.rmtree(output)
             else:
                 output.unlink(missing_ok=True)
-
-
-def fingerprint(sequences: Sequence[str], y: np.ndarray) -> str:
-    """Number of rows and a digest of sequences and measurements."""
-    digest = hashlib.sha256("\n".join(sequences).encode() + np.ascontiguousarray(y, dtype="<f8").tobytes())
-    return f"{len(sequences):,} sequences, sha256 {digest.hexdigest()[:16]}"
 
 
 def versions() -> dict[str, str]:

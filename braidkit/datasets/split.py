@@ -12,6 +12,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import column_or_1d
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+from braidkit.validation import check_finite_target, check_lengths
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,12 @@ def offline_split(
         raise InvalidParameterError(f"oracle_fraction must be at least 0 and less than 1; got {oracle_fraction!r}.")
     if not 0 < quantile < 1:
         raise InvalidParameterError(f"quantile must lie between 0 and 1; got {quantile!r}.")
+    check_finite_target(y)
     y = np.array(column_or_1d(y), dtype=np.float64)
+    check_lengths(X, y)
     units = np.arange(len(y)) if groups is None else np.unique(column_or_1d(groups), return_inverse=True)[1]
-    if not len(X) == len(y) == len(units):
-        raise InvalidDesignError(
-            f"X has {len(X):,} designs, y {len(y):,} measurements and groups {len(units):,} entries; pass one of each "
-            "for each row."
-        )
-    if not np.isfinite(y).all():
-        row = np.flatnonzero(~np.isfinite(y))[0]
-        raise InvalidTargetError(f"row {row:,}: the measurement is {y[row]}; drop rows without a finite measurement.")
+    if len(units) != len(y):
+        raise InvalidDesignError(f"groups has {len(units):,} entries for {len(y):,} designs; pass one for each design.")
     n_units = int(units.max(initial=-1)) + 1
     order = check_random_state(random_state).permutation(n_units)
     to_oracle = np.isin(units, order[: round(oracle_fraction * n_units)])

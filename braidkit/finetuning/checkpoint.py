@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from torch import Tensor, nn
 
 from braidkit.exceptions import CheckpointError
 from braidkit.persistence import replace_file
@@ -36,14 +32,3 @@ def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
             f"{directory} holds a run with other data or settings ({changes}); choose another checkpoint_dir, or "
             "remove this one to start afresh."
         )
-
-
-def fingerprint(*parts: Tensor | np.ndarray | nn.Module) -> str:
-    """Short digest of tensors, arrays and weights."""
-    digest = hashlib.sha256()
-    for part in parts:
-        tensors = part.state_dict().values() if isinstance(part, nn.Module) else [part]
-        for tensor in tensors:
-            array = tensor.detach().cpu().numpy() if isinstance(tensor, Tensor) else tensor
-            digest.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]

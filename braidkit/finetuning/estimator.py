@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.checkpoint import fingerprint, open_checkpoint
+from braidkit.finetuning.checkpoint import open_checkpoint
 from braidkit.finetuning.checks import (
     as_solver,
     check_reward,
@@ -29,6 +29,7 @@ from braidkit.finetuning.checks import (
 from braidkit.finetuning.designer import Designer, untrained_chain
 from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.solver import Problem, Solver
+from braidkit.persistence import fingerprint
 from braidkit.spaces import Space
 from braidkit.training import interrupts_propagate, train
 from braidkit.validation import check_count, check_positive, resolve_device

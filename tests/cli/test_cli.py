@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from braidkit import SequenceSpace, SimplexDiffusion
 from braidkit.cli import main
 from braidkit.cli.job import Settings, run_job
-from braidkit.cli.run_directory import RunDirectory, fingerprint
+from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
+from braidkit.persistence import fingerprint
 
 OPTIONS = ["--sequence", "seq", "--target", "mrl", "--n", "12", "--max-iter", "4"]
 FILES = ["designs.csv", "designs.fasta", "model", "rewards.png", "run.json", "training.png"]

@@ -1,11 +1,8 @@
 import json
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from braidkit.cli.run_directory import OUTPUTS, RunDirectory, fingerprint
+from braidkit.cli.run_directory import OUTPUTS, RunDirectory
 from braidkit.exceptions import CheckpointError, InvalidParameterError
 
 SETTINGS = {"command": "design", "data": "3 sequences", "n": 10, "alpha": 0.001, "pretrained": None}
@@ -112,14 +109,3 @@ def test_seconds_add_up_over_attempts(directory, monkeypatch):
     with again.timed("fit"):
         pass
     assert again.read()["seconds"] == {"fit": 5.5}
-
-
-DATA = st.lists(
-    st.tuples(st.text("ACGT", min_size=2, max_size=2), st.sampled_from([0.0, 1.0, 2.5])), min_size=1, max_size=4
-)
-
-
-@given(DATA, DATA)
-def test_fingerprints_are_equal_for_equal_data_only(a, b):
-    prints = [fingerprint([row for row, _ in data], np.array([value for _, value in data])) for data in (a, b)]
-    assert (prints[0] == prints[1]) == (a == b)

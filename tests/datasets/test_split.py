@@ -70,11 +70,11 @@ def test_fraction_outside_its_range(options):
 
 
 def test_bad_data():
-    with pytest.raises(InvalidDesignError, match="X has 3 designs, y 4 measurements"):
+    with pytest.raises(InvalidDesignError, match="X has 3 designs, but y has 4 measurements"):
         offline_split(["A", "C", "G"], [1, 2, 3, 4])
-    with pytest.raises(InvalidDesignError, match="groups 2 entries"):
+    with pytest.raises(InvalidDesignError, match="groups has 2 entries for 3 designs"):
         offline_split(["A", "C", "G"], [1, 2, 3], groups=[0, 1])
-    with pytest.raises(InvalidTargetError, match="row 1: the measurement is nan"):
+    with pytest.raises(InvalidTargetError, match=r"row 1 is nan \(1 such rows\); drop those rows"):
         offline_split(["A", "C", "G"], [1, np.nan, 3])
     with pytest.raises(InvalidTargetError, match="too many are equal"):
         offline_split(["A", "C", "G", "T"], [5.0] * 4)
