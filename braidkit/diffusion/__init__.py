@@ -2,7 +2,9 @@
 
 from braidkit.diffusion._base import DiffusionModel, as_generator
 from braidkit.diffusion._policies import Categorical, Fixed, Gaussian, Policy
+from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.gaussian import GaussianDiffusion
+from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
 from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.diffusion.tabular import TabularDiffusion
@@ -13,10 +15,12 @@ __all__ = [
     "Fixed",
     "Gaussian",
     "GaussianDiffusion",
+    "GuidedNetwork",
     "MaskedDiffusion",
     "Policy",
     "SimplexDiffusion",
     "TabularDiffusion",
     "Unmasking",
     "as_generator",
+    "fit_guided",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from braidkit import persistence
 from braidkit.diffusion._policies import Policy
+from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.exceptions import (
     CheckpointError,
     IncompatibleModelError,
@@ -104,9 +105,31 @@ class DiffusionModel(nn.Module, abc.ABC):
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         """Expected designs (n, \\*space.shape) given states x_t, as the chain's own network has them."""
 
+    def as_points(self, x_t: Tensor) -> Tensor:
+        """States as points (n, \\*space.shape), noise and all: what a network of designs can read; differentiable."""
+        return x_t
+
     @abc.abstractmethod
-    def _build_network(self) -> nn.Module:
-        """A network with fresh weights."""
+    def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
+        """Draw states x_t of clean designs by the noising that the chain reverses.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, \\*space.shape)
+            Designs.
+        t : int, or LongTensor of shape (n,)
+            From 0 to n_steps; one for all rows, or one a row.
+        generator : torch.Generator
+            On the device of `x`.
+
+        Returns
+        -------
+        x_t : Tensor of shape (n, \\*state_shape)
+        """
+
+    @abc.abstractmethod
+    def _build_network(self, n_conditions: int = 0) -> nn.Module:
+        """A network with fresh weights, whose input has this many more channels than a state of the chain."""
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Mean training loss of clean points (n, \\*space.shape), for chains that `_train` trains by gradients."""
@@ -208,7 +231,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         n_held_out = min(int(validation_fraction * len(x)), 4096)
         held_out, x = x[permutation[:n_held_out]], x[permutation[n_held_out:]]
         if max_iter == "auto":
-            max_iter = max(100, round(4 * len(x) ** 0.5))
+            max_iter = auto_max_iter(len(x))
         validate = n_held_out >= 16
         generator = torch.Generator(self.device).manual_seed(seed)
 
@@ -245,6 +268,10 @@ class DiffusionModel(nn.Module, abc.ABC):
         if model.decoder is not None:
             model.decoder.requires_grad_(False)
         return model
+
+    def untrained_copy(self) -> DiffusionModel:
+        """A chain of the same kind and settings, without weights."""
+        return type(self)(self.space, **self._config())
 
     def check_trained(self) -> None:
         """Raise NotTrainedError unless the model has been trained or loaded."""
@@ -322,6 +349,7 @@ class DiffusionModel(nn.Module, abc.ABC):
             "space": self.space.to_config(),
             "kind": self.kind,
             "fine_tuned": self.decoder is not None,
+            "n_conditions": self.network.condition.shape[1] if isinstance(self.network, GuidedNetwork) else 0,
             "arguments": self._config(),
         }
         persistence.save(directory, config=config, tensors=self.state_dict())
@@ -341,11 +369,16 @@ class DiffusionModel(nn.Module, abc.ABC):
             raise CheckpointError(f"{directory} holds a {config.get('class')!r}, not a {cls.__name__}.")
         model = kind(space_from_config(config["space"]), **config["arguments"])
         model.kind = config["kind"]
-        model.network = model._build_network()
+        model.network = model._saved_network(config.get("n_conditions", 0))
         if config["fine_tuned"]:
-            model.decoder = model._build_network()
+            model.decoder = model._saved_network(config.get("n_conditions", 0))
         persistence.load_weights(model, tensors, str(directory))
         return model.freeze()
+
+    def _saved_network(self, n_conditions: int) -> nn.Module:
+        """A network to load weights into; `n_conditions` counts the null token's channel, and 0 is no guidance."""
+        network = self._build_network(n_conditions)
+        return GuidedNetwork(network, torch.zeros(1, n_conditions)) if n_conditions else network
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DiffusionModel:
         new = type(self).__new__(type(self))
@@ -357,6 +390,11 @@ class DiffusionModel(nn.Module, abc.ABC):
 
     def __sklearn_clone__(self) -> DiffusionModel:
         return self
+
+
+def auto_max_iter(n_rows: int) -> int:
+    """Optimiser updates that suit a number of designs."""
+    return max(100, round(4 * n_rows**0.5))
 
 
 def as_generator(random_state: Any) -> torch.Generator:

@@ -135,8 +135,13 @@ class GaussianDiffusion(DiffusionModel):
         """The state itself: it is a design with a noise of 2 % of a standard deviation."""
         return x_0
 
-    def _build_network(self) -> VelocityNetwork:
-        return VelocityNetwork(self.space.shape[0], self.n_hidden)
+    def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
+        """``cos(phi_t) x + sin(phi_t) noise``."""
+        phi = self.angles[t].reshape(-1, 1)
+        return phi.cos() * x + phi.sin() * torch.randn(x.shape, generator=generator, device=x.device)
+
+    def _build_network(self, n_conditions: int = 0) -> VelocityNetwork:
+        return VelocityNetwork(self.space.shape[0], self.n_hidden, n_conditions)
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         # Stratified levels: one from each of n equal parts, so that batches differ less.
@@ -164,17 +169,17 @@ class GaussianDiffusion(DiffusionModel):
 class VelocityNetwork(nn.Module):
     """Two hidden layers on the state and Fourier features of the noise angle."""
 
-    def __init__(self, n_features: int, n_hidden: int) -> None:
+    def __init__(self, n_features: int, n_hidden: int, n_conditions: int = 0) -> None:
         super().__init__()
         self.register_buffer("frequencies", 2.0 * torch.arange(1, 5), persistent=False)
-        self.first = nn.Linear(n_features + 8, n_hidden)
+        self.first = nn.Linear(n_features + n_conditions + 8, n_hidden)
         self.second = nn.Linear(n_hidden, n_hidden)
         self.last = nn.Linear(n_hidden, n_features)
 
     frequencies: Tensor
 
     def forward(self, x: Tensor, angle: Tensor) -> Tensor:
-        """Velocity (n, n_features) of states (n, n_features) at one angle () or one a row (n, 1)."""
+        """Velocity (n, n_features) of states, and conditions beside them, at one angle () or one a row (n, 1)."""
         waves = angle * self.frequencies  # (4,) or (n, 4)
         time = torch.cat([waves.sin(), waves.cos()], dim=-1).expand(len(x), 8)
         hidden = nn.functional.silu(self.first(torch.cat([x, time], dim=1)))

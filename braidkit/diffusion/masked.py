@@ -178,10 +178,17 @@ class MaskedDiffusion(DiffusionModel):
             raise self._not_trained()
         return self.network(x)
 
-    def _build_network(self) -> nn.Module:
+    def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
+        """Mask ``m_t`` positions of each row, drawn uniformly."""
+        n, length = x.shape[:2]
+        n_masked = torch.tensor(self.n_masked, device=x.device)[t].reshape(-1, 1)
+        ranks = torch.rand(n, length, generator=generator, device=x.device).argsort(dim=1).argsort(dim=1)
+        return x * (ranks >= n_masked)[..., None]
+
+    def _build_network(self, n_conditions: int = 0) -> nn.Module:
         if self.space.length <= MAX_FLAT_LENGTH:
-            return FlatLetterNetwork(self.space.length, self.space.n_letters, self.n_hidden)
-        return ConvLetterNetwork(self.space.n_letters)
+            return FlatLetterNetwork(self.space.length, self.space.n_letters, self.n_hidden, n_conditions)
+        return ConvLetterNetwork(self.space.n_letters, n_conditions)
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         # Stratified steps: one from each of n equal parts, so that batches differ less.
@@ -189,11 +196,10 @@ class MaskedDiffusion(DiffusionModel):
         strata = torch.arange(n, device=x.device) + torch.rand(n, generator=generator, device=x.device)
         t = 1 + (self.n_steps * strata / n).long().clamp(max=self.n_steps - 1)
         n_masked = torch.tensor(self.n_masked, device=x.device)
-        ranks = torch.rand(n, length, generator=generator, device=x.device).argsort(dim=1).argsort(dim=1)
-        masked = ranks < n_masked[t, None]
-        logits = self._logits(x * ~masked[..., None])
+        state = self.noised(x, t, generator)
+        logits = self._logits(state)
         errors = nn.functional.cross_entropy(logits.flatten(0, 1), x.argmax(dim=-1).flatten(), reduction="none")
-        by_row = (masked * errors.reshape(n, length)).sum(dim=1) / n_masked[t]
+        by_row = (_masked(state) * errors.reshape(n, length)).sum(dim=1) / n_masked[t]
         # Steps that reveal more count for more, as in the bound (Hoogeboom et al., 2022); the weights' mean is one.
         return (by_row * (n_masked[t] - n_masked[t - 1]) * self.n_steps / length).mean()
 
@@ -202,11 +208,12 @@ class MaskedDiffusion(DiffusionModel):
 
 
 class FlatLetterNetwork(nn.Module):
-    """Three hidden layers on all positions at once: letters, and whether they are masked."""
+    """Three hidden layers on all positions at once: letters, conditions, and whether they are masked."""
 
-    def __init__(self, length: int, n_letters: int, n_hidden: int) -> None:
+    def __init__(self, length: int, n_letters: int, n_hidden: int, n_conditions: int = 0) -> None:
         super().__init__()
-        self.first = nn.Linear(length * (n_letters + 1), n_hidden)
+        self.n_letters = n_letters
+        self.first = nn.Linear(length * (n_letters + n_conditions + 1), n_hidden)
         self.hidden = nn.ModuleList(nn.Linear(n_hidden, n_hidden) for _ in range(2))
         self.last = nn.Linear(n_hidden, length * n_letters)
         # Uniform letters at first.
@@ -214,23 +221,25 @@ class FlatLetterNetwork(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, length, n_letters) of states of that shape."""
-        h = nn.functional.silu(self.first(_with_mask(x).flatten(1)))
+        """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""
+        h = nn.functional.silu(self.first(_with_mask(x, self.n_letters).flatten(1)))
         for layer in self.hidden:
             h = h + nn.functional.silu(layer(h))
-        return self.last(h).reshape(x.shape)
+        return self.last(h).reshape(*x.shape[:2], self.n_letters)
 
 
 class ConvLetterNetwork(nn.Module):
     """Dilated convolutions along the sequence; their time is the share of positions that are masked."""
 
-    def __init__(self, n_letters: int) -> None:
+    def __init__(self, n_letters: int, n_conditions: int = 0) -> None:
         super().__init__()
-        self.convolutions = DilatedConvNet(n_letters + 1, n_letters, **NETWORKS["small"])
+        self.n_letters = n_letters
+        self.convolutions = DilatedConvNet(n_letters + n_conditions + 1, n_letters, **NETWORKS["small"])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, length, n_letters) of states of that shape."""
-        return self.convolutions(_with_mask(x), _masked(x).mean(dim=1))
+        """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""
+        seen = _with_mask(x, self.n_letters)
+        return self.convolutions(seen, seen[..., -1].mean(dim=1))
 
 
 def _masked(x: Tensor) -> Tensor:
@@ -238,6 +247,6 @@ def _masked(x: Tensor) -> Tensor:
     return (x.detach().sum(dim=-1) < 0.5).to(x.dtype)
 
 
-def _with_mask(x: Tensor) -> Tensor:
-    """States with a mask as one more letter (n, L, K + 1)."""
-    return torch.cat([x, _masked(x)[..., None]], dim=-1)
+def _with_mask(x: Tensor, n_letters: int) -> Tensor:
+    """States, and conditions beside them, with a mask as one more channel, the last."""
+    return torch.cat([x, _masked(x[..., :n_letters])[..., None]], dim=-1)

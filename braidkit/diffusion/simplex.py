@@ -208,8 +208,17 @@ class SimplexDiffusion(DiffusionModel):
         """Times (n,) of time numbers (n,), or (1,) of one that all rows share."""
         return self.clock[times].reshape(-1)
 
-    def _build_network(self) -> nn.Module:
-        return DilatedConvNet(self.space.n_letters, self.space.n_letters, **NETWORKS[self.network_size])
+    def as_points(self, x_t: Tensor) -> Tensor:
+        """The points of the simplex that the sticks make, clamped."""
+        return break_sticks(x_t.clamp(EPS, 1 - EPS))
+
+    def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
+        """Draw sticks, by the exact law of the Jacobi diffusions at ``times[t]``."""
+        times = torch.as_tensor(t, device=x.device).expand(len(x))
+        return self.law.noise(x, times, generator)
+
+    def _build_network(self, n_conditions: int = 0) -> nn.Module:
+        return DilatedConvNet(self.space.n_letters + n_conditions, self.space.n_letters, **NETWORKS[self.network_size])
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         assert self.network is not None
@@ -218,7 +227,7 @@ class SimplexDiffusion(DiffusionModel):
         strata = torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)
         distribution = (-self.clock).softmax(dim=0).cumsum(dim=0)
         times = torch.searchsorted(distribution, strata / len(x)).clamp(max=self.n_steps)
-        v = self.law.noise(x, times, generator).clamp(EPS, 1 - EPS)
+        v = self.noised(x, times, generator).clamp(EPS, 1 - EPS)
         evidence = self.law.evidence(v, times)
         if self.head == "letters":
             logits = self._letter_logits(self.network, evidence.log_likelihoods(), times)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Categorical
-from braidkit.exceptions import InvalidParameterError
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.spaces import SequenceSpace
 
 MAX_DESIGNS = 1024
@@ -94,6 +94,18 @@ class TabularDiffusion(DiffusionModel):
             law = law @ logits.softmax(dim=1)
         return self.readout(law)
 
+    def as_points(self, x_t: Tensor) -> Tensor:
+        """The designs that the states stand for."""
+        return self.readout(x_t)
+
+    def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
+        """Keep designs with probability ``1 - t / n_steps``, and draw the others uniformly."""
+        number = torch.einsum("nlk,slk->ns", x, self.designs).argmax(dim=1)
+        uniform = torch.randint(len(self.designs), (len(x),), generator=generator, device=x.device)
+        share = torch.as_tensor(t, device=x.device) / self.n_steps
+        replaced = torch.rand(len(x), generator=generator, device=x.device) < share
+        return nn.functional.one_hot(torch.where(replaced, uniform, number), len(self.designs)).to(x.dtype)
+
     @torch.no_grad()
     def log_policies(self) -> list[Tensor]:
         """Log-probabilities log p_t(x_{t-1} | x_t), from t = 1 to n_steps.
@@ -110,7 +122,9 @@ class TabularDiffusion(DiffusionModel):
             raise self._not_trained()
         return self.network
 
-    def _build_network(self) -> nn.Module:
+    def _build_network(self, n_conditions: int = 0) -> nn.Module:
+        if n_conditions:
+            raise IncompatibleModelError("a TabularDiffusion takes no condition; pass a MaskedDiffusion.")
         return TransitionTables(self.n_steps, *self.state_shape)
 
     @torch.no_grad()

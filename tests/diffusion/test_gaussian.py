@@ -154,3 +154,16 @@ def test_the_standard_normal_chain_is_linear_gaussian_and_keeps_that_law():
         policy = model.policy(torch.ones(1, 2), t)
         variance = float(policy.mean[0, 0]) ** 2 * variance + float(policy.std) ** 2
         assert variance == pytest.approx(1.0, abs=1e-5)
+
+
+def test_noised_states_have_the_level_of_their_row():
+    """x_t ~ N(cos(phi_t) x, sin(phi_t)^2)."""
+    model, x = GaussianDiffusion(VectorSpace(1), n_steps=10), torch.full((20_000, 1), 2.0)
+    t = torch.arange(20_000) % 2 * 6 + 1
+    states = model.noised(x, t, torch.Generator().manual_seed(0))
+    for level in (1, 7):
+        phi, drawn = float(model.angles[level]), states[t == level]
+        assert float(drawn.mean()) == pytest.approx(2 * math.cos(phi), abs=0.04)
+        assert float(drawn.std()) == pytest.approx(math.sin(phi), rel=0.03)
+    again = model.noised(x, 7, torch.Generator().manual_seed(0))
+    assert torch.equal(again[t == 7], states[t == 7]) and torch.equal(model.as_points(again), again)

@@ -321,3 +321,16 @@ def test_wrong_arguments_are_refused():
         MaskedDiffusion(VectorSpace(2))
     with pytest.raises(NotTrainedError, match="never trained"):
         MaskedDiffusion(space).letter_log_probs(torch.zeros(1, 5, 4))
+
+
+def test_noised_states_keep_letters_and_mask_the_right_number():
+    model = MaskedDiffusion(SequenceSpace("DNA", length=7), n_steps=3)
+    x = model.space.encode(["ACGTACG"] * 4000)
+    t = torch.arange(4000) % 4
+    states = model.noised(x, t, torch.Generator().manual_seed(0))
+    masked = states.sum(dim=2) == 0
+    assert masked.sum(dim=1).tolist() == [model.n_masked[level] for level in t.tolist()]
+    assert torch.equal(states, x * ~masked[..., None])
+    # Every position is as likely as the others.
+    assert torch.allclose(masked[t == 1].float().mean(dim=0), torch.full((7,), 2 / 7), atol=0.06)
+    assert torch.equal(model.noised(x, 3, torch.Generator().manual_seed(0)), torch.zeros_like(x))

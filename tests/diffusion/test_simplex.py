@@ -388,3 +388,18 @@ def test_law_is_shared_between_models_of_one_grid():
     assert first.law.cells.data_ptr() == second.law.cells.data_ptr()
     assert isinstance(first.law, StickLaw)
     assert not any(name.startswith("law") for name in first.state_dict())
+
+
+def test_noised_states_have_the_exact_mean_of_their_time():
+    """E[v_t | v_0] = m + exp(-t) (v_0 - m), m = 1 / (1 + b), as (a + b) s / 2 = 1."""
+    model = SimplexDiffusion(SequenceSpace("DNA", length=1), n_steps=10)
+    x = torch.eye(4)[2].expand(40_000, 1, 4)
+    t = torch.arange(40_000) % 2 * 4
+    states = model.noised(x, t, torch.Generator().manual_seed(0))
+    stationary, start = 1 / (1 + model.law.b), torch.tensor([0.0, 0.0, 1.0])
+    for number in (0, 4):
+        expected = stationary + math.exp(-model.times[number]) * (start - stationary)
+        assert torch.allclose(states[t == number].mean(dim=(0, 1)), expected, atol=0.01)
+    points = model.as_points(states)
+    assert points.shape == (40_000, 1, 4) and torch.allclose(points.sum(dim=2), torch.ones(40_000, 1), atol=1e-5)
+    assert torch.allclose(break_sticks(states), points, atol=1e-4)

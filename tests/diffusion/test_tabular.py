@@ -155,3 +155,17 @@ def test_wrong_arguments_are_refused():
     for call in (TabularDiffusion(SPACE).log_policies, TabularDiffusion(SPACE).sample):
         with pytest.raises(NotTrainedError, match="never trained"):
             call()
+
+
+def test_noised_states_are_kept_or_uniform():
+    model = TabularDiffusion(SPACE, n_steps=4)
+    x = SPACE.encode(["CG"] * 20_000)
+    t = torch.arange(20_000) % 5
+    states = model.noised(x, t, torch.Generator().manual_seed(0))
+    assert torch.equal(states.sum(dim=1), torch.ones(20_000))
+    for level in range(5):
+        law = states[t == level].mean(dim=0)
+        expected = torch.full((9,), level / 4 / 9)
+        expected[WORDS.index("CG")] += 1 - level / 4
+        assert torch.allclose(law, expected, atol=0.025)
+    assert torch.equal(model.as_points(states[t == 0]), x[t == 0])
