@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import numbers
 import os
 from pathlib import Path
@@ -27,7 +28,7 @@ from braidkit.finetuning.checks import (
     split_for_judge,
 )
 from braidkit.finetuning.designer import Designer, untrained_chain
-from braidkit.finetuning.monitor import Monitor
+from braidkit.finetuning.monitor import CheckpointSelection, Monitor
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.persistence import fingerprint
 from braidkit.spaces import Space
@@ -80,6 +81,8 @@ class ConservativeDiffusionFinetuner(Designer):
         Share of the rows that the judge is fitted on, and the reward is not.
     n_iter_no_change : int, default=5
         Evaluations (there are 20 in a run) without a better judge after which the run stops.
+    selection : BudgetedSelection, optional
+        What picks the checkpoint to keep, and stops the run, instead of the judge: a small number of true measurements.
     checkpoint_dir : path-like, optional
         Save here as the run goes; `fit` with the same data and settings goes on from what is there. It needs a whole
         number as `random_state`.
@@ -101,11 +104,14 @@ class ConservativeDiffusionFinetuner(Designer):
         bound, "overall" and in the "top_decile".
     judge_ : GPBonusReward
         Fitted on those rows.
+    judge_rows_ : ndarray
+        Their numbers in X; all rows, where there were too few to keep some from the reward.
     history_ : dict of list
         At each evaluation: "iteration", and for designs after discretisation the averages of "mean" (r_hat), "lower"
-        (r_hat - g_hat), "penalty" (g_hat) and "judge", in y's units, and of "kl", the path KL over all steps, in nats.
+        (r_hat - g_hat), "penalty" (g_hat) and "judge", in y's units, and of "kl", the path KL over all steps, in nats;
+        with a `selection` also "oracle", the average of what it measured.
     best_iter_ : int
-        Updates after which the judge liked the designs best: the checkpoint that `model_` is.
+        Updates after which the judge, or the `selection`, liked the designs best: the checkpoint that `model_` is.
     n_iter_ : int
         Updates done.
     space_ : Space
@@ -141,6 +147,7 @@ class ConservativeDiffusionFinetuner(Designer):
         max_grad_norm: float = 1.0,
         validation_fraction: float = 0.25,
         n_iter_no_change: int = 5,
+        selection: CheckpointSelection | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -157,6 +164,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self.max_grad_norm = max_grad_norm
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.selection = selection
         self.checkpoint_dir = checkpoint_dir
         self.device = device
         self.random_state = random_state
@@ -201,6 +209,7 @@ class ConservativeDiffusionFinetuner(Designer):
         checkpoint = self._open_checkpoint(x, y)
 
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed)
+        self.judge_rows_ = for_judge
         with interrupts_propagate():
             self.pretrained_ = self._chain(
                 X, pretrained_seed, device, None if checkpoint is None else checkpoint / "pretrained"
@@ -212,8 +221,7 @@ class ConservativeDiffusionFinetuner(Designer):
             self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed)
         if solver.needs_gradient:
             check_reward_gradient(self.reward_, self.pretrained_, seed)
-        self._fine_tune(solver, len(y), seed, noise_seed, checkpoint, device)
-        self.model_.kind = kind
+        self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device)
         return self
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
@@ -261,10 +269,18 @@ class ConservativeDiffusionFinetuner(Designer):
         return directory
 
     def _fine_tune(
-        self, solver: Solver, n_rows: int, seed: int, noise_seed: int, checkpoint: Path | None, device: torch.device
+        self,
+        solver: Solver,
+        kind: str,
+        n_rows: int,
+        seed: int,
+        noise_seed: int,
+        checkpoint: Path | None,
+        device: torch.device,
     ) -> None:
-        """Move a copy of the chain toward the reward's lower bound (Algorithm 2), and keep what the judge prefers."""
+        """Move a copy of the chain toward the reward's lower bound (Algorithm 2), and keep the best checkpoint."""
         model = self.pretrained_.trainable_copy().to(device)
+        model.kind = kind
         reference = self.pretrained_
         if reference.device != model.device:  # the user's model stays where it is
             reference = copy.deepcopy(reference).freeze().to(device)
@@ -282,20 +298,24 @@ class ConservativeDiffusionFinetuner(Designer):
             )
         )
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
+        # The first round of a selection is for the chain as it is.
+        every = max(1, max_iter // 20)
+        if self.selection is not None:
+            every = math.ceil(max_iter / max(1, self.selection.n_rounds - 1))
+        n_designs = max(self.batch_size, 0 if self.selection is None else self.selection.n_designs)
         monitor = Monitor(
             solver,
             self.reward_,
             lambda designs: self.judge_.mean_and_penalty(designs)[0],
-            model.draw_noise(self.batch_size, torch.Generator().manual_seed(noise_seed)),
-            every=max(1, max_iter // 20),
+            model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed)),
+            every=every,
             patience=self.n_iter_no_change,
+            selection=self.selection,
             checkpoint=None if checkpoint is None else checkpoint / "fine-tuning",
             verbose=self.verbose,
         )
-        start = monitor.resume()
-        if start == 0:
-            monitor.evaluate(0)
-        elif monitor.gave_up(start):
+        start = monitor.begin(max_iter)
+        if monitor.gave_up(start):
             max_iter = start
         self.n_iter_ = train(
             solver, max_iter, start=start, callbacks=[monitor], verbose=self.verbose, description="fine-tuning"

@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -32,8 +33,23 @@ class ConservativeReward(Protocol):
         """r_hat and g_hat of points, in y's units."""
 
 
+class CheckpointSelection(Protocol):
+    """What picks the checkpoint to keep instead of the judge; see `braidkit.evaluation.BudgetedSelection`."""
+
+    n_rounds: int
+    n_designs: int
+
+    def open_run(self, run: object, n_done: int, n_to_come: int) -> None:
+        """Promise a run its rounds, `n_done` of which an earlier process has had, or raise."""
+
+    def query(self, run: object, X: Any) -> np.ndarray:
+        """True rewards of the first `n_designs` of X, of the kind that `fit` saw: one round."""
+
+
 class Monitor:
-    """Callback of the training loop: evaluate, keep the best by the judge, stop in time, save to resume.
+    """Callback of the training loop: evaluate, keep the best checkpoint, stop in time, save to resume.
+
+    The judge says which checkpoint is best, unless a selection is given.
 
     Parameters
     ----------
@@ -46,7 +62,9 @@ class Monitor:
     every : int
         Updates between evaluations.
     patience : int
-        Evaluations without a better judge after which the run stops.
+        Evaluations without a better score after which the run stops.
+    selection : CheckpointSelection, optional
+        Asked at each evaluation; its mean, the column "oracle" of the history, takes the place of the judge's.
     checkpoint : path-like, optional
         Directory to save to at each evaluation.
     verbose : int
@@ -62,6 +80,7 @@ class Monitor:
         *,
         every: int,
         patience: int,
+        selection: CheckpointSelection | None = None,
         checkpoint: Path | None = None,
         verbose: int = 0,
     ) -> None:
@@ -71,16 +90,32 @@ class Monitor:
         self.noise = noise
         self.every = every
         self.patience = patience
+        self.selection = selection
         self.checkpoint = checkpoint
         self.verbose = verbose
-        self.history: dict[str, list[float]] = {column: [] for column in COLUMNS}
+        # What the score to climb is called in the history.
+        self.criterion = "judge" if selection is None else "oracle"
+        self.history: dict[str, list[float]] = {column: [] for column in dict.fromkeys([*COLUMNS, self.criterion])}
         self.best_iter = 0
-        self._best_judged = -math.inf
+        # What tells this run from others to the selection: its directory, if it can be resumed.
+        self._run = object() if checkpoint is None else str(checkpoint.resolve())
+        self._best_score = -math.inf
         self._best_weights: dict[str, Tensor] = {}
 
     @property
     def model(self) -> DiffusionModel:
         return self.solver.problem.model
+
+    def begin(self, max_iter: int) -> int:
+        """Resume, or evaluate the chain as it is; gives the number of updates done."""
+        start = self.resume()
+        if self.selection is not None:
+            last = start if self.gave_up(start) else max(start, max_iter)
+            to_come = last // self.every - start // self.every + (start == 0)
+            self.selection.open_run(self._run, len(self.history["oracle"]), to_come)
+        if start == 0:
+            self.evaluate(0)
+        return start
 
     def __call__(self, n_done: int, figures: dict[str, float]) -> bool:
         if n_done % self.every:
@@ -91,28 +126,33 @@ class Monitor:
         return self.gave_up(n_done)
 
     def gave_up(self, n_done: int) -> bool:
-        """Whether the judge has liked nothing better for too long."""
+        """Whether the score has not risen for too long."""
         return n_done - self.best_iter >= self.patience * self.every
 
     @torch.no_grad()
     def evaluate(self, n_done: int) -> None:
-        """Add a row to the history, and keep the weights if the judge prefers them."""
+        """Add a row to the history, and keep the weights if they score best."""
         path = evaluate(self.model, self.solver.problem.pretrained, self.noise)
         designs = self.model.space.discretise(path.point)
         mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
-        judgements = self.judge(designs)
-        judged, error = judgements.mean().item(), judgements.std().item() / len(designs) ** 0.5
-        row = (n_done, mean, mean - penalty, penalty, path.kl.mean().item(), judged)
-        for column, value in zip(COLUMNS, row, strict=True):
+        scores = judgements = self.judge(designs)
+        row = [n_done, mean, mean - penalty, penalty, path.kl.mean().item(), judgements.mean().item()]
+        if self.selection is not None:
+            scores = torch.as_tensor(self.selection.query(self._run, self.model.space.decode(designs, self.model.kind)))
+            row.append(scores.mean().item())
+        for column, value in zip(self.history, row, strict=True):
             self.history[column].append(value)
-        if judged > self._best_judged:
-            self._best_judged, self.best_iter = judged, n_done
+        score = scores.mean().item()
+        if score > self._best_score:
+            self._best_score, self.best_iter = score, n_done
             assert self.model.network is not None
             self._best_weights = copy.deepcopy(self.model.network.state_dict())
         if self.verbose:
-            line = f"step {n_done:<5} mean {row[1]:.3g}  lower {row[2]:.3g}  judge {judged:.3g}  KL {row[4]:.3g} nats"
+            line = f"step {n_done:<5} mean {row[1]:.3g}  lower {row[2]:.3g}  {self.criterion} {score:.3g}"
+            line += f"  KL {row[4]:.3g} nats"
+            error = scores.std().item() / len(scores) ** 0.5
             best_row = self.history["iteration"].index(self.best_iter)
-            if row[2] > self.history["lower"][best_row] and judged < self._best_judged - 2 * error:
+            if row[2] > self.history["lower"][best_row] and score < self._best_score - 2 * error:
                 line += f"  over-optimising since step {self.best_iter}"
             tqdm.write(line)
 
@@ -144,5 +184,5 @@ class Monitor:
         self.solver.load_state_tensors(parts["solver"])
         self._best_weights = parts["best"]
         self.history, self.best_iter = config["history"], config["best_iter"]
-        self._best_judged = max(self.history["judge"])
+        self._best_score = max(self.history[self.criterion])
         return int(config["n_iter"])

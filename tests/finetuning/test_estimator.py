@@ -119,6 +119,41 @@ def test_the_history_tells_the_run(vectors, chain):
     assert history["judge"].argmax() == finetuner.best_iter_
 
 
+class FewerThanThree:
+    """A selection that likes designs whose first feature is below 3, in three rounds of 50."""
+
+    n_rounds, n_designs = 3, 50
+
+    def __init__(self):
+        self.asked = []
+
+    def open_run(self, run, n_done, n_to_come):
+        assert n_done + n_to_come <= self.n_rounds
+
+    def query(self, run, X):
+        self.asked.append(X)
+        return np.where(X[:, 0] < 3, X[:, 0], -100.0)
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 5, 6])
+def test_a_selection_has_its_rounds_spread_over_the_run_and_picks(vectors, chain, max_iter):
+    selection = FewerThanThree()
+    finetuner = quick(chain, selection=selection, max_iter=max_iter).fit(*vectors)
+    history = finetuner.history_
+    assert history["iteration"] == list(range(0, max_iter + 1, max(1, (max_iter + 1) // 2)))
+    assert len(selection.asked) == len(history["oracle"]) <= 3
+    # As many designs as it wants, more than a batch, in the units of the user's X.
+    assert {X.shape for X in selection.asked} == {(50, 2)}
+    assert history["oracle"][history["iteration"].index(finetuner.best_iter_)] == max(history["oracle"])
+
+
+def test_the_judge_s_rows_can_be_looked_up(vectors, chain):
+    finetuner = quick(chain, max_iter=1).fit(*vectors)
+    X, y = (part[finetuner.judge_rows_] for part in vectors)
+    assert len(X) == 50
+    assert finetuner.reward_check_["r2"] == pytest.approx(finetuner.reward_.score(X, y))
+
+
 def test_the_scale_of_y_does_not_matter(sequences, pretrained):
     """alpha, c and lam act on standardised y: y -> a y + b gives the same designs."""
     X, y = sequences

@@ -1,5 +1,6 @@
 """The judge's early stop, on a world where the reward misleads and the judge does not."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -32,9 +33,7 @@ def run(max_iter=60, **settings):
     solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=1e-3))
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
     monitor = Monitor(solver, reward, judge, noise, **({"every": 2, "patience": 3} | settings))
-    if monitor.resume() == 0:
-        monitor.evaluate(0)
-    n_iter = train(solver, max_iter, callbacks=[monitor])
+    n_iter = train(solver, max_iter, start=monitor.begin(max_iter), callbacks=[monitor])
     return solver, monitor, noise, n_iter
 
 
@@ -75,3 +74,46 @@ def test_a_checkpoint_holds_the_best_weights_as_well_as_the_last(tmp_path):
     assert resumed.gave_up(n_iter)
     resumed.restore_best()
     assert all(torch.equal(value, best[name]) for name, value in again.problem.model.network.state_dict().items())
+
+
+class Laboratory:
+    """A selection that measures the first designs exactly: those near 2 are best. It notes what it is asked."""
+
+    n_rounds, n_designs = 31, 40
+
+    def __init__(self):
+        self.opened, self.rounds = [], []
+
+    def open_run(self, run, n_done, n_to_come):
+        self.opened.append((run, n_done, n_to_come))
+
+    def query(self, run, X):
+        self.rounds.append((run, X))
+        return -np.abs(X[: self.n_designs, 0] - 2)
+
+
+def test_a_selection_takes_the_place_of_the_judge():
+    laboratory = Laboratory()
+    _, judged, _, _ = run()
+    solver, monitor, noise, n_iter = run(selection=laboratory)
+    history = monitor.history
+    assert list(history)[-1] == "oracle" and len(history["oracle"]) == len(laboratory.rounds)
+    assert history["oracle"].index(max(history["oracle"])) == history["iteration"].index(monitor.best_iter)
+    # It likes larger designs than the judge does, so it goes on for longer.
+    assert monitor.best_iter > judged.best_iter and n_iter == monitor.best_iter + 2 * 3
+    assert len({name for name, _ in laboratory.rounds}) == 1 and len(laboratory.rounds[0][1]) == len(noise)
+    assert laboratory.opened == [(laboratory.rounds[0][0], 0, 31)]
+    monitor.restore_best()
+    kept = evaluate(solver.problem.model, solver.problem.pretrained, noise).point.numpy()
+    assert laboratory.query(None, kept).mean() == pytest.approx(max(history["oracle"]), abs=1e-5)
+
+
+def test_a_resumed_run_tells_the_selection_what_it_has_had(tmp_path):
+    first, second, third = Laboratory(), Laboratory(), Laboratory()
+    run(max_iter=6, selection=first, checkpoint=tmp_path / "run")
+    _, monitor, _, n_iter = run(selection=second, checkpoint=tmp_path / "run")
+    run(selection=third, checkpoint=tmp_path / "run")
+    assert [one.opened[0][1:] for one in (first, second)] == [(0, 4), (4, 27)]
+    assert third.opened[0][1:] == (n_iter // 2 + 1, 0)  # it had given up
+    assert len(first.rounds) + len(second.rounds) == len(monitor.history["oracle"]) == n_iter // 2 + 1
+    assert first.opened[0][0] == second.opened[0][0] == third.opened[0][0]
