@@ -1,5 +1,22 @@
 """Other roads from measured designs to new ones, behind the same face as ConservativeDiffusionFinetuner."""
 
+from braidkit.baselines.ascent import RewardAscent
+from braidkit.baselines.best_of_n import BestOfN
+from braidkit.baselines.ddom import DDOM, bin_weights
+from braidkit.baselines.guidance import ClassifierGuidance, guided_policy, sample_guided
 from braidkit.baselines.smc import Particles, SMCSampler, twisted_smc
+from braidkit.baselines.standard import StandardFinetuner
 
-__all__ = ["Particles", "SMCSampler", "twisted_smc"]
+__all__ = [
+    "DDOM",
+    "BestOfN",
+    "ClassifierGuidance",
+    "Particles",
+    "RewardAscent",
+    "SMCSampler",
+    "StandardFinetuner",
+    "bin_weights",
+    "guided_policy",
+    "sample_guided",
+    "twisted_smc",
+]

@@ -75,12 +75,12 @@ def fit_guided(
     validate = n_held_out >= 16
     held_out, rows = (permutation[:n_held_out], permutation[n_held_out:]) if validate else (permutation, permutation)
     weights = torch.ones(len(x)) if weights is None else weights
+    levels = {pool: weights.to(device, torch.float64)[pool].cumsum(dim=0) for pool in (held_out, rows)}
 
     def draw(pool: Tensor, n: int) -> Tensor:
         """Draw n rows of a pool by weight."""
-        levels = weights.to(device, torch.float64)[pool].cumsum(dim=0)
-        u = torch.rand(n, generator=generator, dtype=torch.float64, device=device)
-        return pool[torch.searchsorted(levels, u * levels[-1], right=True).clamp(max=len(pool) - 1)]
+        u = levels[pool][-1] * torch.rand(n, generator=generator, dtype=torch.float64, device=device)
+        return pool[torch.searchsorted(levels[pool], u, right=True).clamp(max=len(pool) - 1)]
 
     def loss(chosen: Tensor, noise: torch.Generator) -> Tensor:
         """The chain's loss on rows, some of whose conditions are withheld."""

@@ -1,0 +1,58 @@
+"""What baselines without a KL of their own share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.designer import Designer
+from braidkit.validation import resolve_device
+
+
+class TrainingData(NamedTuple):
+    """Checked designs and measurements.
+
+    Attributes
+    ----------
+    X : ndarray
+        As the user has them, for estimators.
+    x : Tensor of shape (n, \\*space.shape)
+    y : ndarray of shape (n,)
+    device : torch.device
+    """
+
+    X: np.ndarray
+    x: Tensor
+    y: np.ndarray
+    device: torch.device
+
+
+class Baseline(Designer):
+    """Base of designers that weigh no KL against the reward.
+
+    Attributes
+    ----------
+    kind_ : str
+        Kind of designs that `fit` saw.
+    """
+
+    # Designer checks the weight of the KL; nothing here has one.
+    alpha = 1.0
+
+    def _start(self, X: Any, y: Any) -> TrainingData:
+        """Check what all share, then the data; sets ``space_`` and ``kind_``."""
+        self._check_shared_parameters()
+        device = resolve_device(self.device)
+        x, y = self._read(X, y)
+        self.kind_ = self.space_.kind_of(X)
+        return TrainingData(np.asarray(X), x, y, device)
+
+
+def check_n_samples(n_samples: int) -> None:
+    """Raise unless at least one design is asked for."""
+    if n_samples < 1:
+        raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
