@@ -1,6 +1,7 @@
 """Is it any good: measures of designs, the table of designs to order, pictures."""
 
 from braidkit.evaluation.budget import BudgetedSelection
+from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.edit_distance import edit_distances, nearest
@@ -19,6 +20,7 @@ from braidkit.evaluation.metrics import (
 
 __all__ = [
     "BudgetedSelection",
+    "CalibrationReport",
     "RewardDistributionDisplay",
     "TrainingCurveDisplay",
     "design_table",
