@@ -34,7 +34,7 @@ class DDOM(Baseline):
     Parameters
     ----------
     pretrained : DiffusionModel, optional
-        A chain of the kind and settings to train; its weights are not used. By default a SimplexDiffusion for
+        A trained chain, whose kind and settings are taken over; its weights are not used. By default a SimplexDiffusion for
         sequences, a GaussianDiffusion for vectors.
     conditioning : {"continuous", "class"}, default="continuous"
         "continuous": the condition is the standardised measurement, that asked for the largest of `y`, and rows are
