@@ -1,6 +1,17 @@
 """Building blocks that score, feature and oracle networks share."""
 
+from braidkit.networks.attention import AttentionBlock, PositionalPool, RelativeAttention, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d, DilatedConvNet, ResidualBlock, SequenceNorm
 from braidkit.networks.time_embedding import TimeEmbedding
 
-__all__ = ["DilatedConv1d", "DilatedConvNet", "ResidualBlock", "SequenceNorm", "TimeEmbedding"]
+__all__ = [
+    "AttentionBlock",
+    "DilatedConv1d",
+    "DilatedConvNet",
+    "PositionalPool",
+    "RelativeAttention",
+    "ResidualBlock",
+    "SequenceNorm",
+    "SoftmaxPool",
+    "TimeEmbedding",
+]

@@ -1,9 +1,11 @@
 """Stand-ins for the laboratory: rewards that judge designs and that no method is fitted to.
 
-An oracle has one method, ``predict(X) -> ndarray of shape (n_samples,)``.
+An oracle has one method, ``predict(X) -> ndarray of shape (n_samples,)``, and can be called like a function.
 """
 
+from braidkit.oracles._base import Oracle, refuse_shared_rows
+from braidkit.oracles.enformer import EnformerOracle
 from braidkit.oracles.optimus5p import Optimus5Prime
 from braidkit.oracles.utr_landscape import UTRLandscape
 
-__all__ = ["Optimus5Prime", "UTRLandscape"]
+__all__ = ["EnformerOracle", "Optimus5Prime", "Oracle", "UTRLandscape", "refuse_shared_rows"]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from braidkit.exceptions import InvalidParameterError
+from braidkit.oracles._base import Oracle
 from braidkit.oracles.utr_law import UTRLaw
 from braidkit.spaces import SequenceSpace
 
@@ -61,7 +62,7 @@ TRACT_HALF, TRACT_WIDTH = 7.5, 0.5  # A's in such a window at which half of the 
 _CHUNK = 8192
 
 
-class UTRLandscape:
+class UTRLandscape(Oracle):
     """Exact mean ribosome load of 5'UTRs, with the law of the sequences that count as valid.
 
     A stand-in for an assay whose truth is known: a scanning ribosome starts at each AUG that it meets with a
