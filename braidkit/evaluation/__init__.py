@@ -2,6 +2,8 @@
 
 from braidkit.evaluation.budget import BudgetedSelection
 from braidkit.evaluation.calibration import CalibrationReport
+from braidkit.evaluation.compare import compare
+from braidkit.evaluation.comparison import Comparison
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.edit_distance import edit_distances, nearest
@@ -15,6 +17,7 @@ from braidkit.evaluation.metrics import (
     kmer_pearson,
     novelty,
     shuffle_dinucleotides,
+    validity_measures,
     validity_report,
 )
 from braidkit.evaluation.selection import select
@@ -22,8 +25,10 @@ from braidkit.evaluation.selection import select
 __all__ = [
     "BudgetedSelection",
     "CalibrationReport",
+    "Comparison",
     "RewardDistributionDisplay",
     "TrainingCurveDisplay",
+    "compare",
     "design_table",
     "discriminability",
     "diversity",
@@ -37,6 +42,7 @@ __all__ = [
     "novelty",
     "select",
     "shuffle_dinucleotides",
+    "validity_measures",
     "validity_report",
     "write_designs",
 ]

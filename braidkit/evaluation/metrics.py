@@ -250,6 +250,36 @@ def shuffle_dinucleotides(sequences: Sequence[str], random_state: Any = None) ->
     return [_shuffle_dinucleotides(row, draw) for row in rows]
 
 
+def validity_measures(
+    designs: Sequence[str], reference: Sequence[str], *, k: int = 3, random_state: Any = None
+) -> dict[str, float]:
+    """All measures of designs against reference sequences.
+
+    Parameters
+    ----------
+    designs, reference : sequence of str
+    k : int, default=3
+        Length of the k-mers in the spectra.
+    random_state : int, RandomState or None
+
+    Returns
+    -------
+    measures : dict of str to float
+        Nan where a set has too few different sequences for a measure.
+    """
+    rng = check_random_state(random_state)
+    enough = min(len(set(designs)), len(set(reference))) >= 5
+    return {
+        f"{k}-mer Jensen-Shannon divergence (bits)": kmer_jensen_shannon(designs, reference, k),
+        f"{k}-mer Pearson correlation": kmer_pearson(designs, reference, k),
+        "GC Kolmogorov-Smirnov": gc_kolmogorov_smirnov(designs, reference),
+        "novelty (share unseen)": novelty(designs, reference),
+        "edit distance to the nearest (median)": float(np.median(nearest(designs, reference)[1])),
+        "diversity (edit distance / length)": diversity(designs, random_state=rng) if len(designs) > 1 else np.nan,
+        "discriminability (AUROC)": discriminability(designs, reference, random_state=rng) if enough else np.nan,
+    }
+
+
 def validity_report(
     designs: Sequence[str], natural: Sequence[str], *, k: int = 3, random_state: Any = None
 ) -> pd.DataFrame:
@@ -269,7 +299,7 @@ def validity_report(
     Returns
     -------
     report : DataFrame of shape (n_measures, 3)
-        Columns "designs", "held out", "shuffled"; the index names the measures.
+        Columns "designs", "held out", "shuffled"; the index names the measures, see `validity_measures`.
     """
     rng = check_random_state(random_state)
     order = rng.permutation(len(natural))
@@ -278,18 +308,7 @@ def validity_report(
     held_out = [natural[i] for i in order[len(order) // 2 :]]
     columns = {"designs": designs, "held out": held_out, "shuffled": shuffle_dinucleotides(held_out, rng)}
     return pd.DataFrame(
-        {
-            name: {
-                f"{k}-mer Jensen-Shannon divergence (bits)": kmer_jensen_shannon(rows, reference, k),
-                f"{k}-mer Pearson correlation": kmer_pearson(rows, reference, k),
-                "GC Kolmogorov-Smirnov": gc_kolmogorov_smirnov(rows, reference),
-                "novelty (share unseen)": novelty(rows, reference),
-                "edit distance to the nearest (median)": float(np.median(nearest(rows, reference)[1])),
-                "diversity (edit distance / length)": diversity(rows, random_state=rng),
-                "discriminability (AUROC)": discriminability(rows, reference, random_state=rng),
-            }
-            for name, rows in columns.items()
-        }
+        {name: validity_measures(rows, reference, k=k, random_state=rng) for name, rows in columns.items()}
     )
 
 
