@@ -5,7 +5,15 @@ from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.compare import compare
 from braidkit.evaluation.comparison import Comparison
 from braidkit.evaluation.designs import design_table, write_designs
-from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
+from braidkit.evaluation.displays import (
+    AblationDisplay,
+    CalibrationDisplay,
+    DistanceDisplay,
+    KmerScatterDisplay,
+    RewardDistributionDisplay,
+    SequenceLogoDisplay,
+    TrainingCurveDisplay,
+)
 from braidkit.evaluation.edit_distance import edit_distances, nearest
 from braidkit.evaluation.metrics import (
     discriminability,
@@ -23,10 +31,15 @@ from braidkit.evaluation.metrics import (
 from braidkit.evaluation.selection import select
 
 __all__ = [
+    "AblationDisplay",
     "BudgetedSelection",
+    "CalibrationDisplay",
     "CalibrationReport",
     "Comparison",
+    "DistanceDisplay",
+    "KmerScatterDisplay",
     "RewardDistributionDisplay",
+    "SequenceLogoDisplay",
     "TrainingCurveDisplay",
     "compare",
     "design_table",

@@ -1,0 +1,134 @@
+"""What is predicted for designs, by how far they lie from all that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from braidkit.evaluation.displays._drawing import BLUE, GREY, ORANGE, new_axes
+from braidkit.evaluation.edit_distance import as_strings, nearest
+from braidkit.exceptions import InvalidParameterError
+
+
+class DistanceDisplay:
+    """Predicted mean of designs against their edit distance to the nearest measured sequence.
+
+    A line hangs from each mean down to the lower bound. What lies far to the right, high up and on a short line is
+    certain of itself without evidence.
+
+    Parameters
+    ----------
+    distance : ndarray of shape (n_designs,)
+        Letters.
+    mean, lower : ndarray of shape (n_designs,)
+        In y's units.
+    truth : ndarray of shape (n_designs,), optional
+        What an oracle says of the designs; drawn as diamonds.
+    name : str, default="reward"
+        What the reward is, with its unit; labels the axis.
+    reference : float, optional
+        A value to mark, such as the best measurement.
+    reference_name : str, default="best measured"
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    """
+
+    def __init__(
+        self,
+        distance: np.ndarray,
+        mean: np.ndarray,
+        lower: np.ndarray,
+        *,
+        truth: np.ndarray | None = None,
+        name: str = "reward",
+        reference: float | None = None,
+        reference_name: str = "best measured",
+    ) -> None:
+        self.distance = distance
+        self.mean = mean
+        self.lower = lower
+        self.truth = truth
+        self.name = name
+        self.reference = reference
+        self.reference_name = reference_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Sequence[str],
+        y: Any = None,
+        *,
+        designs: Sequence[str] | None = None,
+        n_designs: int = 200,
+        oracle: Any = None,
+        name: str = "reward",
+        random_state: Any = None,
+    ) -> DistanceDisplay:
+        """Predict designs by the estimator's reward, and find their nearest measured sequences.
+
+        Parameters
+        ----------
+        estimator : fitted ConservativeDiffusionFinetuner
+            On sequences.
+        X : sequence of str
+            The measured sequences.
+        y : array-like of shape (n_samples,), optional
+            Their measurements; the highest is marked.
+        designs : sequence of str, optional
+            By default `n_designs` that are drawn with `random_state`.
+        n_designs : int, default=200
+        oracle : object with ``predict(X)``, optional
+        name : str, default="reward"
+        random_state : int, RandomState or None
+        """
+        if designs is None:
+            space = estimator.space_
+            designs = space.decode(space.encode(estimator.sample(n_designs, random_state)), "strings")
+        if len(designs) == 0:
+            raise InvalidParameterError("there is no design to show; pass at least one.")
+        measured = estimator.space_.decode(estimator.space_.encode(X), "strings")
+        return cls(
+            nearest(as_strings(designs), measured)[1],
+            estimator.reward_.predict(designs),
+            estimator.reward_.predict_lower(designs),
+            truth=None if oracle is None else np.asarray(oracle.predict(designs), dtype=float),
+            name=name,
+            reference=None if y is None else float(np.max(y)),
+        )
+
+    def plot(self, ax: Any = None) -> DistanceDisplay:
+        """Draw on `ax`, or on a new figure; designs at one distance stand side by side."""
+        self.figure_, self.ax_ = new_axes(ax, height=4.0)
+        x = self.distance + self._aside()
+        self.ax_.vlines(x, self.lower, self.mean, color=GREY, linewidth=0.8, label="down to the lower bound")
+        self.ax_.plot(x, self.mean, "o", color=BLUE, alpha=0.7, markersize=4, label="predicted mean")
+        if self.truth is not None:
+            self.ax_.plot(x, self.truth, "D", color=ORANGE, alpha=0.7, markersize=3.5, label="oracle")
+        low, high = self.distance.min() - 0.6, self.distance.max() + 0.6
+        self.ax_.set_xlim(low, high)
+        self.ax_.xaxis.get_major_locator().set_params(integer=True)
+        if self.reference is not None:
+            self.ax_.axhline(self.reference, color="black", linewidth=0.8, linestyle=":")
+            self.ax_.annotate(
+                f"{self.reference_name} {self.reference:.3g}", (high, self.reference), (0, 2),
+                textcoords="offset points", ha="right", va="bottom", fontsize="small",
+            )  # fmt: skip
+        self.ax_.set_xlabel("edit distance to the nearest measured sequence (letters)")
+        self.ax_.set_ylabel(self.name)
+        self.ax_.spines[["top", "right"]].set_visible(False)
+        self.ax_.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0)
+        return self
+
+    def _aside(self) -> np.ndarray:
+        """Shifts (n_designs,) within half a letter that set designs of one distance apart, by their mean."""
+        shifts = np.zeros(len(self.distance))
+        for distance in np.unique(self.distance):
+            at = np.flatnonzero(self.distance == distance)
+            shifts[at[np.argsort(self.mean[at])]] = np.linspace(-0.35, 0.35, len(at)) if len(at) > 1 else 0.0
+        return shifts
