@@ -1,0 +1,22 @@
+"""Design spaces: the two-way road between what users hold and the tensors that models see.
+
+A space turns designs (strings, tokens, vectors, images) into float tensors ("points") and back, and says which row of
+the input is wrong, where, and what to do about it.
+"""
+
+from braidkit.spaces._base import Space, is_strings
+from braidkit.spaces.choice import infer_space, space_from_config
+from braidkit.spaces.images import ImageSpace
+from braidkit.spaces.sequences import ALPHABETS, SequenceSpace
+from braidkit.spaces.vectors import VectorSpace
+
+__all__ = [
+    "ALPHABETS",
+    "ImageSpace",
+    "SequenceSpace",
+    "Space",
+    "VectorSpace",
+    "infer_space",
+    "is_strings",
+    "space_from_config",
+]
