@@ -2,8 +2,7 @@
 
 from braidkit.evaluation.budget import BudgetedSelection
 from braidkit.evaluation.calibration import CalibrationReport
-from braidkit.evaluation.compare import compare
-from braidkit.evaluation.comparison import Comparison
+from braidkit.evaluation.comparison import Comparison, compare
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import (
     AblationDisplay,

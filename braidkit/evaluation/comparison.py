@@ -1,16 +1,30 @@
-"""What `compare` gives: values of every method and seed, with their means, differences and intervals."""
+"""Run several methods on one split, over seeds, judge them all alike, and compare them seed by seed."""
 
 from __future__ import annotations
 
+import numbers
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from scipy.stats import t as student
+from tqdm.auto import tqdm
 
+from braidkit.datasets import OfflineSplit
+from braidkit.diffusion import DiffusionModel
+from braidkit.evaluation.run_cache import digest
+from braidkit.evaluation.runs import REFERENCES, Bench, Outcome, Run
 from braidkit.exceptions import InvalidParameterError
+from braidkit.oracles import refuse_shared_rows
+from braidkit.training import interrupts_propagate
 
 MEASURE = ["source", "metric"]
+Chains = DiffusionModel | Callable[[int], DiffusionModel] | None
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,125 @@ class Comparison:
         return _intervals(paired.assign(value=paired["value"] - paired["value of the baseline"]), confidence)
 
 
+def compare(
+    methods: Mapping[str, Any],
+    split: OfflineSplit,
+    *,
+    oracles: Mapping[str, Any],
+    seeds: Sequence[int] = (0, 1, 2),
+    n_designs: int = 1000,
+    pretrained: Chains = None,
+    valid: Callable[[Any], Any] | None = None,
+    natural: Sequence[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    n_jobs: int | None = 1,
+    verbose: int = 0,
+) -> Comparison:
+    """Fit every method on the offline data for every seed, sample from it, and judge the designs by oracles.
+
+    For each seed all methods that have a `pretrained` parameter get the same chain, and the seed as `random_state`.
+    Budgets are what the methods' own parameters say; what they took is reported: network passes, seconds, memory. The
+    seconds of methods that run side by side, or on a busy machine, are not those that they would take alone.
+
+    A method that raises is listed in `failures`, and the others go on. Ctrl-C ends the comparison and gives what is
+    done; the rest is listed as not run.
+
+    Parameters
+    ----------
+    methods : mapping of str to estimator
+        Unfitted, with ``fit(X, y)`` and ``sample(n, random_state)``; clones are used.
+    split : OfflineSplit
+        From `offline_split`. Methods see the offline data, and nothing else.
+    oracles : mapping of str to oracle
+        Each an object with ``predict(X)``, or a callable, that gives one finite reward a design. One that keeps the
+        digests of its training rows is refused if any is among the offline data.
+    seeds : sequence of int, default=(0, 1, 2)
+        Different whole numbers >= 0.
+    n_designs : int, default=1000
+    pretrained : DiffusionModel or callable, optional
+        A trained chain for all seeds, or ``pretrained(seed)`` that trains one. Without it methods keep their own.
+    valid : callable, optional
+        ``valid(designs)`` says of each whether it is valid. By default the ``is_valid`` of the first oracle that has
+        one.
+    natural : sequence of str, optional
+        Measured sequences that no method saw, for scale: half of them (at most 2,000) are the reference of all
+        measures. By default the oracle's share of the split, or the offline data if it is empty.
+    cache_dir : path-like, optional
+        Keep chains and designs here. A run whose method, parameters, data, chain and seed are as before is not done
+        again; oracles may change. Remove the directory when the code of a method changes.
+    n_jobs : int, default=1
+        Runs side by side, in processes of their own.
+    verbose : int, default=0
+        Show a progress bar if not 0.
+
+    Returns
+    -------
+    comparison : Comparison
+        ``results``, ``designs``, ``failures``, ``summary()``, ``differences(baseline)``.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the methods, oracles, seeds or numbers will not do.
+    InvalidDesignError
+        If an oracle was trained on offline data.
+
+    Examples
+    --------
+    >>> from braidkit import GPBonusReward, make_utr, offline_split
+    >>> from braidkit.baselines import SMCSampler
+    >>> from braidkit.diffusion import SimplexDiffusion
+    >>> from braidkit.evaluation import compare
+    >>> from braidkit.oracles import UTRLandscape
+    >>> X, y = make_utr(200, random_state=0)
+    >>> split, truth = offline_split(X, y, random_state=0), UTRLandscape()
+    >>> chain = SimplexDiffusion(truth.space, n_steps=3).fit(X, max_iter=5, random_state=0)
+    >>> methods = {
+    ...     f"alpha = {alpha}": SMCSampler(alpha=alpha, reward=GPBonusReward(max_iter=5), n_particles=16)
+    ...     for alpha in (1.0, 0.1)
+    ... }
+    >>> comparison = compare(
+    ...     methods, split, oracles={"truth": truth}, seeds=(0, 1), n_designs=16, pretrained=chain
+    ... )
+    >>> list(comparison.differences("alpha = 1.0").columns)
+    ['mean', 'low', 'high', 'n_seeds']
+    """
+    _check(methods, oracles, seeds, n_designs, pretrained)
+    for oracle in oracles.values():
+        refuse_shared_rows(oracle, split.X_offline)
+    if natural is None:
+        natural = split.X_oracle if len(split.X_oracle) else split.X_offline
+    if valid is None:
+        valid = next((oracle.is_valid for oracle in oracles.values() if hasattr(oracle, "is_valid")), None)
+    bench = Bench(
+        split=split,
+        natural=natural,
+        oracles=dict(oracles),
+        valid=valid,
+        n_designs=n_designs,
+        cache_dir=None if cache_dir is None else Path(cache_dir),
+        data_key=digest([np.asarray(split.X_offline), split.y_offline]),
+    )
+    chains = dict(
+        zip(seeds, Parallel(n_jobs)(delayed(_shared_chain)(pretrained, seed, bench) for seed in seeds), strict=True)
+    )
+    names = [name for name in REFERENCES if name != "pretrained" or pretrained is not None]
+    runs = [Run(name, None, seed, chains[seed]) for seed in seeds for name in names]
+    runs += [Run(name, methods[name], seed, chains[seed]) for seed in seeds for name in methods]
+    done: dict[tuple[str, int], Outcome] = {}
+    with tqdm(total=len(runs), desc="comparison", disable=not verbose, dynamic_ncols=True) as bar:
+        try:
+            for outcome in Parallel(n_jobs, return_as="generator_unordered")(
+                delayed(run.outcome)(bench) for run in runs
+            ):
+                done[outcome.method, outcome.seed] = outcome
+                bar.update()
+        except KeyboardInterrupt:
+            bar.write(f"comparison: stopped by the user, {len(done)} of {len(runs)} runs are done")
+    order = [(name, seed) for name in [*methods, *names] for seed in seeds]
+    return _collect([done.get(key) or _not_run(*key) for key in order], list(oracles))
+
+
 def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
     """Mean of independent values, and the ends of its t-interval: nan for fewer than two.
 
@@ -88,6 +221,77 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
         return mean, np.nan, np.nan
     reach = float(student.ppf((1 + confidence) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
     return mean, mean - reach, mean + reach
+
+
+def _shared_chain(pretrained: Chains, seed: int, bench: Bench) -> DiffusionModel | Exception | None:
+    """The chain of a seed: the one given, a cached one, or one trained now; the error if that fails."""
+    if pretrained is None or isinstance(pretrained, DiffusionModel):
+        return pretrained
+    directory = None
+    if bench.cache_dir is not None:
+        directory = bench.cache_dir / f"pretrained-{seed}-{digest([pretrained, bench.data_key])}"
+        if directory.exists():
+            return DiffusionModel.from_pretrained(directory)
+    try:
+        with interrupts_propagate():
+            chain = pretrained(seed)
+        chain.check_trained()
+    except Exception as error:  # of any kind: methods that need no chain shall go on
+        return error
+    if directory is not None:
+        chain.save_pretrained(directory)
+    return chain
+
+
+def _not_run(method: str, seed: int) -> Outcome:
+    """What stands for a run that Ctrl-C came before."""
+    failure = {"stage": "not run", "error": "stopped by the user; call again to go on", "traceback": ""}
+    return Outcome(method, seed, failure=failure)
+
+
+def _collect(outcomes: list[Outcome], oracles: list[str]) -> Comparison:
+    """The tables of all runs."""
+    results = [(o.method, o.seed, *measure) for o in outcomes for measure in o.measures]
+    designs: list[pd.DataFrame] = []
+    for outcome in outcomes:
+        table = pd.DataFrame({"method": outcome.method, "seed": outcome.seed, "design": outcome.designs})
+        designs.append(table.assign(**{name: outcome.rewards.get(name, np.nan) for name in oracles}))
+    failures = [{"method": o.method, "seed": o.seed} | o.failure for o in outcomes if o.failure is not None]
+    return Comparison(
+        results=pd.DataFrame(results, columns=["method", "seed", "source", "metric", "value"]),
+        designs=pd.concat(designs, ignore_index=True),
+        failures=pd.DataFrame(failures, columns=["method", "seed", "stage", "error", "traceback"]),
+    )
+
+
+def _check(
+    methods: Mapping[str, Any], oracles: Mapping[str, Any], seeds: Sequence[int], n_designs: int, pretrained: Chains
+) -> None:
+    """Raise for arguments that will not do, before any work."""
+    if not methods:
+        raise InvalidParameterError("methods is empty; pass at least one estimator by its name.")
+    for name, method in methods.items():
+        if name in REFERENCES:
+            raise InvalidParameterError(f"a method cannot be called {name!r}, as a reference is; choose another name.")
+        if not all(callable(getattr(method, face, None)) for face in ("fit", "sample", "get_params")):
+            raise InvalidParameterError(f"method {name!r} must be an estimator with fit and sample; got {method!r}.")
+    for name, oracle in oracles.items():
+        if name in ("method", "seed", "design", "designs", "cost"):
+            raise InvalidParameterError(f"an oracle cannot be called {name!r}, as a column is; choose another name.")
+        if not callable(getattr(oracle, "predict", oracle)):
+            raise InvalidParameterError(f"oracle {name!r} must have predict(X) or be callable; got {oracle!r}.")
+    whole = all(isinstance(seed, numbers.Integral) and seed >= 0 for seed in seeds)
+    if len(seeds) == 0 or not whole or len(set(seeds)) < len(seeds):
+        raise InvalidParameterError(f"seeds must be different whole numbers >= 0; got {seeds!r}.")
+    if not isinstance(n_designs, numbers.Integral) or n_designs < 1:
+        raise InvalidParameterError(f"n_designs must be a whole number of at least 1; got {n_designs!r}.")
+    if isinstance(pretrained, DiffusionModel):
+        pretrained.check_trained()
+    elif pretrained is not None and not callable(pretrained):
+        raise InvalidParameterError(
+            f"pretrained must be a trained DiffusionModel, a function that gives one for a seed, or None; got "
+            f"{pretrained!r}."
+        )
 
 
 def _intervals(results: pd.DataFrame, confidence: float) -> pd.DataFrame:

@@ -1,24 +1,18 @@
 """Comparisons of small real estimators: nothing lost, nothing done twice, differences paired by seed."""
 
-import copy
 import functools
-import threading
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from scipy.stats import t as student
 from sklearn.base import BaseEstimator
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SequenceSpace, SimplexDiffusion
 from braidkit.baselines import SMCSampler
 from braidkit.datasets import offline_split
 from braidkit.evaluation import Comparison, compare
-from braidkit.evaluation.cost import MemoryRise, count_network_passes
-from braidkit.evaluation.run_cache import digest
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.oracles import EnformerOracle
 
@@ -142,7 +136,7 @@ def test_an_oracle_that_fails_is_named(split):
 def test_a_rerun_does_only_what_is_new(split, tmp_path):
     log, cache = tmp_path / "log", tmp_path / "cache"
 
-    def run(seeds=(0, 1), oracles=ORACLES, n_designs=10, **parameters):
+    def run(seeds=(0,), oracles=ORACLES, n_designs=10, **parameters):
         log.write_text("")
         comparison = compare(
             {"top": TopRows(log=str(log), **parameters)},
@@ -155,16 +149,15 @@ def test_a_rerun_does_only_what_is_new(split, tmp_path):
         return comparison, [int(seed) for seed in log.read_text().split()]
 
     first, fitted = run()
-    assert fitted == [0, 1]
+    assert fitted == [0]
     again, fitted = run()
     assert fitted == []
     pd.testing.assert_frame_equal(first.results, again.results)  # the costs too
     pd.testing.assert_frame_equal(first.designs, again.designs)
-    assert run(seeds=(0, 1, 2))[1] == [2]
+    assert run(seeds=(0, 1))[1] == [1]
     assert run(oracles={"A": lambda X: -share_of_g(X)})[1] == []
-    assert run(share=0.2)[1] == [0, 1]
-    assert run(n_designs=11)[1] == [0, 1]
-    assert run(share=0.2)[1] == []
+    assert run(share=0.2)[1] == [0]
+    assert run(n_designs=11)[1] == [0]
 
 
 def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(split, tmp_path):
@@ -260,60 +253,6 @@ def test_paired_differences_by_hand():
     assert summary.loc[("a", "truth", "median")].isna().tolist() == [False, True, True, False]
     with pytest.raises(InvalidParameterError, match="baseline must be one of 'a', 'b'; got 'c'"):
         comparison.differences("c")
-
-
-def test_network_passes_are_counted_in_copies_and_in_chains_trained_meanwhile(split, chain):
-    with count_network_passes(chain) as passes:
-        chain.sample(7, random_state=0)
-        one_chain = passes.rows
-        chain.trainable_copy().sample(7, random_state=0)
-    assert one_chain == 7 * 5  # four steps and the readout
-    assert passes.rows == 2 * one_chain
-    assert not chain.network._forward_hooks
-    with count_network_passes() as passes:
-        new = copy.deepcopy(chain)
-        assert passes.rows == 0
-        trained = SimplexDiffusion(SPACE, n_steps=4).fit(split.X_offline, max_iter=2, batch_size=16, random_state=0)
-        in_training = passes.rows
-        trained.sample(3, random_state=0)
-    assert in_training >= 2 * 16
-    assert passes.rows == in_training + 3 * 5
-    new.sample(3, random_state=0)
-    assert passes.rows == in_training + 3 * 5
-
-
-def test_memory_that_is_taken_is_seen():
-    with MemoryRise() as small:
-        pass
-    with MemoryRise() as large:
-        block = np.ones(2**23)  # 64 MiB
-        threading.Event().wait(0.1)
-        del block
-    assert 60 < large.host < 100 and small.host < 10
-
-
-def test_digests_see_what_things_hold_not_what_they_are():
-    reward = GPBonusReward(max_iter=20, random_state=0)
-    finetuner = ConservativeDiffusionFinetuner(alpha=0.1, reward=reward)
-    same = digest(finetuner)
-    assert digest(copy.deepcopy(finetuner)) == same
-    assert digest(ConservativeDiffusionFinetuner(alpha=0.1, reward=reward, verbose=1, device="cpu")) == same
-    assert digest(ConservativeDiffusionFinetuner(alpha=0.2, reward=reward)) != same
-    assert digest(ConservativeDiffusionFinetuner(alpha=0.1, reward=GPBonusReward(max_iter=20, c=1.0))) != same
-    X = [row * 5 for row in ("AC", "GT", "CC", "TA", "GG", "AT")]
-    frozen = [FrozenEstimator(copy.deepcopy(reward).fit(X, y)) for y in (range(6), range(6), [0, 1, 2, 3, 4, 6])]
-    assert digest(frozen[0]) == digest(frozen[1]) != digest(frozen[2])
-    layer, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    assert digest(layer) == digest(copy.deepcopy(layer)) != digest(other)
-
-    def adder(n):
-        return lambda x: x + n
-
-    assert digest(adder(1)) == digest(adder(1)) != digest(adder(2))
-    assert digest(functools.partial(max, 1)) != digest(functools.partial(max, 2))
-    loop: list = [1]
-    loop.append(loop)
-    assert digest(loop) != digest([1, [1]])
 
 
 @pytest.mark.parametrize(
