@@ -20,8 +20,6 @@ class RelativeAttention(nn.Module):
         Of the features; a multiple of `n_heads`.
     n_heads, key_width : int
         Heads, and the width d of a head's queries and keys.
-    dropout : float, default=0.0
-        Share of attention weights left out in training.
 
     References
     ----------
@@ -31,9 +29,9 @@ class RelativeAttention(nn.Module):
 
     offsets: Tensor
 
-    def __init__(self, length: int, channels: int, *, n_heads: int, key_width: int, dropout: float = 0.0) -> None:
+    def __init__(self, length: int, channels: int, *, n_heads: int, key_width: int) -> None:
         super().__init__()
-        self.n_heads, self.dropout = n_heads, dropout
+        self.n_heads = n_heads
         self.query_key = nn.Linear(channels, 2 * n_heads * key_width, bias=False)
         self.value = nn.Linear(channels, channels, bias=False)
         self.bias = nn.Parameter(torch.zeros(n_heads, 2 * length - 1))
@@ -47,8 +45,7 @@ class RelativeAttention(nn.Module):
         query, key = (self._heads(part) for part in self.query_key(h).chunk(2, dim=-1))  # (n, heads, L, key_width)
         value = self._heads(self.value(h))  # (n, heads, L, channels / heads)
         bias = self.bias[:, self.offsets[:length, :length]]  # (heads, L, L)
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None], dropout_p=dropout)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias[None])
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, h: Tensor) -> Tensor:
@@ -64,14 +61,14 @@ class AttentionBlock(nn.Module):
     length, channels, n_heads, key_width
         As in `RelativeAttention`.
     dropout : float
-        Share of the dense layers' outputs left out in training; of attention weights an eighth of that.
+        Share of the layers' outputs left out in training.
     """
 
     def __init__(self, length: int, channels: int, *, n_heads: int, key_width: int, dropout: float) -> None:
         super().__init__()
         self.attention = nn.Sequential(
             nn.LayerNorm(channels),
-            RelativeAttention(length, channels, n_heads=n_heads, key_width=key_width, dropout=dropout / 8),
+            RelativeAttention(length, channels, n_heads=n_heads, key_width=key_width),
             nn.Dropout(dropout),
         )
         self.dense = nn.Sequential(

@@ -63,5 +63,5 @@ def refuse_shared_rows(oracle: Any, X: Any) -> None:
         raise InvalidDesignError(
             f"{len(shared):,} of these {len(rows):,} rows trained the {type(oracle).__name__}, row {shared[0]:,} "
             f"({rows[shared[0]]}) first: it would judge by what it learned from the same measurements; split the data "
-            "first with offline_split, and fit the oracle on its share (X_oracle, y_oracle) only."
+            "first with offline_split (equal rows in one group), and fit the oracle on its share (X_oracle, y_oracle)."
         )
