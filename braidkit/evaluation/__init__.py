@@ -27,6 +27,7 @@ from braidkit.evaluation.metrics import (
     validity_measures,
     validity_report,
 )
+from braidkit.evaluation.report import report
 from braidkit.evaluation.selection import select
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "kmer_pearson",
     "nearest",
     "novelty",
+    "report",
     "select",
     "shuffle_dinucleotides",
     "validity_measures",

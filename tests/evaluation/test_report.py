@@ -1,0 +1,199 @@
+"""The page is whole, parses, and refers to nothing outside itself."""
+
+import base64
+import re
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from braidkit import ConservativeDiffusionFinetuner
+from braidkit.evaluation import CalibrationReport, design_table, report, select
+from braidkit.evaluation.report import LIMITS
+from braidkit.exceptions import InvalidParameterError, MissingExtraError
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+
+VOID = {"img", "meta", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: headings, text, pictures, tables, addresses; every tag must be closed in turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.headings, self.images, self.addresses, self.tables, self.text = [], [], [], [], [], []
+        self.scripts = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(attrs)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        assert not any(name.startswith("on") for name in attrs)
+        self.addresses += [attrs[name] for name in ("src", "href", "action", "srcset") if name in attrs]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "script" in self.open:
+            self.scripts.append(data)
+        elif "style" not in self.open:
+            self.text.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+    def table(self, column):
+        """The table that has a column of this name."""
+        return next(table for table in self.tables if column in table[0])
+
+
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
+    designs = design_table(*run, 20, random_state=0)
+    calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
+    report(
+        *(run.finetuner, path, run.X, run.y),
+        designs=designs, calibration=calibration, name="MRL <ribosomes>", source="mpra.csv & more", random_state=0,
+    )  # fmt: skip
+    return path, designs, calibration
+
+
+@pytest.fixture
+def page(written):
+    return Page(written[0].read_text(encoding="utf-8"))
+
+
+def test_every_figure_is_inlined_and_nothing_is_fetched(page, written):
+    assert len(page.images) == 6
+    for image in page.images:
+        start, _, data = image["src"].partition(",")
+        assert start == "data:image/png;base64" and base64.b64decode(data).startswith(b"\x89PNG")
+        assert image["alt"]
+    assert all(address.startswith("data:") for address in page.addresses)
+    without_pictures = re.sub(r'src="data:[^"]*"', "", written[0].read_text())
+    assert "http" not in without_pictures and "url(" not in without_pictures and "@import" not in without_pictures
+    assert "<link" not in without_pictures and "fetch(" not in without_pictures
+
+
+def test_the_page_has_all_its_parts(page, run):
+    assert page.headings == [
+        "What came of it", "Data", "Fine-tuning", "Designs", "How far to trust the bound", "What this page cannot tell",
+        "Settings", "Versions",
+    ]  # fmt: skip
+    text = " ".join(page.text)
+    assert all(limit in text for limit in LIMITS)
+    assert f"Fine-tuning did {run.finetuner.n_iter_} updates." in text
+    assert f"the designs of update {run.finetuner.best_iter_} best" in text
+    data = dict(page.table("source"))
+    assert data["source"] == "mpra.csv & more" and data["rows"] == "300"
+    assert data["rows kept from the reward, for the judge"] == "75"
+    low, middle, high = np.quantile(run.y, [0.05, 0.5, 0.95])
+    assert data["MRL <ribosomes>"].startswith(f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from ")
+    settings = dict(page.table("alpha"))
+    assert settings["alpha"] == "0.001" and settings["max_iter"] == "8"
+    assert {"python", "braidkit", "torch"} <= {row[0] for row in page.table("python")}
+
+
+def test_the_table_of_designs_sorts_by_full_values(page, written):
+    path, designs, _ = written
+    head, *rows = page.table("sequence")
+    assert head == list(designs.columns)
+    assert [row[1] for row in rows] == designs["sequence"].tolist()
+    assert [row[2] for row in rows] == [f"{mean:.4g}" for mean in designs["mean"]]
+    full = re.findall(r'data-value="([^"]+)"', path.read_text())
+    assert {f"{mean:.9g}" for mean in designs["mean"]} <= set(full)
+    assert 'table class="sorts"' in path.read_text() and "table.sorts th" in page.scripts[0]
+
+
+def test_calibration_is_told(page, written):
+    calibration = written[2]
+    head, row = page.table("one_sided")
+    assert row[0] == "held out" and float(row[head.index("n")]) == 75
+    assert all(note in " ".join(page.text) for note in [*calibration.notes, *calibration.warnings])
+
+
+def test_figures_are_closed_again(written):
+    assert matplotlib.pyplot.get_fignums() == []
+
+
+def test_a_table_of_select_will_do(run, tmp_path):
+    batch = select(run.finetuner, 6, run.X, run.y, n_candidates=100, n_controls=2, random_state=0)
+    calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
+    report(run.finetuner, tmp_path / "page.html", run.X, run.y, designs=batch, calibration=calibration)
+    head, *rows = Page((tmp_path / "page.html").read_text()).table("role")
+    assert [row[head.index("role")] for row in rows] == batch["role"].tolist()
+    # What was not measured has no number, rather than a word.
+    assert [row[head.index("measured")] == "" for row in rows] == batch["measured"].isna().tolist()
+
+
+def test_without_data_the_page_says_less(run, tmp_path):
+    report(run.finetuner, tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text())
+    assert page.headings == [
+        "What came of it", "Fine-tuning", "What this page cannot tell", "Settings", "Versions"
+    ]  # fmt: skip
+    assert len(page.images) == 1
+
+
+def test_vectors_have_a_page_without_sequences(tmp_path):
+    X = np.random.default_rng(0).normal(size=(120, 2))
+    y = X.sum(axis=1)
+    finetuner = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, y)
+    report(finetuner, tmp_path / "page.html", X, y, random_state=0)
+    page = Page((tmp_path / "page.html").read_text())
+    assert "Data" in page.headings and "Designs" not in page.headings
+    assert len(page.images) == 3
+    assert "backtest" in [row[0] for row in page.table("one_sided")]
+
+
+def test_over_optimisation_and_flags_are_told(run, tmp_path, monkeypatch):
+    last = len(run.finetuner.history_["lower"]) - 1
+    history = {name: [float(i) for i in range(last + 1)] for name in run.finetuner.history_}
+    history["judge"] = [1.0, 5.0, *([2.0] * (last - 1))]
+    monkeypatch.setattr(run.finetuner, "history_", history)
+    monkeypatch.setattr(run.finetuner, "best_iter_", 1)
+    designs = pd.DataFrame({"sequence": run.X[:2], "mean": [1, 2], "lower": [0, 1], "flags": ["", "measured already"]})
+    report(run.finetuner, tmp_path / "page.html", designs=designs)
+    text = " ".join(Page((tmp_path / "page.html").read_text()).text)
+    assert f"the lower bound went on rising, to {last}, and the judge fell to 2: over-optimisation." in text
+    assert "1 of them have a flag" in text
+
+
+def test_a_page_is_replaced_in_one_piece(run, tmp_path, monkeypatch):
+    path = tmp_path / "page.html"
+    path.write_text("before")
+    monkeypatch.setattr("braidkit.evaluation.html.page", lambda *parts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report(run.finetuner, path)
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_half_of_the_data_is_refused(run, tmp_path):
+    with pytest.raises(InvalidParameterError, match="X and y belong together"):
+        report(run.finetuner, tmp_path / "page.html", run.X)
+
+
+def test_without_matplotlib_the_error_names_the_extra(run, tmp_path, monkeypatch):
+    for name in ("matplotlib", "matplotlib.pyplot"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'braidkit\[plots\]'"):
+        report(run.finetuner, tmp_path / "page.html", run.X, run.y)
+    assert list(tmp_path.iterdir()) == []
