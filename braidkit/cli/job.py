@@ -14,6 +14,7 @@ from braidkit.datasets.table import MeasuredTable
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
+from braidkit.evaluation.report import report
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.persistence import replace_file
@@ -106,12 +107,22 @@ def run_job(
     say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/")
     if len(designs) < settings.n:
         say("warning: the model makes no more different designs than these; a larger --alpha keeps it more diverse")
-    with directory.timed("figures"):
+    with directory.timed("report"):
         try:
             draw_figures(finetuner, table, directory, settings)
-            say(f"figures -> {out}/rewards.png, {out}/training.png")
+            report(
+                finetuner,
+                directory / "report.html",
+                table.sequences,
+                table.y,
+                designs=designs,
+                name=settings.target,
+                source=table.describe(),
+                random_state=settings.seed,
+            )
+            say(f"report -> {out}/report.html   figures -> {out}/rewards.png, {out}/training.png")
         except MissingExtraError as error:
-            say(f"figures left out: {error}")
+            say(f"report and figures left out: {error}")
     results = {
         "table": table.describe(),
         "reward": finetuner.reward_check_,

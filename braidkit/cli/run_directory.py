@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from braidkit import __version__
+from braidkit.evaluation.report import versions
 from braidkit.exceptions import BraidkitError, CheckpointError
 from braidkit.persistence import replace_file
 
@@ -28,6 +26,7 @@ OUTPUTS = (
     "designs.fasta",
     "rewards.png",
     "training.png",
+    "report.html",
     "true_rewards.png",
 )
 
@@ -149,9 +148,3 @@ class RunDirectory:
                 shutil.rmtree(output)
             else:
                 output.unlink(missing_ok=True)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of braidkit and of what its results depend on."""
-    others = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scikit-learn", "gpytorch")}
-    return {"python": platform.python_version(), "braidkit": __version__} | others

@@ -18,7 +18,7 @@ from braidkit.diffusion import DiffusionModel
 from braidkit.persistence import fingerprint
 
 OPTIONS = ["--sequence", "seq", "--target", "mrl", "--n", "12", "--max-iter", "4"]
-FILES = ["designs.csv", "designs.fasta", "model", "rewards.png", "run.json", "training.png"]
+FILES = ["designs.csv", "designs.fasta", "model", "report.html", "rewards.png", "run.json", "training.png"]
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_run_tells_its_story(finished):
         "step 0 ",
         "step 4 ",
         f"12 designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/",
-        f"figures -> {out}/rewards.png, {out}/training.png",
+        f"report -> {out}/report.html   figures -> {out}/rewards.png, {out}/training.png",
     ]
     found = [next((i for i, line in enumerate(lines) if line.startswith(start)), None) for start in story]
     assert None not in found
@@ -82,13 +82,16 @@ def test_a_run_leaves_designs_figures_models_and_a_record(finished, table):
     assert len(model.sample(3, random_state=0)[0]) == 8
     for name in ("rewards.png", "training.png"):
         assert (out / name).read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert all(sequence in page for sequence in designs["sequence"])
+    assert "read 302 rows" in page and "backtest" in page
     record = json.loads((out / "run.json").read_text())
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
     assert record["finished"] is True
     assert record["settings"]["data"] == fingerprint(measured.sequences, measured.y)
     assert record["settings"]["max_iter"] == record["n_iter"] == 4
     assert record["designs"]["lower"] == pytest.approx(designs["lower"].median(), rel=1e-4)
-    assert set(record["seconds"]) == {"fit", "designs", "figures"}
+    assert set(record["seconds"]) == {"fit", "designs", "report"}
 
 
 def test_a_finished_run_is_refused_unless_overwritten(finished, table, chain):
@@ -171,15 +174,17 @@ def test_a_calibrated_bound_holds_for_most_held_out_rows(table, chain, tmp_path)
     assert RunDirectory(out).read()["reward"]["overall"] > 0.8
 
 
-def test_without_matplotlib_only_the_figures_are_missing(table, chain, tmp_path, monkeypatch):
+def test_without_matplotlib_only_the_report_and_figures_are_missing(table, chain, tmp_path, monkeypatch):
     # A module that is None in sys.modules cannot be imported.
     for name in ("matplotlib", "matplotlib.pyplot"):
         monkeypatch.setitem(sys.modules, name, None)
     out = tmp_path / "run"
     result = design(table, *OPTIONS, "--pretrained", chain, "--out", out)
     assert result.exit_code == 0, result.output
-    assert "figures left out: plots need matplotlib; install it with: pip install 'braidkit[plots]'" in result.stdout
-    assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if not name.endswith(".png")]
+    assert "left out: plots need matplotlib; install it with: pip install 'braidkit[plots]'" in result.stdout
+    assert sorted(path.name for path in out.iterdir()) == [
+        name for name in FILES if not name.endswith((".png", ".html"))
+    ]
 
 
 @pytest.mark.parametrize(
