@@ -122,7 +122,8 @@ def compare(
         Different whole numbers >= 0.
     n_designs : int, default=1000
     pretrained : DiffusionModel or callable, optional
-        A trained chain for all seeds, or ``pretrained(seed)`` that trains one. Without it methods keep their own.
+        A trained chain for all seeds, or ``pretrained(seed)`` that trains one, which splits with one `cache_dir` share.
+        Without it methods keep their own.
     valid : callable, optional
         ``valid(designs)`` says of each whether it is valid. By default the ``is_valid`` of the first oracle that has
         one.
@@ -229,7 +230,7 @@ def _shared_chain(pretrained: Chains, seed: int, bench: Bench) -> DiffusionModel
         return pretrained
     directory = None
     if bench.cache_dir is not None:
-        directory = bench.cache_dir / f"pretrained-{seed}-{digest([pretrained, bench.data_key])}"
+        directory = bench.cache_dir / f"pretrained-{seed}-{digest(pretrained)}"
         if directory.exists():
             return DiffusionModel.from_pretrained(directory)
     try:

@@ -25,7 +25,8 @@ FREE = frozenset({"verbose", "n_jobs", "device", "checkpoint_dir"})
 def digest(value: Any) -> str:
     """Short digest of parameters, data, estimators, models and functions, by what they hold.
 
-    Equal things have one digest in every process. Where an object does not tell what it holds, its repr stands for it,
+    Equal things have one digest in every process. A function is its code, the data that it names, and what it encloses,
+    without the code of functions that it calls. Where an object does not tell what it holds, its repr stands for it,
     which may make a run be done again, but does not take one run for another.
     """
     return hashlib.sha256(json.dumps(_plain(value, ())).encode()).hexdigest()[:16]
@@ -54,7 +55,9 @@ def _plain(value: Any, inside: tuple[int, ...]) -> Any:
         return [value.co_code.hex(), list(value.co_names), _plain(value.co_consts, held)]
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        parts = (value.__code__, value.__defaults__, value.__kwdefaults__, cells)
+        named = [value.__globals__[name] for name in value.__code__.co_names if name in value.__globals__]
+        data = [item for item in named if not callable(item) and not isinstance(item, types.ModuleType)]
+        parts = (value.__code__, value.__defaults__, value.__kwdefaults__, cells, data)
         return [value.__module__, value.__qualname__, _plain(parts, held)]
     if isinstance(value, BaseEstimator):
         state = {name: item for name, item in vars(value).items() if name not in FREE}

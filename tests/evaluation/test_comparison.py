@@ -220,6 +220,7 @@ def test_a_chain_is_trained_once_a_seed_and_shared(split, tmp_path):
     assert log.read_text().split() == ["0", "9", "9"]
     run(3)
     assert log.read_text().split() == ["0", "9", "9", "0", "9"]
+    assert len(list((tmp_path / "cache").glob("pretrained-0-*"))) == 2
 
 
 def test_rows_that_an_oracle_was_trained_on(split):

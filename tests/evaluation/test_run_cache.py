@@ -30,6 +30,11 @@ def test_digests_see_what_things_hold_not_what_they_are():
 
     assert digest(adder(1)) == digest(adder(1)) != digest(adder(2))
     assert digest(functools.partial(max, 1)) != digest(functools.partial(max, 2))
+    scope: dict = {"rows": ["AC"]}
+    exec("def fit(seed):\n    return rows, seed", scope)
+    before = digest(scope["fit"])
+    scope["rows"] = ["GT"]
+    assert digest(scope["fit"]) != before
     loop: list = [1]
     loop.append(loop)
     assert digest(loop) != digest([1, [1]])
