@@ -14,7 +14,7 @@ from braidkit.datasets.table import MeasuredTable
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
-from braidkit.evaluation.report import report
+from braidkit.evaluation.html_report import report
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.persistence import replace_file

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from braidkit.evaluation.report import versions
+from braidkit.evaluation.html_report import versions
 from braidkit.exceptions import BraidkitError, CheckpointError
 from braidkit.persistence import replace_file
 

@@ -14,6 +14,7 @@ from braidkit.evaluation.displays import (
     TrainingCurveDisplay,
 )
 from braidkit.evaluation.edit_distance import edit_distances, nearest
+from braidkit.evaluation.html_report import report
 from braidkit.evaluation.metrics import (
     discriminability,
     diversity,
@@ -27,7 +28,6 @@ from braidkit.evaluation.metrics import (
     validity_measures,
     validity_report,
 )
-from braidkit.evaluation.report import report
 from braidkit.evaluation.selection import select
 
 __all__ = [

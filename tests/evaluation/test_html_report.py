@@ -11,7 +11,7 @@ import pytest
 
 from braidkit import ConservativeDiffusionFinetuner
 from braidkit.evaluation import CalibrationReport, design_table, report, select
-from braidkit.evaluation.report import LIMITS
+from braidkit.evaluation.html_report import LIMITS
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 
 matplotlib = pytest.importorskip("matplotlib")
