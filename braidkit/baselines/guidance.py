@@ -1,4 +1,4 @@
-"""ClassifierGuidance: steer the pretrained chain by a model that knows good designs from their noised states."""
+"""ClassifierGuidance: steer the pretrained chain by a model that foretells measurements from noised designs."""
 
 from __future__ import annotations
 
@@ -104,22 +104,22 @@ class NoisedNetwork(nn.Module):
 
 
 class ClassifierGuidance(Baseline):
-    """Steer the pretrained chain toward designs that a classifier of its noised states takes for the best.
+    """Steer the pretrained chain toward designs whose noised states foretell that they are among the best.
 
-    The measured designs are noised as the chain's own forward process does, to its own levels, and a small network that
-    is told the level learns which of them are among the best, or what they measure. While sampling, each policy moves
-    along the gradient of that network's log-likelihood, times `strength`. The chain itself is not changed.
+    The measured designs are noised as the chain's own forward process does, to its own levels t, and a small network
+    that is told the level learns the mean mu(x_t) of the standardised measurement. While sampling, each policy moves
+    along the gradient of the log-probability that a draw from N(mu, 1) is what is asked for, times `strength`. The
+    chain itself is not changed.
 
     Parameters
     ----------
     pretrained : DiffusionModel, optional
         By default a small one is trained on `X`.
     target : "top" or float, default="top"
-        "top": the `top_fraction` of the largest measurements, told from the rest by a classifier. A number, in y's
-        units: the measurement to reach; a regressor mu learns the standardised measurement, and
-        ``-(target - mu(x_t))^2 / 2`` is the log-likelihood.
+        "top": a measurement at least as large as the smallest of the best `top_fraction`, q, which has the probability
+        ``Phi(mu(x_t) - q)``. A number, in y's units: that measurement, of log-density ``-(target - mu(x_t))^2 / 2``.
     strength : float, default=10.0
-        Multiplies the gradient; 10 is the paper's guidance level. One is Bayes' rule, to first order in a step.
+        Multiplies the gradient; 10 is the paper's guidance level.
     top_fraction : float, default=0.05
     space : Space, optional
     max_iter : int or "auto", default="auto"
@@ -138,7 +138,7 @@ class ClassifierGuidance(Baseline):
     ----------
     pretrained_ : DiffusionModel
     network_ : NoisedNetwork
-        Log-odds of being among the best, or standardised measurements, of noised states.
+        Foretells standardised measurements from noised designs.
     n_iter_ : int
         Updates done.
     space_ : Space
@@ -150,6 +150,11 @@ class ClassifierGuidance(Baseline):
     -----
     Some public codes average the energy over the designs of a batch before they take its gradient, so that their
     guidance weakens as the batch grows. Here gradients are summed: a design is the same in a batch of any size.
+
+    A network that is trained to tell the best 5 % from the rest has 100 of them in 2,000 rows, and less to learn from
+    once they are noised; the classifier is therefore derived from a regression on all measurements. The unit
+    deviation is that of all measurements. Where the network is more certain, at little noise, the deviation of its own
+    errors would make the gradient so steep that a step of strength 10 leaps over the goal and away.
 
     References
     ----------
@@ -219,16 +224,14 @@ class ClassifierGuidance(Baseline):
         data = self._start(X, y)
         chain_seed, seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
         self.pretrained_ = self._chain(data.X, chain_seed, data.device)
-        if self.target == "top":
-            goal = data.y >= np.quantile(data.y, 1 - self.top_fraction)
-        else:
-            goal = (data.y - data.y.mean()) / data.y.std()
-            self._goal = (float(self.target) - data.y.mean()) / data.y.std()
+        goal = np.quantile(data.y, 1 - self.top_fraction) if self.target == "top" else float(self.target)
+        self._goal = (goal - data.y.mean()) / data.y.std()
         device = self.pretrained_.device
-        self._train(data.x.to(device), torch.tensor(goal, dtype=torch.float32, device=device), seed)
+        standardised = torch.tensor((data.y - data.y.mean()) / data.y.std(), dtype=torch.float32, device=device)
+        self._train(data.x.to(device), standardised, seed)
         return self
 
-    def _train(self, x: Tensor, goal: Tensor, seed: int) -> None:
+    def _train(self, x: Tensor, y: Tensor, seed: int) -> None:
         """Fit the network to noised designs; sets ``network_`` and ``n_iter_``."""
         chain = self.pretrained_
         with torch.random.fork_rng(devices=[]):
@@ -239,15 +242,17 @@ class ClassifierGuidance(Baseline):
         n_held_out = int(self.validation_fraction * len(x))
         validate = n_held_out >= 16
         held_out, rows = permutation[:n_held_out][:4096], permutation[n_held_out if validate else 0 :]
-        error = F.binary_cross_entropy_with_logits if self.target == "top" else F.mse_loss
+        # Level t as often as 1 / (t + 1): next to nothing can be learned where all is noise.
+        levels = (1 / torch.arange(1, chain.n_steps + 2, device=x.device)).cumsum(dim=0)
+        levels /= levels[-1].clone()
 
         def loss(chosen: Tensor, noise: torch.Generator) -> Tensor:
-            """Mean error on rows at levels drawn from n equal parts of 1, ..., n_steps."""
+            """Mean squared error on rows at levels drawn from n equal parts of their law."""
             n = len(chosen)
             strata = torch.arange(n, device=x.device) + torch.rand(n, generator=noise, device=x.device)
-            t = 1 + (chain.n_steps * strata / n).long().clamp(max=chain.n_steps - 1)
-            point = chain.as_points(chain.noised(x[chosen], t, noise))
-            return error(network(point, t / chain.n_steps), goal[chosen])
+            t = torch.searchsorted(levels, strata / n).clamp(max=chain.n_steps)
+            point = chain.as_points(chain.noised(x[chosen], t, noise), t)
+            return F.mse_loss(network(point, t / chain.n_steps), y[chosen])
 
         def validation_loss() -> float:
             """The same noise at every evaluation."""
@@ -258,11 +263,12 @@ class ClassifierGuidance(Baseline):
             network,
             lambda batch: loss(rows[batch.to(x.device)], generator),
             len(rows),
-            max_iter=auto_max_iter(len(rows)) if self.max_iter == "auto" else int(self.max_iter),
+            max_iter=3 * auto_max_iter(len(rows)) if self.max_iter == "auto" else int(self.max_iter),
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
             generator=order,
             validation_loss=validation_loss if validate else None,
+            patience=20,
             verbose=self.verbose,
             description="guidance",
         )
@@ -271,8 +277,8 @@ class ClassifierGuidance(Baseline):
     def log_likelihood(self, x_t: Tensor, t: int) -> Tensor:
         """Give log p(target | x_t) (n,), up to a constant, for states (n, \\*state_shape) of the chain at time t."""
         time = torch.full((len(x_t),), t / self.pretrained_.n_steps, device=x_t.device)
-        value = self.network_(self.pretrained_.as_points(x_t), time)
-        return F.logsigmoid(value) if self.target == "top" else -0.5 * (self._goal - value).square()
+        z = self.network_(self.pretrained_.as_points(x_t, t), time) - self._goal
+        return torch.special.log_ndtr(z) if self.target == "top" else -0.5 * z.square()
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Draw designs along guided trajectories.

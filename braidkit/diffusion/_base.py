@@ -105,8 +105,11 @@ class DiffusionModel(nn.Module, abc.ABC):
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         """Expected designs (n, \\*space.shape) given states x_t, as the chain's own network has them."""
 
-    def as_points(self, x_t: Tensor) -> Tensor:
-        """States as points (n, \\*space.shape), noise and all: what a network of designs can read; differentiable."""
+    def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """States as points (n, \\*space.shape), noise and all: what a network of designs can read; differentiable.
+
+        `t` is that of `noised`.
+        """
         return x_t
 
     @abc.abstractmethod

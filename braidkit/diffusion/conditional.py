@@ -100,7 +100,8 @@ def fit_guided(
         network,
         lambda batch: loss(draw(rows, len(batch)), generator),
         len(rows),
-        max_iter=auto_max_iter(len(rows)) if max_iter == "auto" else int(max_iter),
+        # What a condition changes takes longer to learn than what all designs share.
+        max_iter=3 * auto_max_iter(len(rows)) if max_iter == "auto" else int(max_iter),
         batch_size=batch_size,
         learning_rate=learning_rate,
         generator=order,

@@ -208,9 +208,12 @@ class SimplexDiffusion(DiffusionModel):
         """Times (n,) of time numbers (n,), or (1,) of one that all rows share."""
         return self.clock[times].reshape(-1)
 
-    def as_points(self, x_t: Tensor) -> Tensor:
-        """The points of the simplex that the sticks make, clamped."""
-        return break_sticks(x_t.clamp(EPS, 1 - EPS))
+    def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """The likelihoods of each position's letters given its sticks, scaled to sum to one.
+
+        With much noise they are all alike, and with little one-hot, so that a point carries as much as is known.
+        """
+        return _softmax(self.law.evidence(x_t.clamp(EPS, 1 - EPS), t).log_likelihoods())
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
         """Draw sticks, by the exact law of the Jacobi diffusions at ``times[t]``."""

@@ -94,7 +94,7 @@ class TabularDiffusion(DiffusionModel):
             law = law @ logits.softmax(dim=1)
         return self.readout(law)
 
-    def as_points(self, x_t: Tensor) -> Tensor:
+    def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         """The designs that the states stand for."""
         return self.readout(x_t)
 

@@ -166,4 +166,4 @@ def test_noised_states_have_the_level_of_their_row():
         assert float(drawn.mean()) == pytest.approx(2 * math.cos(phi), abs=0.04)
         assert float(drawn.std()) == pytest.approx(math.sin(phi), rel=0.03)
     again = model.noised(x, 7, torch.Generator().manual_seed(0))
-    assert torch.equal(again[t == 7], states[t == 7]) and torch.equal(model.as_points(again), again)
+    assert torch.equal(again[t == 7], states[t == 7]) and torch.equal(model.as_points(again, 7), again)

@@ -400,6 +400,21 @@ def test_noised_states_have_the_exact_mean_of_their_time():
     for number in (0, 4):
         expected = stationary + math.exp(-model.times[number]) * (start - stationary)
         assert torch.allclose(states[t == number].mean(dim=(0, 1)), expected, atol=0.01)
-    points = model.as_points(states)
-    assert points.shape == (40_000, 1, 4) and torch.allclose(points.sum(dim=2), torch.ones(40_000, 1), atol=1e-5)
-    assert torch.allclose(break_sticks(states), points, atol=1e-4)
+
+
+def test_points_of_noised_states_are_calibrated():
+    """Of equally likely letters, those that a point gives probability p are right with frequency p; one-hot at last."""
+    model = SimplexDiffusion(SequenceSpace("DNA", length=1), n_steps=10)
+    letters = torch.arange(40_000) % 4
+    x = torch.eye(4)[letters][:, None]
+    for t in (0, 2, 10):
+        points = model.as_points(model.noised(x, t, torch.Generator().manual_seed(t)), t)[:, 0]
+        assert torch.allclose(points.sum(dim=1), torch.ones(40_000), atol=1e-5)
+        assert float(points.gather(1, letters[:, None]).mean()) == pytest.approx(
+            float(points.square().sum(dim=1).mean()), abs=0.01
+        )
+        likely = points[:, 2] > 0.5
+        if t < 10:
+            assert float((letters[likely] == 2).float().mean()) == pytest.approx(
+                float(points[likely, 2].mean()), abs=0.02
+            )

@@ -168,4 +168,4 @@ def test_noised_states_are_kept_or_uniform():
         expected = torch.full((9,), level / 4 / 9)
         expected[WORDS.index("CG")] += 1 - level / 4
         assert torch.allclose(law, expected, atol=0.025)
-    assert torch.equal(model.as_points(states[t == 0]), x[t == 0])
+    assert torch.equal(model.as_points(states[t == 0], 0), x[t == 0])
