@@ -276,7 +276,8 @@ def bin_weights(
     top = standardised.max()
     temperature = max(top - np.quantile(standardised, temperature_quantile), 1e-3)
     edges = np.linspace(standardised.min(), top, n_bins + 1)
-    bins = np.clip(np.searchsorted(edges, standardised, side="right") - 1, 0, n_bins - 1)
+    # By y itself: on an edge, the rounding of standardised values would choose the bin.
+    bins = np.minimum((n_bins * ((y - y.min()) / np.ptp(y))).astype(int), n_bins - 1)
     share = np.bincount(bins, minlength=n_bins) / len(y)
     probability = np.exp((edges[1:] - top) / temperature) * share / (share + smoothing)
     probability /= probability.sum()
