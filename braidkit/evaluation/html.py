@@ -18,6 +18,8 @@ figure { margin: 1.2rem 0; } img { max-width: 100%; } figcaption { color: #444; 
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85rem; }
 th, td { text-align: left; padding: 0.2rem 0.7rem 0.2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } td.sequence { font-family: monospace; }
+table.sorts td { white-space: nowrap; }
+table.sorts td.sequence { max-width: 26rem; overflow: hidden; text-overflow: ellipsis; }
 table.sorts th { cursor: pointer; white-space: nowrap; } table.sorts th::after { content: " \\2195"; color: #999; }
 .warning { border-left: 4px solid #d55e00; padding-left: 0.8rem; }
 """

@@ -144,7 +144,7 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
     if history["lower"][-1] > history["lower"][kept] and history[picked][-1] < there:
         story.append(
             f"After it the lower bound went on rising, to {history['lower'][-1]:.3g}, and the {picked} fell to "
-            f"{history[picked][-1]:.3g}: over-optimisation."
+            f"{history[picked][-1]:.3g}, which is the sign of over-optimisation."
         )
     if designs is not None and len(designs):
         line = (
@@ -154,7 +154,7 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
         story.append(line + (f"; the best measurement is {y.max():.3g}." if y is not None else "."))
         flagged = int((designs["flags"] != "").sum()) if "flags" in designs else 0
         if flagged:
-            story.append(f"{flagged:,} of them have a flag: see the last column of the table before ordering.")
+            story.append(f"{flagged:,} of them have a flag: see the column of flags before ordering.")
     return story
 
 
@@ -231,7 +231,9 @@ def _designs(
                 "many times over.",
             )
         )
-    return [*parts, html.paragraph("A click on a column's head sorts the table by it."), html.table(designs)]
+    # The longest column last, so that the others are seen without scrolling.
+    shown = designs[sorted(designs.columns, key=lambda column: column == "nearest")]
+    return [*parts, html.paragraph("A click on a column's head sorts the table by it."), html.table(shown)]
 
 
 def _calibration(calibration: CalibrationReport) -> list[str]:

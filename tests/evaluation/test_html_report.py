@@ -115,7 +115,7 @@ def test_the_page_has_all_its_parts(page, run):
 def test_the_table_of_designs_sorts_by_full_values(page, written):
     path, designs, _ = written
     head, *rows = page.table("sequence")
-    assert head == list(designs.columns)
+    assert head == [*designs.columns.drop("nearest"), "nearest"]
     assert [row[1] for row in rows] == designs["sequence"].tolist()
     assert [row[2] for row in rows] == [f"{mean:.4g}" for mean in designs["mean"]]
     full = re.findall(r'data-value="([^"]+)"', path.read_text())
@@ -173,7 +173,10 @@ def test_over_optimisation_and_flags_are_told(run, tmp_path, monkeypatch):
     designs = pd.DataFrame({"sequence": run.X[:2], "mean": [1, 2], "lower": [0, 1], "flags": ["", "measured already"]})
     report(run.finetuner, tmp_path / "page.html", designs=designs)
     text = " ".join(Page((tmp_path / "page.html").read_text()).text)
-    assert f"the lower bound went on rising, to {last}, and the judge fell to 2: over-optimisation." in text
+    assert (
+        f"the lower bound went on rising, to {last}, and the judge fell to 2, which is the sign of over-optimisation."
+        in text
+    )
     assert "1 of them have a flag" in text
 
 
