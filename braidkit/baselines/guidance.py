@@ -201,7 +201,7 @@ class ClassifierGuidance(Baseline):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any) -> ClassifierGuidance:
-        """Learn to tell good designs from their noised states, and a chain where none was given.
+        """Learn to foretell measurements from noised designs, and a chain where none was given.
 
         Parameters
         ----------
