@@ -69,11 +69,11 @@ SETTINGS = {
     "tfbind8": {
         "direct": (800, 256, 1e-3),
         "direct, random": (800, 256, 1e-3),
-        "policy_gradient": (300, 1024, 1e-3),
-        "trajectory_balance": (1500, 512, 8e-3),
+        "policy_gradient": (200, 512, 1e-3),
+        "trajectory_balance": (800, 512, 8e-3),
         "trajectory_balance, fresh": (6500, 512, 8e-3),
     },
-    "tfbind8-raw": {"policy_gradient": (200, 1024, 1e-3), "trajectory_balance, fresh": (1500, 512, 8e-3)},
+    "tfbind8-raw": {"trajectory_balance, fresh": (1500, 512, 8e-3)},
 }
 
 

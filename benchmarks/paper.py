@@ -1,0 +1,266 @@
+"""What the two sequence experiments of the paper share: methods, comparison, curves, coverage, tables, figures."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from braidkit import BootstrapReward, ConservativeDiffusionFinetuner, GPBonusReward, SimplexDiffusion
+from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, StandardFinetuner
+from braidkit.datasets import OfflineSplit
+from braidkit.evaluation import BudgetedSelection, CalibrationReport, compare
+from braidkit.finetuning.designer import Designer
+from braidkit.oracles import EnformerOracle
+from braidkit.spaces import infer_space
+
+ALPHA = 0.02
+BONUS = "BRAID-Bonus"
+ABLATION = {f"{BONUS}, c = 1": 1.0, f"{BONUS}, c = 10": 10.0, f"{BONUS}, c calibrated": "calibrated"}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of everything a run takes.
+
+    Attributes
+    ----------
+    oracle : str
+        Size of the Enformer-style oracle, trained on `oracle_rows` rows of D_ora.
+    n_offline : tuple of int
+        Regimes: offline measurements that methods learn from; 0 is all.
+    max_iter, batch_size : int
+        Of fine-tuning.
+    """
+
+    oracle: str
+    oracle_rows: int
+    oracle_iter: int | str
+    pretraining_iter: int | str
+    network: str
+    n_offline: tuple[int, ...]
+    max_iter: int
+    batch_size: int
+    n_designs: int
+    seeds: int
+
+
+SIZES = {
+    "small": Size("cpu", 2000, 60, 60, "small", (500,), 4, 8, 32, 2),
+    "cpu": Size("cpu", 30_000, "auto", "auto", "small", (2000, 20_000, 5000, 0), 100, 32, 500, 3),
+    "paper": Size("paper", 10**9, "auto", 20_000, "paper", (0,), 2000, 128, 3000, 5),
+}
+
+
+def methods(size: Size) -> dict[str, Designer]:
+    """Figure 2's methods with best-of-n and ascent, and the ablation over c."""
+    tuning = {"alpha": ALPHA, "max_iter": size.max_iter, "batch_size": size.batch_size}
+    rewards = {BONUS: GPBonusReward(c=0.1), "BRAID-Boot": BootstrapReward()}
+    rewards |= {name: GPBonusReward(c=c) for name, c in ABLATION.items()}
+    tuned = {name: ConservativeDiffusionFinetuner(reward=reward, **tuning) for name, reward in rewards.items()}
+    return {
+        "STRL": StandardFinetuner(**tuning),
+        **tuned,
+        "DDOM": DDOM(conditioning="class", max_iter=size.pretraining_iter),
+        "Guidance": ClassifierGuidance(),
+        "best of n": BestOfN(n_candidates=8),
+        "ascent": RewardAscent(),
+    }
+
+
+def train_oracle(split: OfflineSplit, size: Size, path: Path) -> EnformerOracle:
+    """The Enformer-style oracle of D_ora, once."""
+    if path.exists():
+        return EnformerOracle.load(path)
+    rows = np.random.default_rng(0).permutation(len(split.y_oracle))[: size.oracle_rows]
+    oracle = EnformerOracle(size.oracle, max_iter=size.oracle_iter, random_state=0)
+    oracle.fit(np.asarray(split.X_oracle)[rows], split.y_oracle[rows])
+    oracle.save(path)
+    print(f"oracle: validation R2 {oracle.validation_r2_:.3f} on {len(rows):,} rows", flush=True)
+    return oracle
+
+
+def regime(split: OfflineSplit, n: int) -> OfflineSplit:
+    """The split with n of its offline measurements, drawn at random; 0 keeps all."""
+    if n == 0 or n >= len(split.y_offline):
+        return split
+    rows = np.sort(np.random.default_rng(0).permutation(len(split.y_offline))[:n])
+    return dataclasses.replace(
+        split,
+        X_offline=np.asarray(split.X_offline)[rows],
+        y_offline=split.y_offline[rows],
+        offline_indices=split.offline_indices[rows],
+    )
+
+
+class Chains:
+    """The shared pretrained model of a seed, trained on sequences alone."""
+
+    def __init__(self, X: Any, size: Size) -> None:
+        self.X = X
+        self.size = size
+
+    def __call__(self, seed: int) -> SimplexDiffusion:
+        model = SimplexDiffusion(infer_space(list(self.X[:100])), network=self.size.network)
+        model.fit(self.X, max_iter=self.size.pretraining_iter, random_state=seed)
+        return model
+
+
+def curves(split: OfflineSplit, size: Size, chain: SimplexDiffusion, oracle: Any, seed: int, path: Path) -> None:
+    """Histories of STRL and BRAID-Bonus, twice as long and without an early stop, with the foreign oracle beside them.
+
+    The oracle's rounds choose nothing here: what the judge would have kept is read from its own column.
+    """
+    for name in ("STRL", BONUS):
+        file = path / f"curve-{name}-{seed}.json"
+        if file.exists():
+            continue
+        watcher = BudgetedSelection(oracle, n_queries=128, n_rounds=21)
+        estimator = methods(size)[name].set_params(
+            pretrained=chain,
+            selection=watcher,
+            max_iter=2 * size.max_iter,
+            n_iter_no_change=10**6,
+            random_state=seed,
+        )
+        file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
+
+
+def over_optimisation(path: Path) -> pd.DataFrame:
+    """When each run's oracle was best, what the judge kept, and what that lost."""
+    rows = []
+    for file in sorted(path.glob("curve-*.json")):
+        history = {key: np.array(values) for key, values in json.loads(file.read_text()).items()}
+        oracle, at = history["oracle"], history["iteration"]
+        best, kept = int(oracle.argmax()), int(history["judge"].argmax())
+        method, seed = file.stem.removeprefix("curve-").rsplit("-", 1)
+        rows.append(
+            (method, seed, at[best], at[kept], at[kept] - at[best], oracle[best], oracle[kept], oracle[-1])
+            + (oracle[best] - oracle[kept],)
+        )
+    columns = ["method", "seed", "best at", "judge keeps", "late by", "best", "kept", "last", "lost"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def coverage(split: OfflineSplit, X: Any, y: Any, designs: dict[str, Any], oracle: Any, seed: int) -> pd.DataFrame:
+    """Coverage of rewards in distribution, in the backtest and on designs, by the foreign oracle."""
+    rows = []
+    for c in (0.1, 1.0, "calibrated"):
+        reward = GPBonusReward(c=c, random_state=seed).fit(split.X_offline, split.y_offline)
+        chosen = designs[BONUS if c == 0.1 else f"{BONUS}, c = 1" if c == 1.0 else f"{BONUS}, c calibrated"]
+        held = CalibrationReport.from_reward(reward, X, y, backtest=False, designs=chosen, oracle=oracle)
+        back = CalibrationReport.from_reward(reward, split.X_offline, split.y_offline)
+        table = pd.concat([held.coverage, back.coverage[back.coverage["rows"] == "backtest"]])
+        rows.append(table[table["group"] == "all"].assign(c=str(c), c_value=reward.c_, seed=seed))
+    return pd.concat(rows)[["c", "c_value", "seed", "rows", "n", "one_sided", "two_sided", "penalty", "optimism"]]
+
+
+def run(
+    name: str,
+    split: OfflineSplit,
+    size: Size,
+    out: Path,
+    foreign: dict[str, Any],
+    *,
+    pretraining: Any = None,
+    n_jobs: int = 1,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """All stages of one experiment, regime by regime; each is kept and not done again."""
+    seeds = range(size.seeds) if seeds is None else seeds
+    own = train_oracle(split, size, out / "oracle")
+    judges = {"own oracle": own} | foreign
+    watch = next(iter(foreign.values()), own)
+    chains = Chains(np.asarray(split.X_offline if pretraining is None else pretraining), size)
+    for n in size.n_offline:
+        part, path = regime(split, n), out / f"n-{n or 'all'}"
+        path.mkdir(parents=True, exist_ok=True)
+        natural = np.asarray(split.X_oracle)[:4000]
+        comparison = compare(
+            methods(size),
+            part,
+            oracles=judges,
+            seeds=seeds,
+            n_designs=size.n_designs,
+            pretrained=chains,
+            natural=natural,
+            cache_dir=out / "cache",
+            n_jobs=n_jobs,
+            verbose=1,
+        )
+        comparison.results.to_csv(path / "results.csv", index=False)
+        comparison.failures.to_csv(path / "failures.csv", index=False)
+        comparison.designs.to_csv(path / "designs.csv", index=False)
+        report(name, part, comparison, list(judges), path)
+        covered = []
+        for seed in seeds:
+            chain = SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*")))
+            curves(part, size, chain, watch, seed, path)
+            mine = comparison.designs[comparison.designs["seed"] == seed].groupby("method")["design"].apply(list)
+            X, y = np.asarray(split.X_oracle)[-5000:], split.y_oracle[-5000:]
+            covered.append(coverage(part, X, y, mine.to_dict(), watch, seed))
+        pd.concat(covered).to_csv(path / "coverage.csv", index=False)
+        print(over_optimisation(path).round(3).to_string(index=False))
+        print(pd.concat(covered).groupby(["c", "rows"], sort=False).mean(numeric_only=True).round(3).to_string())
+
+
+def report(name: str, split: OfflineSplit, comparison: Any, judges: list[str], path: Path) -> None:
+    """Print and write the table, the paired differences to STRL, and Figure 2."""
+    pd.options.display.width = 200
+    print(f"\n{name}, {len(split.y_offline):,} offline rows (95 % t-intervals over seeds)")
+    summary, differences = comparison.summary(), comparison.differences("STRL")
+    for judge in judges:
+        print(f"\nmean by {judge}; difference to STRL, paired by seed")
+        values = summary.xs((judge, "mean"), level=("source", "metric"))
+        table = values.join(differences.xs((judge, "mean"), level=("source", "metric")), rsuffix=" - STRL")
+        print(table.drop(columns=["n_seeds - STRL"]).round(3).to_string())
+    print("\n" + summary.xs("designs", level="source")["mean"].unstack().round(3).to_string())
+    print("\n" + summary.xs("cost", level="source")["mean"].unstack().round(1).to_string())
+    if len(comparison.failures):
+        print(comparison.failures[["method", "seed", "stage", "error"]].to_string(index=False))
+    draw(comparison.designs, judges[-1], path / "figure2.png")
+
+
+def draw(designs: pd.DataFrame, judge: str, path: Path) -> None:
+    """Figure 2: distributions of the foreign judge's rewards by method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    order = designs.groupby("method")[judge].median().dropna().sort_values().index
+    figure, axis = plt.subplots(figsize=(7, 0.35 * len(order) + 1), layout="constrained")
+    axis.boxplot([designs[designs["method"] == name][judge] for name in order], orientation="horizontal", sym="")
+    axis.set_yticks(range(1, len(order) + 1), order)
+    axis.set_xlabel(judge)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def arguments(description: str | None) -> tuple[argparse.Namespace, Size]:
+    """Options that both experiments have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-home", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--size", choices=list(SIZES), default="cpu")
+    parser.add_argument("--n-offline", type=int, nargs="+", help="regimes, 0 for all; by default those of the size")
+    parser.add_argument("--seeds", type=int)
+    parser.add_argument("--n-jobs", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    size = SIZES[given.size]
+    if given.n_offline:
+        size = dataclasses.replace(size, n_offline=tuple(given.n_offline))
+    if given.seeds:
+        size = dataclasses.replace(size, seeds=given.seeds)
+    given.out.mkdir(parents=True, exist_ok=True)
+    return given, size
