@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from braidkit.exceptions import InvalidParameterError
+from braidkit.oracles import refuse_shared_rows
 from braidkit.validation import check_count
 
 
@@ -142,7 +143,12 @@ class BudgetedSelection:
         return self._ask(run, X[: self.n_designs])
 
     def __call__(self, estimator: Any, X: Any = None, y: Any = None) -> float:
-        """Score a fitted estimator for a search: the mean reward of designs sampled from it; X and y are not used."""
+        """Score a fitted estimator for a search: the mean reward of designs sampled from it.
+
+        The held-out rows X are not measured; but an oracle that was trained on any of them is refused.
+        """
+        if X is not None:
+            refuse_shared_rows(self.oracle, X)
         if getattr(estimator, "selection", None) is self:
             return float(max(estimator.history_["oracle"]))
         self._check_left(self.n_designs)

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
 from braidkit.exceptions import InvalidParameterError
+from braidkit.oracles import refuse_shared_rows
 
 # Fewer rows to a decile than this say nothing about it.
 MIN_DECILE_ROWS = 5
@@ -120,11 +121,14 @@ class CalibrationReport:
         ------
         InvalidParameterError
             If there is an oracle and no designs, or a row number that X does not have.
+        InvalidDesignError
+            If the oracle was trained on rows of X.
         """
         X, y = np.asarray(X), np.asarray(y, dtype=np.float64)
         check_consistent_length(X, y)
         if oracle is not None and designs is None:
             raise InvalidParameterError("an oracle has nothing to judge; pass designs as well.")
+        refuse_shared_rows(oracle, X)
         rows = np.arange(len(y)) if held_out is None else np.asarray(held_out, dtype=int)
         if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(y):
             raise InvalidParameterError(f"held_out must be row numbers of X, 0 to {len(y) - 1}; got {held_out!r}.")

@@ -12,7 +12,8 @@ from sklearn.model_selection import GridSearchCV
 
 from braidkit import ConservativeDiffusionFinetuner, GaussianDiffusion, VectorSpace
 from braidkit.evaluation import BudgetedSelection
-from braidkit.exceptions import InvalidParameterError
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.oracles._base import hash_rows
 
 
 class CountingOracle:
@@ -192,6 +193,15 @@ def test_clones_share_the_budget_and_copies_in_other_processes_have_none(chain):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(InvalidParameterError, match=message):
         BudgetedSelection(**({"oracle": CountingOracle()} | arguments))
+
+
+def test_an_oracle_that_was_trained_on_held_out_rows_is_refused():
+    oracle = CountingOracle()
+    oracle.row_hashes_ = hash_rows(["ACGT"])
+    budget = BudgetedSelection(oracle)
+    with pytest.raises(InvalidDesignError, match="1 of these 2 rows trained the CountingOracle"):
+        budget(Constant(0), ["AAAA", "ACGT"])
+    assert budget.n_calls == 0
 
 
 @pytest.mark.parametrize(

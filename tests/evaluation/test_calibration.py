@@ -8,7 +8,8 @@ from sklearn.frozen import FrozenEstimator
 
 from braidkit import GPBonusReward
 from braidkit.evaluation import CalibrationReport
-from braidkit.exceptions import InvalidParameterError
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.oracles._base import hash_rows
 
 
 class FirstFeature(RegressorMixin, BaseEstimator):
@@ -176,6 +177,13 @@ def test_an_estimator_is_checked_on_the_rows_of_its_judge_and_on_its_designs(run
     assert again.coverage.equals(report.coverage)
     with pytest.raises(InvalidParameterError, match="X and y have 10 rows, but the estimator was fitted on more"):
         CalibrationReport.from_estimator(run.finetuner, run.X[:10], run.y[:10])
+
+
+def test_an_oracle_that_was_trained_on_the_rows_is_refused(run):
+    oracle = CountG()
+    oracle.row_hashes_ = hash_rows(run.X[:2])
+    with pytest.raises(InvalidDesignError, match="2 of these 300 rows trained the CountG"):
+        CalibrationReport.from_estimator(*run, oracle=oracle)
 
 
 class CountG:
