@@ -40,9 +40,6 @@ class Baseline(Designer):
         Kind of designs that `fit` saw.
     """
 
-    # Designer checks the weight of the KL; nothing here has one.
-    alpha = 1.0
-
     def _start(self, X: Any, y: Any) -> TrainingData:
         """Check what all share, then the data; sets ``space_`` and ``kind_``."""
         self._check_shared_parameters()

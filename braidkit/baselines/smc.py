@@ -16,7 +16,7 @@ from braidkit.diffusion import DiffusionModel, as_generator
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.designer import Designer
 from braidkit.spaces import Space
-from braidkit.validation import check_count, resolve_device
+from braidkit.validation import check_count, check_positive, resolve_device
 
 
 class Particles(NamedTuple):
@@ -221,6 +221,7 @@ class SMCSampler(Designer):
         self : SMCSampler
         """
         self._check_shared_parameters()
+        check_positive(self, "alpha")
         check_count(self, "n_particles", minimum=2)
         device = resolve_device(self.device)
         _, y = self._read(X, y)

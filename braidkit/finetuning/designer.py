@@ -18,7 +18,7 @@ from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.checks import check_same_designs
 from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import SequenceSpace, Space
-from braidkit.validation import check_count, check_positive, validate_designs, validate_training_data
+from braidkit.validation import check_count, validate_designs, validate_training_data
 
 
 class Designer(BaseEstimator, abc.ABC):
@@ -28,7 +28,6 @@ class Designer(BaseEstimator, abc.ABC):
     """
 
     pretrained: DiffusionModel | None
-    alpha: float
     reward: Any
     space: Space | None
     batch_size: int
@@ -79,7 +78,6 @@ class Designer(BaseEstimator, abc.ABC):
 
     def _check_shared_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
-        check_positive(self, "alpha")
         check_count(self, "batch_size")
         if self.pretrained is None:
             return

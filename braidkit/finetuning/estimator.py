@@ -243,7 +243,7 @@ class ConservativeDiffusionFinetuner(Designer):
     def _check_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
         self._check_shared_parameters()
-        check_positive(self, "learning_rate", "max_grad_norm", "validation_fraction")
+        check_positive(self, "alpha", "learning_rate", "max_grad_norm", "validation_fraction")
         check_count(self, "n_iter_no_change")
         if self.max_iter != "auto":
             check_count(self, "max_iter")
@@ -261,7 +261,7 @@ class ConservativeDiffusionFinetuner(Designer):
             return None
         free = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
         settings = {name: repr(value) for name, value in self.get_params(deep=False).items() if name not in free}
-        settings["data"] = fingerprint(x, y)
+        settings |= {"estimator": type(self).__name__, "data": fingerprint(x, y)}
         if self.pretrained is not None:
             settings["pretrained"] = fingerprint(self.pretrained)
         directory = Path(self.checkpoint_dir)

@@ -24,6 +24,7 @@ from braidkit import (
     SimplexDiffusion,
     VectorSpace,
 )
+from braidkit.baselines import StandardFinetuner
 from braidkit.exceptions import (
     CheckpointError,
     IncompatibleModelError,
@@ -361,3 +362,10 @@ def test_options_of_a_solver_are_parameters_of_the_estimator():
     finetuner = ConservativeDiffusionFinetuner(solver=DirectSolver())
     finetuner.set_params(solver__truncation=3)
     assert clone(finetuner).solver.truncation == 3
+
+
+def test_a_checkpoint_of_another_estimator_is_refused(chain, vectors, tmp_path):
+    quick(chain, checkpoint_dir=tmp_path).fit(*vectors)
+    other = StandardFinetuner(chain, max_iter=4, random_state=0, batch_size=32, checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="estimator was ConservativeDiffusionFinetuner, now StandardFinetuner"):
+        other.fit(*vectors)
