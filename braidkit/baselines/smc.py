@@ -41,7 +41,7 @@ class Particles(NamedTuple):
     log_z: float
 
     def resample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Draw n designs by weight, stratified, in random order."""
+        """Draw n designs by weight, systematically, in random order."""
         rows = systematic(self.log_weights, n, generator)
         return self.points[rows[torch.randperm(n, generator=generator)]]
 
@@ -128,9 +128,10 @@ def effective_share(log_weights: Tensor) -> float:
 
 def systematic(log_weights: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """Row numbers (n,), on the CPU: each row about n times its weight, from one uniform draw."""
-    points = (torch.arange(n) + torch.rand((), generator=generator)) / n
+    points = (torch.arange(n) + torch.rand((), generator=generator, dtype=torch.float64)) / n
     levels = log_weights.double().softmax(dim=0).cumsum(dim=0).cpu()
-    return torch.searchsorted(levels, points.double()).clamp(max=len(levels) - 1)
+    last = int(log_weights.isfinite().nonzero().max())  # rounding may leave the levels' end below one
+    return torch.searchsorted(levels, points, right=True).clamp(max=last)
 
 
 def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int) -> Tensor:
@@ -169,7 +170,7 @@ class SMCSampler(Designer):
     ess_ : ndarray of shape (n_steps + 1,)
         Effective sample size over the population along the last call of `sample`, see `Particles`.
     log_z_ : float
-        Estimate of log C in the last call: the optimum of objective (6) is alpha log C deviations of y.
+        Estimate of log C in the last call: the optimum of objective (6) is alpha log C deviations of y above its mean.
     space_ : Space
     n_features_in_ : int
 
@@ -248,10 +249,10 @@ class SMCSampler(Designer):
         check_is_fitted(self, "reward_")
         if n_samples < 1:
             raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
-        generator, reward = as_generator(random_state), self.reward_
+        generator = as_generator(random_state)
         particles = twisted_smc(
             self.pretrained_,
-            lambda point: reward.lower(point) / float(reward.y_std_),
+            self._standardised_aim,
             self.alpha,
             max(n_samples, self.n_particles),
             generator,

@@ -294,6 +294,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         n : int
         generator : torch.Generator
             On the CPU. It gives one seed a row, so that a row's design does not depend on how many are drawn at once.
+            Seeds have 32 bits: among n rows expect n^2 / 2^33 pairs alike, one in 100,000 rows.
 
         Returns
         -------

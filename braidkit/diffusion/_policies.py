@@ -62,8 +62,7 @@ class Categorical(NamedTuple):
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Draw one-hot rows from standard normal noise, one entry a letter."""
-        uniform = torch.special.ndtr(noise).clamp(1e-7, 1 - 1e-7)
-        perturbed = self.logits - (-uniform.log()).log()
+        perturbed = self.logits - (-torch.special.log_ndtr(noise)).log()
         hard = torch.nn.functional.one_hot(perturbed.argmax(dim=-1), perturbed.shape[-1]).to(perturbed.dtype)
         if not perturbed.requires_grad:
             return hard

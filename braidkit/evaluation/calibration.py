@@ -293,8 +293,8 @@ def _warnings(coverage: pd.DataFrame, level: float | None) -> list[str]:
     warnings = []
     for _, row in coverage.iterrows():
         what = texts.get((row["rows"], row["group"]))
-        # Two standard errors of the difference of two such shares.
+        # Two standard errors of the difference of two such shares, and more than chance makes of the group alone.
         slack = 2 * (target * (1 - target) * (1 / row["n"] + 1 / everywhere["n"])) ** 0.5
-        if what is not None and row["one_sided"] < target - slack:
+        if what is not None and row["one_sided"] < target - slack and row["one_sided_high"] < target:
             warnings.append(f"The lower bound holds for {100 * row['one_sided']:.0f} % {what}, against {against}.")
     return warnings

@@ -36,6 +36,7 @@ class Designer(BaseEstimator, abc.ABC):
     verbose: int
 
     space_: Space
+    reward_: Any
 
     @abc.abstractmethod
     def fit(self, X: Any, y: Any) -> Designer:
@@ -116,14 +117,25 @@ class Designer(BaseEstimator, abc.ABC):
             model.save_pretrained(saved)
         return model
 
+    def _aim(self, x: Tensor) -> Tensor:
+        """What is to be maximised at designs as points: the lower bound, in y's units."""
+        return self.reward_.lower(x)
+
+    def _standardised_aim(self, x: Tensor) -> Tensor:
+        """The aim, less the mean of y and over its deviation; the mean is taken off before digits are lost."""
+        aim = self._aim(x.double())
+        return ((aim - self.reward_.y_mean_) / self.reward_.y_std_).to(x.dtype)
+
     def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
         """A fitted clone of a reward, or of the default one, on the chain's space."""
         fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
         if not hasattr(fitted, "lower"):
             fitted = BlackBoxReward(fitted)
         own = fitted.get_params(deep=False)
-        changes = {"space": self.space_, "random_state": seed, "verbose": self.verbose}
-        fitted.set_params(**{name: value for name, value in changes.items() if name in own and own[name] in (None, 0)})
+        defaults = {"space": (None, self.space_), "random_state": (None, seed), "verbose": (0, self.verbose)}
+        fitted.set_params(
+            **{name: value for name, (unset, value) in defaults.items() if name in own and own[name] is unset}
+        )
         fitted.fit(X, y)
         if fitted.space_ != self.space_:
             raise IncompatibleModelError(

@@ -19,9 +19,9 @@ class DirectSolver(Solver):
     """Ascend the objective (6) by its pathwise gradient, through the last K steps of the chain.
 
     With ``truncation="random"``, K is drawn uniformly from 1 to n_steps once for each update, and each step's part of
-    the gradient is divided by the probability that the step is among the last K: the gradient is that of the full chain
-    on average, at half the cost. With a fixed K it is biased: the first steps see no reward, only the KL of one of
-    them, drawn uniformly.
+    the gradient is divided by the probability that the step is among the last K: before clipping, the gradient is that
+    of the full chain on average, at half the cost. With a fixed K it is biased: the first steps see no reward, only the
+    KL of one of them, drawn uniformly.
 
     On chains of letters the draws' gradient is straight-through, which is biased whatever the truncation.
 

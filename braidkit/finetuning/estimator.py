@@ -284,12 +284,11 @@ class ConservativeDiffusionFinetuner(Designer):
         reference = self.pretrained_
         if reference.device != model.device:  # the user's model stays where it is
             reference = copy.deepcopy(reference).freeze().to(device)
-        y_std = float(self.reward_.y_std_)
         solver.setup(
             Problem(
                 model,
                 reference,
-                lambda point: self._aim(self.space_.discretise(point)) / y_std,
+                lambda point: self._standardised_aim(self.space_.discretise(point)),
                 alpha=self.alpha,
                 batch_size=self.batch_size,
                 learning_rate=self.learning_rate,
@@ -323,10 +322,6 @@ class ConservativeDiffusionFinetuner(Designer):
         monitor.restore_best()
         self.history_, self.best_iter_ = monitor.history, monitor.best_iter
         self.model_ = model.freeze()
-
-    def _aim(self, x: Tensor) -> Tensor:
-        """What fine-tuning maximises at designs as points: the lower bound, in y's units."""
-        return self.reward_.lower(x)
 
 
 def auto_max_iter(n_rows: int) -> int:

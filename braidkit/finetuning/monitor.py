@@ -24,6 +24,7 @@ COLUMNS = ("iteration", "mean", "lower", "penalty", "kl", "judge")
 class ConservativeReward(Protocol):
     """What fine-tuning needs of a fitted reward; see `braidkit.rewards`."""
 
+    y_mean_: float
     y_std_: float
 
     def lower(self, x: Tensor) -> Tensor:

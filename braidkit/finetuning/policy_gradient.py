@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel, Policy
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.rollout import policy_without_gradient, sample_path
-from braidkit.finetuning.solver import Solver
+from braidkit.finetuning.solver import Problem, Solver
 from braidkit.validation import check_count, check_positive
 
 
@@ -17,8 +18,9 @@ class PolicyGradientSolver(Solver):
     """Ascend the objective (6) by the likelihood-ratio gradient of each step, as PPO does.
 
     The reward need not be differentiable, and the chain may be any. A step's return is the reward less alpha times the
-    KL of the steps after it, as compared with its mean over the batch; the step's own KL is exact and differentiated as
-    it stands. Each batch of trajectories serves several steps of Adam, with clipped likelihood ratios.
+    KL of the steps after it, as compared with its mean over the others of the batch; the step's own KL is exact and
+    differentiated as it stands. Each batch of trajectories serves several steps of Adam, with clipped likelihood
+    ratios.
 
     Parameters
     ----------
@@ -41,6 +43,14 @@ class PolicyGradientSolver(Solver):
         check_count(self, "n_epochs")
         check_positive(self, "clip")
 
+    def setup(self, problem: Problem) -> PolicyGradientSolver:
+        if problem.batch_size < 2:
+            raise InvalidParameterError(
+                f"the policy gradient compares trajectories: batch_size must be at least 2; got {problem.batch_size}."
+            )
+        super().setup(problem)
+        return self
+
     def update(self, i: int) -> dict[str, float]:
         """Draw a batch of trajectories and climb on it."""
         problem = self.problem
@@ -50,7 +60,9 @@ class PolicyGradientSolver(Solver):
             reward = problem.reward(problem.model.readout(path[0]))
         # Item t - 1: what follows the draw of x_{t-1}, that is the reward and the KL of the steps t - 1, ..., 1.
         returns = reward - problem.alpha * (kl.cumsum(dim=0) - kl)
-        advantage = returns - returns.mean(dim=1, keepdim=True)
+        # Against the mean of the others, so that a trajectory's own return does not shrink its gradient.
+        n = len(reward)
+        advantage = (returns - returns.mean(dim=1, keepdim=True)) * n / (n - 1)
 
         def losses() -> Iterator[Tensor]:
             for t in range(1, problem.model.n_steps + 1):

@@ -41,7 +41,8 @@ class TrajectoryBalanceSolver(Solver):
 
     It is zero on every path exactly at the optimum of (6), where Z is the constant C of its value alpha log C; so it
     needs log-probabilities alone, no gradient of the reward and none through the chain, and trajectories drawn earlier
-    serve as well as fresh ones. On fresh ones its expected gradient is that of the objective.
+    serve as well as fresh ones. On fresh ones its expected gradient is that of the objective. Where the policies cannot
+    hold the optimum (Gaussian ones of fixed deviations, say), log Z tends to the best objective over alpha instead.
 
     Parameters
     ----------
@@ -73,12 +74,11 @@ class TrajectoryBalanceSolver(Solver):
     def update(self, i: int) -> dict[str, float]:
         """Learn from a fresh batch of trajectories and from old ones."""
         problem = self.problem
-        fresh = self._draw(i)
+        generator = self.generator(i)
+        fresh = self._draw(generator)
         batch = fresh
         if self.replay is not None:
-            # The generator has given the batch's seeds already: another stream for the choice of old ones.
-            chooser = torch.Generator().manual_seed(self.generator(i).initial_seed() ^ 1)
-            old = self.replay.at(torch.randint(len(self.replay.reward), (len(fresh.reward),), generator=chooser))
+            old = self.replay.at(torch.randint(len(self.replay.reward), (len(fresh.reward),), generator=generator))
             batch = Trajectories(*(torch.cat(parts) for parts in zip(fresh, old, strict=True)))
         n, imbalances = len(batch.reward), []
         if self.log_z is None:
@@ -108,13 +108,14 @@ class TrajectoryBalanceSolver(Solver):
         return total
 
     @torch.no_grad()
-    def _draw(self, i: int) -> Trajectories:
+    def _draw(self, generator: torch.Generator) -> Trajectories:
         """Fresh trajectories of the model."""
-        model, pretrained = self.problem.model, self.problem.pretrained
-        path = sample_path(model, self.draw_noise(i))
+        problem = self.problem
+        model, pretrained = problem.model, problem.pretrained
+        path = sample_path(model, model.draw_noise(problem.batch_size, generator).to(model.device))
         log_probs = [pretrained.policy(path[t], t).log_prob(path[t - 1]) for t in range(1, model.n_steps + 1)]
         return Trajectories(
-            torch.stack(path, dim=1), torch.stack(log_probs, dim=1), self.problem.reward(model.readout(path[0]))
+            torch.stack(path, dim=1), torch.stack(log_probs, dim=1), problem.reward(model.readout(path[0]))
         )
 
     def _remember(self, fresh: Trajectories) -> None:

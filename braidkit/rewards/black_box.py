@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import Space
 from braidkit.validation import validate_training_data
 
@@ -27,6 +31,8 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         Of designs as the user holds them, such as a pipeline of SequenceEncoder and RandomForestRegressor; a clone is
         fitted.
     space : Space, optional
+    random_state : int, RandomState or None
+        Seeds every ``random_state`` of the regressor that is None, so that a run that resumes has the same reward.
 
     Attributes
     ----------
@@ -37,28 +43,44 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
     y_mean_, y_std_ : float
     """
 
-    def __init__(self, regressor: Any, *, space: Space | None = None) -> None:
+    def __init__(
+        self,
+        regressor: Any,
+        *,
+        space: Space | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
         self.regressor = regressor
         self.space = space
+        self.random_state = random_state
 
     def fit(self, X: Any, y: Any) -> BlackBoxReward:
         """Fit a clone of the regressor to designs and measurements."""
         self.space_, _, y = validate_training_data(self, X, y, space=self.space)
         self.kind_ = self.space_.kind_of(X)
         self.y_mean_, self.y_std_ = float(y.mean()), float(y.std())
-        self.regressor_ = clone(self.regressor).fit(X, y)
+        regressor = clone(self.regressor)
+        if not isinstance(regressor, FrozenEstimator):
+            draw = check_random_state(self.random_state)
+            unseeded = {
+                name: int(draw.randint(2**31 - 1))
+                for name, value in sorted(regressor.get_params().items())
+                if name.split("__")[-1] == "random_state" and value is None
+            }
+            regressor.set_params(**unseeded)
+        self.regressor_ = regressor.fit(X, y)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """The regressor's prediction, shape (n_samples,)."""
         check_is_fitted(self)
-        return np.asarray(self.regressor_.predict(X), dtype=np.float64)
+        return self._numbers(self.regressor_.predict, X)
 
     def predict_lower(self, X: Any) -> np.ndarray:
         """The regressor's bound if it has one, else its prediction; shape (n_samples,)."""
         check_is_fitted(self)
         lower = getattr(self.regressor_, "predict_lower", self.regressor_.predict)
-        return np.asarray(lower(X), dtype=np.float64)
+        return self._numbers(lower, X)
 
     def lower(self, x: Tensor) -> Tensor:
         """The bound (n,) of points (n, \\*space_.shape), in y's units, without gradient."""
@@ -70,11 +92,21 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         mean = self.predict(designs)
         return self._tensor(mean, x), self._tensor(mean - self.predict_lower(designs), x)
 
+    def _numbers(self, predict: Callable[[Any], Any], X: Any) -> np.ndarray:
+        """What the regressor says, one finite number a design."""
+        values = np.asarray(predict(X), dtype=np.float64)
+        if values.shape != (len(X),) or not np.isfinite(values).all():
+            raise InvalidParameterError(
+                f"the regressor must predict one finite number a design, shape ({len(X)},); got shape {values.shape} "
+                f"with {np.count_nonzero(~np.isfinite(values))} that are not finite."
+            )
+        return values
+
     def _designs(self, x: Tensor) -> Any:
         """Points as designs of the kind that the regressor knows."""
         return self.space_.decode(x.detach(), self.kind_)
 
     @staticmethod
     def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
-        """An array as a float32 tensor on the device of another."""
-        return torch.as_tensor(values, dtype=torch.float32, device=like.device)
+        """An array as a tensor on the device of another, float32 or wider."""
+        return torch.as_tensor(values, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)

@@ -369,3 +369,8 @@ def test_a_checkpoint_of_another_estimator_is_refused(chain, vectors, tmp_path):
     other = StandardFinetuner(chain, max_iter=4, random_state=0, batch_size=32, checkpoint_dir=tmp_path)
     with pytest.raises(CheckpointError, match="estimator was ConservativeDiffusionFinetuner, now StandardFinetuner"):
         other.fit(*vectors)
+
+
+def test_a_seed_that_the_user_gave_a_reward_is_kept(chain, vectors):
+    finetuner = quick(chain, max_iter=1, reward=GPBonusReward(random_state=0), random_state=5).fit(*vectors)
+    assert finetuner.reward_.random_state == 0 and finetuner.judge_.random_state not in (None, 0)

@@ -13,6 +13,7 @@ from tests.worlds import normal_chain, problem_on
 class Upwards:
     """A reward that wants ever larger designs, with a penalty of one tenth."""
 
+    y_mean_ = 0.0
     y_std_ = 1.0
 
     def mean_and_penalty(self, x):

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from braidkit import GaussianDiffusion, MaskedDiffusion, SequenceSpace, SimplexDiffusion, TabularDiffusion, VectorSpace
-from braidkit.exceptions import IncompatibleModelError
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning import (
     AdjointMatchingSolver,
     DirectSolver,
@@ -174,3 +174,8 @@ def test_adjoint_matching_refuses_chains_without_constant_deviations():
     for chain in (SimplexDiffusion(SequenceSpace("DNA", 4)), MaskedDiffusion(SequenceSpace("DNA", 4))):
         with pytest.raises(IncompatibleModelError, match=r'solver="direct", "policy_gradient" or "trajectory_balance"'):
             solver.check(chain)
+
+
+def test_the_policy_gradient_needs_trajectories_to_compare():
+    with pytest.raises(InvalidParameterError, match="batch_size must be at least 2; got 1"):
+        PolicyGradientSolver().setup(problem_on(normal_chain(n_steps=2), lambda x: x[:, 0], batch_size=1))

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
 from braidkit import GPBonusReward, SequenceEncoder, SequenceSpace
-from braidkit.exceptions import InvalidTargetError
+from braidkit.exceptions import InvalidParameterError, InvalidTargetError
 from braidkit.rewards import BlackBoxReward
 
 LETTERS = np.array(list("ACGT"))
@@ -59,3 +59,23 @@ def test_bad_measurements_and_a_missing_fit_are_told(sequences):
         BlackBoxReward(Ridge()).fit(X, np.where(np.arange(60) == 2, np.nan, y))
     with pytest.raises(NotFittedError):
         BlackBoxReward(Ridge()).predict(X)
+
+
+def test_an_unseeded_regressor_gives_the_same_reward_under_the_same_seed(sequences):
+    X, y = sequences
+    forest = make_pipeline(SequenceEncoder(), RandomForestRegressor(5))
+    first, second = (BlackBoxReward(forest, random_state=0).fit(X, y).predict(X) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, BlackBoxReward(forest, random_state=1).fit(X, y).predict(X))
+    assert forest[-1].random_state is None
+
+
+class Column(Ridge):
+    def predict(self, X):
+        return super().predict(X)[:, None]
+
+
+def test_predictions_of_another_shape_are_refused():
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    with pytest.raises(InvalidParameterError, match=r"shape \(30,\); got shape \(30, 1\)"):
+        BlackBoxReward(Column()).fit(X, X[:, 0]).predict(X)
