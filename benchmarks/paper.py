@@ -205,7 +205,9 @@ def run(
             chain = SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*")))
             curves(part, size, chain, watch, seed, path)
             mine = comparison.designs[comparison.designs["seed"] == seed].groupby("method")["design"].apply(list)
-            X, y = np.asarray(split.X_oracle)[-5000:], split.y_oracle[-5000:]
+            # Rows like the offline data: unseen, and below the same cut.
+            below = np.flatnonzero(split.y_oracle < split.cut)[-5000:]
+            X, y = np.asarray(split.X_oracle)[below], split.y_oracle[below]
             covered.append(coverage(part, X, y, mine.to_dict(), watch, seed))
         pd.concat(covered).to_csv(path / "coverage.csv", index=False)
         print(over_optimisation(path).round(3).to_string(index=False))
