@@ -156,9 +156,12 @@ def coverage(split: OfflineSplit, X: Any, y: Any, designs: dict[str, Any], oracl
     for c in (0.1, 1.0, "calibrated"):
         reward = GPBonusReward(c=c, random_state=seed).fit(split.X_offline, split.y_offline)
         chosen = designs[BONUS if c == 0.1 else f"{BONUS}, c = 1" if c == 1.0 else f"{BONUS}, c calibrated"]
-        held = CalibrationReport.from_reward(reward, X, y, backtest=False, designs=chosen, oracle=oracle)
-        back = CalibrationReport.from_reward(reward, split.X_offline, split.y_offline)
-        table = pd.concat([held.coverage, back.coverage[back.coverage["rows"] == "backtest"]])
+        held = CalibrationReport.from_reward(reward, X, y, backtest=False).coverage
+        # The oracle knows the rows of X, and may not speak of them; of the offline data it knows none.
+        beyond = CalibrationReport.from_reward(
+            reward, split.X_offline, split.y_offline, designs=chosen, oracle=oracle
+        ).coverage
+        table = pd.concat([held, beyond[beyond["rows"] != "held out"]])
         rows.append(table[table["group"] == "all"].assign(c=str(c), c_value=reward.c_, seed=seed))
     return pd.concat(rows)[["c", "c_value", "seed", "rows", "n", "one_sided", "two_sided", "penalty", "optimism"]]
 
