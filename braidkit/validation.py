@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 from torch import Tensor
 
@@ -95,6 +96,13 @@ def check_count(estimator: Any, *names: str, minimum: int = 1) -> None:
         value = getattr(estimator, name)
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
             raise InvalidParameterError(f"{name} must be a whole number of at least {minimum}; got {value!r}.")
+
+
+def as_generator(random_state: Any) -> torch.Generator:
+    """A CPU generator from what scikit-learn's users pass as random_state, or the generator itself."""
+    if isinstance(random_state, torch.Generator):
+        return random_state
+    return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -1,4 +1,4 @@
-"""What baselines without a KL of their own share."""
+"""What baselines share, apart from those that fine-tune."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrainingData(NamedTuple):
 
 
 class Baseline(Designer):
-    """Base of designers that weigh no KL against the reward.
+    """Base of designers that fine-tune no chain.
 
     Attributes
     ----------

@@ -10,9 +10,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
-from braidkit.diffusion import DiffusionModel, as_generator
+from braidkit.diffusion import DiffusionModel
 from braidkit.spaces import Space
-from braidkit.validation import check_count
+from braidkit.validation import as_generator, check_count
 
 
 class BestOfN(Baseline):

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
-from braidkit.diffusion import DiffusionModel, Gaussian, Policy, as_generator
+from braidkit.diffusion import DiffusionModel, Gaussian, Policy
 from braidkit.exceptions import InvalidParameterError
 from braidkit.rewards.features import SequenceFeatures, VectorFeatures, auto_max_iter
 from braidkit.spaces import SequenceSpace, Space
 from braidkit.training import fit_supervised
-from braidkit.validation import check_count, check_positive
+from braidkit.validation import as_generator, check_count, check_positive
 
 # Waves of the time that the network sees beside the state.
 _N_WAVES = 4

@@ -12,11 +12,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from braidkit.diffusion import DiffusionModel, as_generator
-from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.designer import Designer
+from braidkit.baselines.baseline import Baseline, check_n_samples
+from braidkit.diffusion import DiffusionModel
 from braidkit.spaces import Space
-from braidkit.validation import check_count, check_positive, resolve_device
+from braidkit.validation import as_generator, check_count, check_positive
 
 
 class Particles(NamedTuple):
@@ -139,7 +138,7 @@ def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int
     return torch.cat([function(part) for part in x.split(batch_size)])
 
 
-class SMCSampler(Designer):
+class SMCSampler(Baseline):
     """Sample from the law that fine-tuning aims for, without training: twisted sequential Monte Carlo.
 
     Each call of `sample` runs a population of pretrained trajectories, weighted by the conservative reward and
@@ -221,16 +220,12 @@ class SMCSampler(Designer):
         -------
         self : SMCSampler
         """
-        self._check_shared_parameters()
         check_positive(self, "alpha")
         check_count(self, "n_particles", minimum=2)
-        device = resolve_device(self.device)
-        _, y = self._read(X, y)
-        self.kind_ = self.space_.kind_of(X)
-        X = np.asarray(X)
+        data = self._start(X, y)
         chain_seed, reward_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
-        self.pretrained_ = self._chain(X, chain_seed, device)
-        self.reward_ = self._fit_reward(self.reward, X, y, reward_seed)
+        self.pretrained_ = self._chain(data.X, chain_seed, data.device)
+        self.reward_ = self._fit_reward(self.reward, data.X, data.y, reward_seed)
         return self
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
@@ -247,8 +242,7 @@ class SMCSampler(Designer):
             Of the kind that `fit` saw; sets ``ess_`` and ``log_z_``.
         """
         check_is_fitted(self, "reward_")
-        if n_samples < 1:
-            raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
+        check_n_samples(n_samples)
         generator = as_generator(random_state)
         particles = twisted_smc(
             self.pretrained_,

@@ -1,6 +1,6 @@
 """Diffusion models: chains of policies from noise to designs."""
 
-from braidkit.diffusion._base import DiffusionModel, as_generator
+from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Categorical, Fixed, Gaussian, Policy
 from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.gaussian import GaussianDiffusion
@@ -21,6 +21,5 @@ __all__ = [
     "SimplexDiffusion",
     "TabularDiffusion",
     "Unmasking",
-    "as_generator",
     "fit_guided",
 ]

@@ -24,6 +24,7 @@ from braidkit.exceptions import (
 )
 from braidkit.spaces import Space, space_from_config
 from braidkit.training import fit_supervised
+from braidkit.validation import as_generator
 
 
 class DiffusionModel(nn.Module, abc.ABC):
@@ -399,10 +400,3 @@ class DiffusionModel(nn.Module, abc.ABC):
 def auto_max_iter(n_rows: int) -> int:
     """Optimiser updates that suit a number of designs."""
     return max(100, round(4 * n_rows**0.5))
-
-
-def as_generator(random_state: Any) -> torch.Generator:
-    """A CPU generator from what scikit-learn's users pass as random_state, or the generator itself."""
-    if isinstance(random_state, torch.Generator):
-        return random_state
-    return torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
