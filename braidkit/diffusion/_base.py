@@ -234,8 +234,6 @@ class DiffusionModel(nn.Module, abc.ABC):
         permutation = torch.randperm(len(x), generator=order)
         n_held_out = min(int(validation_fraction * len(x)), 4096)
         held_out, x = x[permutation[:n_held_out]], x[permutation[n_held_out:]]
-        if max_iter == "auto":
-            max_iter = auto_max_iter(len(x))
         validate = n_held_out >= 16
         generator = torch.Generator(self.device).manual_seed(seed)
 
@@ -249,7 +247,7 @@ class DiffusionModel(nn.Module, abc.ABC):
             self,
             lambda rows: self._loss(x[rows.to(x.device)], generator),
             len(x),
-            max_iter=int(max_iter),
+            max_iter=auto_max_iter(len(x)) if max_iter == "auto" else int(max_iter),
             generator=order,
             validation_loss=validation_loss if validate else None,
             description="pretraining",
