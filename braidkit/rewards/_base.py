@@ -15,7 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
-from braidkit.rewards.features import PREDICT_BATCH, auto_max_iter, make_networks, train_networks
+from braidkit.rewards.features import (
+    PREDICT_BATCH,
+    auto_batch_size,
+    auto_learning_rate,
+    auto_max_iter,
+    make_networks,
+    train_networks,
+)
 from braidkit.spaces import Space
 from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
 
@@ -32,8 +39,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
 
     features: nn.Module | None
     max_iter: int | Literal["auto"]
-    batch_size: int
-    learning_rate: float
+    batch_size: int | Literal["auto"]
+    learning_rate: float | Literal["auto"]
     validation_fraction: float
     space: Space | None
     device: str | torch.device
@@ -115,11 +122,12 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
 
     def _start_fit(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray, np.random.RandomState]:
         """Check the shared parameters, designs and measurements; sets ``space_`` and ``device_``."""
-        check_positive(self, "learning_rate")
-        check_count(self, "batch_size")
         check_count(self, "verbose", minimum=0)
-        if self.max_iter != "auto":
-            check_count(self, "max_iter")
+        if self.learning_rate != "auto":
+            check_positive(self, "learning_rate")
+        for name in ("batch_size", "max_iter"):
+            if getattr(self, name) != "auto":
+                check_count(self, name)
         check_fraction(self, "validation_fraction", allow_zero=True)
         if self.space is not None and not isinstance(self.space, Space):
             raise InvalidParameterError(f"space must be a design space of braidkit or None; got {self.space!r}.")
@@ -161,16 +169,17 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     ) -> nn.ModuleList:
         """Networks, one for each set of rows, trained and frozen; sets ``n_iter_`` and ``validation_curve_``."""
         seed, order_seed = (int(random_state.randint(2**31)) for _ in range(2))
-        networks = make_networks(self.features, self.space_, len(rows[0]), x[:2], seed=seed, n_networks=len(rows))
+        n_rows = len(rows[0])
+        networks = make_networks(self.features, self.space_, n_rows, x[:2], seed=seed, n_networks=len(rows))
         self.n_iter_, self.validation_curve_ = train_networks(
             networks.to(self.device_),
             x,
             target.float(),
             [torch.from_numpy(own) for own in rows],
             torch.from_numpy(validation),
-            max_iter=auto_max_iter(len(rows[0])) if self.max_iter == "auto" else self.max_iter,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            max_iter=auto_max_iter(n_rows) if self.max_iter == "auto" else self.max_iter,
+            batch_size=auto_batch_size(n_rows) if self.batch_size == "auto" else self.batch_size,
+            learning_rate=auto_learning_rate(n_rows) if self.learning_rate == "auto" else self.learning_rate,
             generator=torch.Generator().manual_seed(order_seed),
             verbose=self.verbose,
         )

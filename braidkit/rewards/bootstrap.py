@@ -28,11 +28,13 @@ class BootstrapReward(BaseReward):
     n_estimators : int, default=3
         Networks M, at least 2.
     max_iter : int or "auto", default="auto"
-        Optimiser updates, each of all networks; "auto" takes 300 + n_rows / 25, at most 10,000.
-    batch_size : int, default=128
-        Rows an update, for each network.
-    learning_rate : float, default=2e-3
-        Highest rate, after a short warm-up and before a cosine decay.
+        Optimiser updates, each of all networks; "auto" grows with the number
+        of rows, to at most 10,000.
+    batch_size : int or "auto", default="auto"
+        Rows an update; "auto" takes about the root of their number, at most 128.
+    learning_rate : float or "auto", default="auto"
+        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3 for 20,000 rows or more, and up
+        to four times as much for fewer.
     validation_fraction : float, default=0.1
         Share of the rows that no network learns from and that picks the best weights (it is used if it is 5 rows or
         more, at most 2,000 of them).
@@ -86,8 +88,8 @@ class BootstrapReward(BaseReward):
         *,
         n_estimators: int = 3,
         max_iter: int | Literal["auto"] = "auto",
-        batch_size: int = 128,
-        learning_rate: float = 2e-3,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
         space: Space | None = None,
         device: str | torch.device = "auto",

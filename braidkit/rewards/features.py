@@ -114,7 +114,17 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
 
 def auto_max_iter(n_rows: int) -> int:
     """Optimiser updates for a number of rows: about five passes over many rows, more over few."""
-    return min(300 + n_rows // 25, 10_000)
+    return min(max(300 + n_rows // 25, min(n_rows // 2, 800)), 10_000)
+
+
+def auto_batch_size(n_rows: int) -> int:
+    """Rows an update: about the root of their number, at most 128."""
+    return min(max(2 ** math.ceil(math.log2(n_rows) / 2), 16), 128)
+
+
+def auto_learning_rate(n_rows: int) -> float:
+    """Learning rate for a number of rows; with few, a low one ends before the convolutions have learnt anything."""
+    return 2e-3 * min(max((20_000 / n_rows) ** 0.5, 1.0), 4.0)
 
 
 class RegressionNetwork(nn.Module):

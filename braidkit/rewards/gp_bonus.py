@@ -59,11 +59,13 @@ class GPBonusReward(BaseReward):
     n_inducing : int, default=512
         Most inducing points of a `kernel`, chosen among 10,000 rows where the kernel is explained worst.
     max_iter : int or "auto", default="auto"
-        Optimiser updates of the feature network; "auto" takes 300 + n_rows / 25, at most 10,000.
-    batch_size : int, default=128
-        Rows an update.
-    learning_rate : float, default=2e-3
-        Highest rate, after a short warm-up and before a cosine decay.
+        Optimiser updates of the feature network; "auto" grows with the
+        number of rows, to at most 10,000.
+    batch_size : int or "auto", default="auto"
+        Rows an update; "auto" takes about the root of their number, at most 128.
+    learning_rate : float or "auto", default="auto"
+        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3 for 20,000 rows or more, and up
+        to four times as much for fewer.
     validation_fraction : float, default=0.1
         Share of the rows that picks the best weights (it is used if it is 5 rows or more, at most 2,000 of them); with
         ``c="calibrated"``, as many again are held out to calibrate.
@@ -142,8 +144,8 @@ class GPBonusReward(BaseReward):
         level: float = 0.95,
         n_inducing: int = 512,
         max_iter: int | Literal["auto"] = "auto",
-        batch_size: int = 128,
-        learning_rate: float = 2e-3,
+        batch_size: int | Literal["auto"] = "auto",
+        learning_rate: float | Literal["auto"] = "auto",
         validation_fraction: float = 0.1,
         space: Space | None = None,
         device: str | torch.device = "auto",
