@@ -28,12 +28,12 @@ class BootstrapReward(BaseReward):
     n_estimators : int, default=3
         Networks M, at least 2.
     max_iter : int or "auto", default="auto"
-        Optimiser updates, each of all networks; "auto" grows with the number
-        of rows, to at most 10,000.
+        Optimiser updates, each of all networks; "auto" grows with the number of rows, to at
+        most 10,000.
     batch_size : int or "auto", default="auto"
         Rows an update; "auto" takes about the root of their number, at most 128.
     learning_rate : float or "auto", default="auto"
-        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3 for 20,000 rows or more, and up
+        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3 for 5,000 rows or more, and up
         to four times as much for fewer.
     validation_fraction : float, default=0.1
         Share of the rows that no network learns from and that picks the best weights (it is used if it is 5 rows or

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +55,35 @@ def conformal_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float) 
     check_enough_rows(len(y), level)
     scores = np.sort((mean - y) / std)
     return max(0.0, float(scores[_rank(len(y), level) - 1]))
+
+
+def noise_free_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float, noise: float) -> float:
+    """Find the c whose bound ``mean - c std`` holds for the noiseless reward r, where the noise of y is known.
+
+    With ``y = r + noise`` the squared errors of held-out rows average to ``noise^2 + k^2 mean(std^2)``, if the errors
+    of the mean are k posterior deviations. For normal errors ``c = k Phi^-1(level)``. Unlike `conformal_c` this is no
+    distribution-free promise, but it does not charge the noise to the model.
+
+    Parameters
+    ----------
+    y, mean, std, level
+        As in `conformal_c`.
+    noise : float
+        Standard deviation of the noise, on the scale of y.
+
+    Returns
+    -------
+    c : float
+        0 if the noise explains all errors, or `level` is at most 0.5.
+
+    Examples
+    --------
+    >>> y, mean, std = np.array([1.0, -1.0]), np.zeros(2), np.full(2, 0.5)
+    >>> round(noise_free_c(y, mean, std, level=0.95, noise=0.6), 3)  # k = 0.8 / 0.5
+    2.632
+    """
+    model_error = max(float(np.mean(np.square(mean - y))) - noise**2, 0.0)
+    return max(0.0, NormalDist().inv_cdf(level)) * math.sqrt(model_error / float(np.mean(np.square(std))))
 
 
 def check_enough_rows(m: int, level: float) -> None:

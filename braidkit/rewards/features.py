@@ -21,6 +21,8 @@ from braidkit.training import fit_supervised
 # The held-out loss only picks the best weights: more rows would slow training and change no choice.
 MAX_VALIDATION_ROWS = 2000
 PREDICT_BATCH = 1024
+# Below this, networks for sequences are built and trained otherwise.
+FEW_ROWS = 5000
 
 
 class SequenceFeatures(nn.Module):
@@ -39,6 +41,10 @@ class SequenceFeatures(nn.Module):
     n_layers : int, default=3
     dropout : float, default=0.2
         Share of the dense layer's inputs left out in training.
+    pooled : bool, default=False
+        For few rows: the dense layer also sees each channel's mean over the positions, so that what an element does
+        need not be learnt at each position anew, and negative values pass at a tenth, so that no channel dies of the
+        high learning rate that few rows take.
     """
 
     def __init__(
@@ -51,9 +57,11 @@ class SequenceFeatures(nn.Module):
         kernel_size: int = 8,
         n_layers: int = 3,
         dropout: float = 0.2,
+        pooled: bool = False,
     ) -> None:
         super().__init__()
         kernel_size = min(kernel_size, length)
+        self.pooled = pooled
         widths = [n_letters] + [n_channels] * n_layers
         self.convolutions = nn.ModuleList(
             nn.Conv1d(before, after, kernel_size) for before, after in zip(widths, widths[1:], strict=False)
@@ -61,15 +69,22 @@ class SequenceFeatures(nn.Module):
         self.padding = ((kernel_size - 1) // 2, kernel_size // 2)
         self.pooling = math.ceil(length / 64)
         self.dropout = nn.Dropout(dropout)
-        self.dense = nn.Linear(n_channels * math.ceil(length / self.pooling), n_features)
+        self.dense = nn.Linear(n_channels * (math.ceil(length / self.pooling) + pooled), n_features)
 
     def forward(self, x: Tensor) -> Tensor:
         h = x.transpose(1, 2)  # (n, n_letters, length)
         for i, convolution in enumerate(self.convolutions):
-            h = F.relu(convolution(F.pad(h, self.padding)))
+            h = self._activate(convolution(F.pad(h, self.padding)))
             if i == 0 and self.pooling > 1:
                 h = F.avg_pool1d(h, self.pooling, ceil_mode=True)
-        return F.relu(self.dense(self.dropout(h.flatten(1))))
+        seen = h.flatten(1)
+        if self.pooled:
+            # Scaled as a sum of independent positions is, so that the mean weighs as much as each of them.
+            seen = torch.cat([seen, h.mean(dim=2) * math.sqrt(h.shape[2])], dim=1)
+        return self._activate(self.dense(self.dropout(seen)))
+
+    def _activate(self, h: Tensor) -> Tensor:
+        return F.leaky_relu(h, 0.1) if self.pooled else F.relu(h)
 
 
 class VectorFeatures(nn.Module):
@@ -108,13 +123,14 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
             space.n_letters,
             n_channels=min(max(width, 8), 32),
             n_features=min(max(width, 16), 40),
+            pooled=n_rows < FEW_ROWS,
         )
     return VectorFeatures(space.n_features, min(max(width, 16), 128))
 
 
 def auto_max_iter(n_rows: int) -> int:
     """Optimiser updates for a number of rows: about five passes over many rows, more over few."""
-    return min(max(300 + n_rows // 25, min(n_rows // 2, 800)), 10_000)
+    return min(max(300 + n_rows // 25, min(n_rows // 2, 650)), 10_000)
 
 
 def auto_batch_size(n_rows: int) -> int:
@@ -123,8 +139,8 @@ def auto_batch_size(n_rows: int) -> int:
 
 
 def auto_learning_rate(n_rows: int) -> float:
-    """Learning rate for a number of rows; with few, a low one ends before the convolutions have learnt anything."""
-    return 2e-3 * min(max((20_000 / n_rows) ** 0.5, 1.0), 4.0)
+    """Learning rate for a number of rows; with few, training at a low one ends before anything is learnt."""
+    return 2e-3 * min(max(FEW_ROWS / n_rows, 1.0), 4.0)
 
 
 class RegressionNetwork(nn.Module):

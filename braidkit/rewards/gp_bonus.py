@@ -14,7 +14,7 @@ from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.rewards._base import BaseReward, check_fraction
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
-from braidkit.rewards.calibration import check_enough_rows, conformal_c
+from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
 from braidkit.rewards.features import PREDICT_BATCH
 from braidkit.spaces import Space
 from braidkit.validation import check_count, check_positive
@@ -52,6 +52,10 @@ class GPBonusReward(BaseReward):
         rows held out from everything else (split conformal). It bounds the *measurement*, noise included, where the
         paper's bounds the noiseless reward, so it is cautious: with noisy data c is large, and may forbid all
         improvement. It promises nothing for designs unlike the data.
+    noise : float, default=0.0
+        Standard deviation of a measurement's own noise, in y's units, as replicates tell it. If it is given,
+        ``c="calibrated"`` is for the noiseless reward: what the noise explains of the held-out errors is not charged to
+        the model (`braidkit.rewards.calibration.noise_free_c`).
     lam : float, default=1.0
         Noise variance, > 0; of standardised y.
     level : float, default=0.95
@@ -64,7 +68,7 @@ class GPBonusReward(BaseReward):
     batch_size : int or "auto", default="auto"
         Rows an update; "auto" takes about the root of their number, at most 128.
     learning_rate : float or "auto", default="auto"
-        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3 for 20,000 rows or more, and up
+        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3 for 5,000 rows or more, and up
         to four times as much for fewer.
     validation_fraction : float, default=0.1
         Share of the rows that picks the best weights (it is used if it is 5 rows or more, at most 2,000 of them); with
@@ -140,6 +144,7 @@ class GPBonusReward(BaseReward):
         *,
         kernel: gpytorch.kernels.Kernel | None = None,
         c: float | Literal["calibrated"] = 0.1,
+        noise: float = 0.0,
         lam: float = 1.0,
         level: float = 0.95,
         n_inducing: int = 512,
@@ -155,6 +160,7 @@ class GPBonusReward(BaseReward):
         self.features = features
         self.kernel = kernel
         self.c = c
+        self.noise = noise
         self.lam = lam
         self.level = level
         self.n_inducing = n_inducing
@@ -204,6 +210,7 @@ class GPBonusReward(BaseReward):
     def _check_parameters(self) -> None:
         """Check what only this reward has."""
         check_positive(self, "lam")
+        check_positive(self, "noise", allow_zero=True)
         check_fraction(self, "level")
         check_count(self, "n_inducing")
         if isinstance(self.c, str):
@@ -269,9 +276,11 @@ class GPBonusReward(BaseReward):
 
     @torch.no_grad()
     def _calibrate(self, x: Tensor, target: Tensor) -> float:
-        """Smallest c whose bound holds for the level's share of held-out points."""
+        """The c whose bound holds for the level's share of held-out points, or of their noiseless rewards."""
         mean, std = (
             torch.cat(part).cpu().numpy()
             for part in zip(*(self._mean_and_std(part) for part in x.split(PREDICT_BATCH)), strict=True)
         )
+        if self.noise:
+            return noise_free_c(target.numpy(), mean, std, self.level, self.noise / self.y_std_)
         return conformal_c(target.numpy(), mean, std, self.level)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.rewards import lower_coverage
-from braidkit.rewards.calibration import check_enough_rows, conformal_c
+from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
 
 
 @settings(max_examples=100)
@@ -51,3 +51,17 @@ def test_lower_coverage_counts_all_rows_and_those_predicted_highest():
     y = np.where(mean < 14, mean, mean - 2)
     y[19] = 30.0
     assert lower_coverage(Bound(), mean, y) == {"overall": 0.75, "top_decile": 0.5}
+
+
+def test_known_noise_is_not_charged_to_the_model():
+    # Errors of the mean are 3 deviations, the noise is as large: the bound is to hold for r, not for y.
+    rng = np.random.default_rng(0)
+    std = rng.uniform(0.2, 0.6, size=20_000)
+    r = 3 * std * rng.normal(size=len(std))
+    y = r + 1.2 * rng.normal(size=len(std))
+    mean = np.zeros_like(r)
+    c = noise_free_c(y, mean, std, 0.95, noise=1.2)
+    assert c == pytest.approx(3 * 1.645, rel=0.05)
+    assert np.mean(r >= -c * std) == pytest.approx(0.95, abs=0.01)
+    assert c < 0.8 * conformal_c(y, mean, std, 0.95)
+    assert noise_free_c(y, mean, std, 0.95, noise=10.0) == 0.0

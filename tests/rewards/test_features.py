@@ -8,6 +8,8 @@ from braidkit.exceptions import IncompatibleModelError
 from braidkit.rewards.features import (
     SequenceFeatures,
     VectorFeatures,
+    auto_batch_size,
+    auto_learning_rate,
     auto_max_iter,
     default_features,
     make_networks,
@@ -47,6 +49,12 @@ def test_updates_grow_slower_than_the_rows():
     assert auto_max_iter(10) < 400
     assert auto_max_iter(1000) / 1000 > auto_max_iter(84_000) / 84_000
     assert auto_max_iter(10**6) == auto_max_iter(10**7)
+
+
+def test_with_few_rows_batches_are_small_and_steps_large():
+    for few, many in [(200, 1500), (1500, 30_000)]:
+        assert auto_batch_size(few) < auto_batch_size(many) <= 128
+        assert auto_learning_rate(few) > auto_learning_rate(many) >= 2e-3
 
 
 def test_a_row_of_vectors_has_the_same_features_in_any_batch():

@@ -108,6 +108,18 @@ def test_a_calibrated_bound_holds_on_new_rows(level):
     assert reward.c_ > 1.0
 
 
+def test_with_known_noise_the_calibrated_bound_is_of_the_noiseless_reward():
+    # A linear truth that two hidden layers fit well: nearly all of the held-out error is noise, in y's units.
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1000, 2))
+    r = 10 * X[:, 0]
+    y = r + 5 * rng.normal(size=1000)
+    settings = {"c": "calibrated", "max_iter": 100, "random_state": 0}
+    cautious, informed = (GPBonusReward(**settings, noise=noise).fit(X, y) for noise in (0.0, 4.5))
+    assert informed.c_ < 0.8 * cautious.c_
+    assert np.mean(r >= informed.predict_lower(X)) > 0.9
+
+
 def test_calibration_rows_are_seen_by_nothing_else(vectors):
     X, y = vectors
     reward = GPBonusReward(c="calibrated", max_iter=60, random_state=0).fit(X, y)
@@ -121,6 +133,7 @@ def test_calibration_rows_are_seen_by_nothing_else(vectors):
     ("parameters", "message"),
     [
         ({"c": -0.1}, r"c must be a number >= 0; got -0.1"),
+        ({"noise": -1}, "noise must be a number >= 0; got -1"),
         ({"c": "conformal"}, r'c must be a number >= 0 or "calibrated"; got \'conformal\''),
         ({"lam": 0.0}, "lam must be a number > 0; got 0.0"),
         ({"level": 1.0}, "level must be a number > 0 and < 1; got 1.0"),
