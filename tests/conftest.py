@@ -11,6 +11,10 @@ import hypothesis
 import pytest
 import torch
 
+# Read by triton when it is first imported, which torch's optimisers do: without a GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Networks of tests are small: one thread is as fast as two.
 torch.set_num_threads(1)
 
