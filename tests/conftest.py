@@ -41,3 +41,14 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture
+def triton_device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where public functions run Triton: a CUDA device, or without one the CPU, in Triton's interpreter."""
+    triton = pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    assert triton.knobs.runtime.interpret
+    monkeypatch.setattr("braidkit.kernels._backend.ON_CPU", True)
+    return torch.device("cpu")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from typing import Any
 
 import torch
@@ -29,15 +31,16 @@ def load_triton() -> Any:
 
 @functools.cache
 def has_triton() -> bool:
+    """Whether triton is installed, with the C compiler that it needs when it first runs a kernel."""
     try:
         load_triton()
     except MissingExtraError:
         return False
-    return True
+    return any([os.environ.get("CC"), shutil.which("gcc"), shutil.which("clang")])
 
 
 def runs_triton(*tensors: Tensor) -> bool:
-    """Whether these tensors go to Triton: all on a CUDA device, of 32 bits or fewer, and triton is installed.
+    """Whether these tensors go to Triton: all on a CUDA device, of 32 bits or fewer, and triton can run.
 
     Float64 goes to the twins, since the kernels add up in float32.
     """

@@ -1,4 +1,4 @@
-"""Kernels against their twins: the device that runs Triton, and the comparison."""
+"""The comparison of kernels with their twins."""
 
 from collections.abc import Callable
 
@@ -6,17 +6,6 @@ import pytest
 import torch
 
 from braidkit.kernels import _backend
-
-
-@pytest.fixture
-def triton_device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """Where public functions run Triton: a CUDA device, or without one the CPU, in Triton's interpreter."""
-    triton = pytest.importorskip("triton")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    assert triton.knobs.runtime.interpret
-    monkeypatch.setattr(_backend, "ON_CPU", True)
-    return torch.device("cpu")
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def without_triton(monkeypatch):
     """An installation that lacks triton."""
     monkeypatch.setitem(sys.modules, "triton", None)
-    for function in (_backend.load_triton, _backend.has_triton):
+    cached = _backend.load_triton, _backend.has_triton
+    for function in cached:
         function.cache_clear()
     yield
-    for function in (_backend.load_triton, _backend.has_triton):
+    for function in cached:
         function.cache_clear()
 
 
@@ -43,6 +44,16 @@ def test_without_triton_the_error_names_the_extra(without_triton):
     assert not _backend.has_triton()
     with pytest.raises(MissingExtraError, match=r'pip install "braidkit\[gpu\]"'):
         _backend.load_triton()
+
+
+def test_without_a_c_compiler_triton_cannot_run(without_triton, monkeypatch):
+    monkeypatch.setattr(_backend, "load_triton", lambda: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setenv("CC", "cc")
+    assert _backend.has_triton()
+    _backend.has_triton.cache_clear()
+    monkeypatch.delenv("CC")
+    assert not _backend.has_triton()
 
 
 def test_every_kernel_compiles_for_cuda(tmp_path):
