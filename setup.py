@@ -33,6 +33,7 @@ EXTRAS = {
         "hypothesis>=6.112",
         "matplotlib>=3.9",
         "pooch>=1.8.2",
+        "triton>=3.7.1; platform_system == 'Linux'",
     ],
     "docs": [
         "sphinx>=9.0",

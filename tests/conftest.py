@@ -11,6 +11,10 @@ import hypothesis
 import pytest
 import torch
 
+# Read by triton when it is first imported, which torch's optimisers do: without a GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Networks of tests are small: one thread is as fast as two.
 torch.set_num_threads(1)
 
@@ -37,3 +41,14 @@ def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return torch.device(request.param)
+
+
+@pytest.fixture
+def triton_device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Where public functions run Triton: a CUDA device, or without one the CPU, in Triton's interpreter."""
+    triton = pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    assert triton.knobs.runtime.interpret
+    monkeypatch.setattr("braidkit.kernels._backend.ON_CPU", True)
+    return torch.device("cpu")

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "braidkit"
 
 LEVELS = {
-    "exceptions": 1,
+    "exceptions": 0,
     "kernels": 1,
     "spaces": 2,
     "networks": 2,

@@ -1,11 +1,13 @@
 """The path KL against closed form, and what carries gradient."""
 
 import math
+import sys
 
 import pytest
 import torch
 
 from braidkit.finetuning import rollout
+from braidkit.kernels import gaussian_step
 from tests.worlds import exact_chain
 
 
@@ -88,3 +90,28 @@ def test_the_pathwise_gradient_is_that_of_finite_differences(pretrained, noise):
     gradient = torch.autograd.grad(objective(0.3), model.network.shift)[0]
     numeric = (objective(0.301) - objective(0.299)) / 0.002
     assert float(gradient) == pytest.approx(float(numeric.detach()), rel=1e-3)
+
+
+def test_the_fused_step_is_the_same_chain(pretrained, noise, triton_device, monkeypatch):
+    """States, KL and gradient of the weights, with the kernel that runs on a GPU."""
+    module = sys.modules[rollout.__module__]
+    pretrained, noise = pretrained.to(triton_device), noise.to(triton_device)
+    model = shifted(pretrained, 0.3)
+    calls = []
+
+    def counted(*tensors):
+        calls.append(tensors)
+        return gaussian_step(*tensors)
+
+    def outcome():
+        path = rollout(model, pretrained, noise)
+        loss = path.point.square().sum() + path.kl.sum()
+        return path.point, path.kl, torch.autograd.grad(loss, model.network.shift)[0]
+
+    monkeypatch.setattr(module, "gaussian_step", counted)
+    found = outcome()
+    assert len(calls) == 12
+    monkeypatch.setattr(module, "runs_triton", lambda *tensors: False)
+    expected = outcome()
+    assert len(calls) == 12
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
