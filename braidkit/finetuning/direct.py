@@ -32,6 +32,9 @@ class DirectSolver(Solver):
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
         default as many as keep the states of a step to some thousand numbers, at which processors are already busy.
+    checkpointing : bool, default=False
+        Compute each step again on the way back instead of keeping its graph: memory is then that of one step and of the
+        states, whatever K, for one more forward pass of both networks a step with gradient.
 
     References
     ----------
@@ -41,9 +44,12 @@ class DirectSolver(Solver):
 
     needs_gradient: ClassVar[bool] = True
 
-    def __init__(self, truncation: int | str = "random", *, rows_at_once: int | None = None) -> None:
+    def __init__(
+        self, truncation: int | str = "random", *, rows_at_once: int | None = None, checkpointing: bool = False
+    ) -> None:
         self.truncation = truncation
         self.rows_at_once = rows_at_once
+        self.checkpointing = checkpointing
 
     def check(self, model: DiffusionModel) -> None:
         if self.truncation != "random":
@@ -58,7 +64,7 @@ class DirectSolver(Solver):
         def losses() -> Iterator[Tensor]:
             nonlocal lower
             for chunk in noise.split(rows_at_once):
-                path = rollout(problem.model, problem.pretrained, chunk, **truncation)
+                path = rollout(problem.model, problem.pretrained, chunk, checkpointing=self.checkpointing, **truncation)
                 reward = problem.reward(path.point)
                 lower += float(reward.detach().sum()) / len(noise)
                 yield -(reward - problem.alpha * path.kl).sum() / len(noise)

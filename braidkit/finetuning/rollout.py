@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from braidkit.diffusion import DiffusionModel, Policy
 
@@ -35,6 +36,7 @@ def rollout(
     *,
     weight: Callable[[int], float] | None = None,
     prefix_step: int | None = None,
+    checkpointing: bool = False,
 ) -> Path:
     """Sample from a fine-tuned chain, summing the per-step KL to the pretrained one (BRAID, equation 6).
 
@@ -54,6 +56,9 @@ def rollout(
     prefix_step : int, optional
         One of the steps before, n_grad_steps < prefix_step <= n_steps. Its KL at the state reached, times their
         number, stands for all of them, so that they do not drift.
+    checkpointing : bool, default=False
+        Keep only the states of the steps that carry gradient, and compute each step again on the way back: one step's
+        graph is in memory at a time, for one more forward pass of both networks a step. The gradients are the same.
 
     Returns
     -------
@@ -61,6 +66,11 @@ def rollout(
     """
     n_steps = model.n_steps
     n_grad_steps = n_steps if n_grad_steps is None else n_grad_steps
+
+    def step(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        policy = weighted_policy(model, x, t, 1.0 if weight is None else weight(t))
+        return policy.rsample(noise[:, t]), policy.kl(pretrained.policy(x, t))
+
     x = model.initial(len(noise)).rsample(noise[:, 0])
     kl = torch.zeros(len(noise), device=noise.device)
     for t in range(n_steps, 0, -1):
@@ -70,10 +80,13 @@ def rollout(
                 local = model.policy(x, t).kl(policy_without_gradient(pretrained, x, t))
                 kl = kl + (n_steps - n_grad_steps) * local
             x = policy_without_gradient(model, x, t).rsample(noise[:, t])
+        elif checkpointing:
+            # Noise is drawn beforehand, so a step that is computed again needs no state of a generator.
+            x, step_kl = checkpoint(step, x, t, use_reentrant=False, preserve_rng_state=False)
+            kl = kl + step_kl
         else:
-            policy = weighted_policy(model, x, t, 1.0 if weight is None else weight(t))
-            kl = kl + policy.kl(pretrained.policy(x, t))
-            x = policy.rsample(noise[:, t])
+            x, step_kl = step(x, t)
+            kl = kl + step_kl
     return Path(model.readout(x), kl)
 
 
