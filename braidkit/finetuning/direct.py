@@ -33,8 +33,8 @@ class DirectSolver(Solver):
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
         default as many as keep the states of a step to some thousand numbers, at which processors are already busy.
     checkpointing : bool, default=False
-        Compute each step again on the way back instead of keeping its graph: memory is then that of one step and of the
-        states, whatever K, for one more forward pass of both networks a step with gradient.
+        Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
+        network at one step, whatever K, for one more forward pass of both networks a step with gradient.
 
     References
     ----------
@@ -64,7 +64,7 @@ class DirectSolver(Solver):
         def losses() -> Iterator[Tensor]:
             nonlocal lower
             for chunk in noise.split(rows_at_once):
-                path = rollout(problem.model, problem.pretrained, chunk, checkpointing=self.checkpointing, **truncation)
+                path = rollout(self.model, self.pretrained, chunk, checkpointing=self.checkpointing, **truncation)
                 reward = problem.reward(path.point)
                 lower += float(reward.detach().sum()) / len(noise)
                 yield -(reward - problem.alpha * path.kl).sum() / len(noise)

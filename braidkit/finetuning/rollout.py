@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,8 +58,8 @@ def rollout(
         One of the steps before, n_grad_steps < prefix_step <= n_steps. Its KL at the state reached, times their
         number, stands for all of them, so that they do not drift.
     checkpointing : bool, default=False
-        Keep only the states of the steps that carry gradient, and compute each step again on the way back: one step's
-        graph is in memory at a time, for one more forward pass of both networks a step. The gradients are the same.
+        Keep only the policies of the steps that carry gradient, and run their networks again on the way back: the graph
+        of one network at one step is in memory at a time, for one more forward pass each. The gradients are the same.
 
     Returns
     -------
@@ -66,11 +67,7 @@ def rollout(
     """
     n_steps = model.n_steps
     n_grad_steps = n_steps if n_grad_steps is None else n_grad_steps
-
-    def step(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        policy = weighted_policy(model, x, t, 1.0 if weight is None else weight(t))
-        return policy.rsample(noise[:, t]), policy.kl(pretrained.policy(x, t))
-
+    call = recomputed if checkpointing else operator.call
     x = model.initial(len(noise)).rsample(noise[:, 0])
     kl = torch.zeros(len(noise), device=noise.device)
     for t in range(n_steps, 0, -1):
@@ -80,14 +77,17 @@ def rollout(
                 local = model.policy(x, t).kl(policy_without_gradient(pretrained, x, t))
                 kl = kl + (n_steps - n_grad_steps) * local
             x = policy_without_gradient(model, x, t).rsample(noise[:, t])
-        elif checkpointing:
-            # Noise is drawn beforehand, so a step that is computed again needs no state of a generator.
-            x, step_kl = checkpoint(step, x, t, use_reentrant=False, preserve_rng_state=False)
-            kl = kl + step_kl
         else:
-            x, step_kl = step(x, t)
-            kl = kl + step_kl
+            policy = call(weighted_policy, model, x, t, 1.0 if weight is None else weight(t))
+            kl = kl + policy.kl(call(pretrained.policy, x, t))
+            x = policy.rsample(noise[:, t])
     return Path(model.readout(x), kl)
+
+
+def recomputed(policy_at: Callable[..., Policy], *arguments: Any) -> Policy:
+    """A policy whose graph is not kept, but built again when the gradient comes back to it."""
+    # Noise is drawn beforehand, so that a policy computed again needs no state of a generator.
+    return checkpoint(policy_at, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def weighted_policy(model: DiffusionModel, x: Tensor, t: int, weight: float) -> Policy:
