@@ -46,13 +46,16 @@ class BarePasses:
     network : nn.Module
         Whose forward takes points and a time.
     x : Tensor of shape (n, length, channels)
+    t : Tensor of shape (1,) or (n,), optional
+        One time for all rows by default.
     bfloat16 : bool, default=False
         Under autocast.
     """
 
-    def __init__(self, network: nn.Module, x: Tensor, bfloat16: bool = False) -> None:
+    def __init__(self, network: nn.Module, x: Tensor, t: Tensor | None = None, *, bfloat16: bool = False) -> None:
         self.network = network
         self.x = x
+        self.t = torch.ones(1) if t is None else t
         self.bfloat16 = bfloat16
 
     @property
@@ -74,7 +77,7 @@ class BarePasses:
 
     def _run(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
-            return self.network(x, torch.ones(1)).float()
+            return self.network(x, self.t).float()
 
 
 class CountPasses:
