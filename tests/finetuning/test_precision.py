@@ -1,5 +1,7 @@
 """Updates in bfloat16: the direction of their gradients, what stays exact, and what "auto" comes to."""
 
+import copy
+
 import pytest
 import torch
 
@@ -72,6 +74,7 @@ def test_the_readout_is_exact():
     noise = pretrained.draw_noise(4, torch.Generator().manual_seed(0))
     twin = precision.at_precision(pretrained, "bfloat16")
     assert torch.equal(twin.readout(noise[:, 0]), pretrained.readout(noise[:, 0]))
+    assert torch.equal(copy.deepcopy(twin).readout(noise[:, 0]), pretrained.readout(noise[:, 0]))
     assert precision.at_precision(pretrained, "float32") is pretrained
 
 
