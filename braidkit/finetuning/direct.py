@@ -32,7 +32,7 @@ class DirectSolver(Solver):
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
         default as many as keep the states of a step to some thousand numbers, at which processors are already busy;
-        with `checkpointing` a third of them.
+        with `checkpointing` a quarter of them.
     checkpointing : bool, default=False
         Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
         network at one step, whatever K, for one more forward pass of both networks a step with gradient.
@@ -60,7 +60,7 @@ class DirectSolver(Solver):
         """One step of Algorithm 2 on fresh trajectories."""
         problem, lower = self.problem, 0.0
         noise, truncation = self.draw_noise(i), self._draw_truncation(self.generator(i))
-        numbers = 2560 if self.checkpointing else 8192
+        numbers = 2048 if self.checkpointing else 8192
         rows_at_once = self.rows_at_once or max(1, numbers // math.prod(problem.model.state_shape))
 
         def losses() -> Iterator[Tensor]:
