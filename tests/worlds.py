@@ -32,6 +32,14 @@ def normal_chain(n_features=1, n_steps=20):
     return GaussianDiffusion.standard_normal(n_features, n_steps=n_steps)
 
 
+def untrained(chain, seed=0):
+    """A chain with the random weights of a network that has seen nothing, frozen."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        chain.network = chain._build_network()
+    return chain.freeze()
+
+
 def problem_on(pretrained, reward, **changes):
     """A problem at alpha 1 with settings that suit these chains."""
     settings = {"alpha": 1.0, "batch_size": 64, "learning_rate": 0.01, "max_grad_norm": 1.0, "seed": 0}

@@ -40,7 +40,7 @@ class AdjointMatchingSolver(Solver):
     def update(self, i: int) -> dict[str, float]:
         """Draw trajectories, carry the adjoint back along them and regress."""
         problem = self.problem
-        path = sample_path(problem.model, self.draw_noise(i))
+        path = sample_path(self.model, self.draw_noise(i))
         design = path[0].requires_grad_(True)
         reward = problem.reward(problem.model.readout(design))
         (adjoint,) = torch.autograd.grad(reward.sum() / problem.alpha, design)
@@ -49,10 +49,10 @@ class AdjointMatchingSolver(Solver):
             nonlocal adjoint
             for t in range(1, problem.model.n_steps + 1):
                 state = path[t].requires_grad_(True)
-                reference = cast(Gaussian, problem.pretrained.policy(state, t))
+                reference = cast(Gaussian, self.pretrained.policy(state, t))
                 target = (reference.mean + reference.std.square() * adjoint).detach()
                 (adjoint,) = torch.autograd.grad(reference.mean, state, adjoint)
-                policy = problem.model.policy(path[t].detach(), t)
+                policy = self.model.policy(path[t].detach(), t)
                 # The regression is the KL to a policy at the target; alpha gives it the scale of the objective.
                 yield problem.alpha * policy.kl(Gaussian(target, reference.std)).mean()
 

@@ -31,7 +31,11 @@ class DirectSolver(Solver):
         Steps at the end of the chain that carry gradient. "random" draws their number uniformly for each update.
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
-        default as many as keep the states of a step to some thousand numbers, at which processors are already busy.
+        default as many as keep the states of a step to some thousand numbers, at which processors are already busy;
+        with `checkpointing` a quarter of them.
+    checkpointing : bool, default=False
+        Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
+        network at one step, whatever K, for one more forward pass of both networks a step with gradient.
 
     References
     ----------
@@ -41,9 +45,12 @@ class DirectSolver(Solver):
 
     needs_gradient: ClassVar[bool] = True
 
-    def __init__(self, truncation: int | str = "random", *, rows_at_once: int | None = None) -> None:
+    def __init__(
+        self, truncation: int | str = "random", *, rows_at_once: int | None = None, checkpointing: bool = False
+    ) -> None:
         self.truncation = truncation
         self.rows_at_once = rows_at_once
+        self.checkpointing = checkpointing
 
     def check(self, model: DiffusionModel) -> None:
         if self.truncation != "random":
@@ -53,12 +60,13 @@ class DirectSolver(Solver):
         """One step of Algorithm 2 on fresh trajectories."""
         problem, lower = self.problem, 0.0
         noise, truncation = self.draw_noise(i), self._draw_truncation(self.generator(i))
-        rows_at_once = self.rows_at_once or max(1, 8192 // math.prod(problem.model.state_shape))
+        numbers = 2048 if self.checkpointing else 8192
+        rows_at_once = self.rows_at_once or max(1, numbers // math.prod(problem.model.state_shape))
 
         def losses() -> Iterator[Tensor]:
             nonlocal lower
             for chunk in noise.split(rows_at_once):
-                path = rollout(problem.model, problem.pretrained, chunk, **truncation)
+                path = rollout(self.model, self.pretrained, chunk, checkpointing=self.checkpointing, **truncation)
                 reward = problem.reward(path.point)
                 lower += float(reward.detach().sum()) / len(noise)
                 yield -(reward - problem.alpha * path.kl).sum() / len(noise)

@@ -29,6 +29,7 @@ from braidkit.finetuning.checks import (
 )
 from braidkit.finetuning.designer import Designer, untrained_chain
 from braidkit.finetuning.monitor import CheckpointSelection, Monitor
+from braidkit.finetuning.precision import check_precision, resolve_precision
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.persistence import fingerprint
 from braidkit.spaces import Space
@@ -87,6 +88,10 @@ class ConservativeDiffusionFinetuner(Designer):
         Save here as the run goes; `fit` with the same data and settings goes on from what is there. It needs a whole
         number as `random_state`.
     device : str, default="auto"
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the chain's network in updates; states, KL, reward and optimiser, and all that is reported, predicted or
+        sampled, stay in float32. "auto" is bfloat16 for convolutions of 64 channels and more on CPUs with AMX or
+        AVX512-BF16, which compute them about 1.8 times as fast (256 channels, AVX512-BF16), else float32.
     random_state : int, RandomState or None
     verbose : int, default=0
         Show progress if not 0.
@@ -114,6 +119,8 @@ class ConservativeDiffusionFinetuner(Designer):
         Updates after which the judge, or the `selection`, liked the designs best: the checkpoint that `model_` is.
     n_iter_ : int
         Updates done.
+    precision_ : str
+        What "auto" came to.
     space_ : Space
     n_features_in_ : int
 
@@ -150,6 +157,7 @@ class ConservativeDiffusionFinetuner(Designer):
         selection: CheckpointSelection | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         device: str = "auto",
+        precision: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ) -> None:
@@ -167,6 +175,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self.selection = selection
         self.checkpoint_dir = checkpoint_dir
         self.device = device
+        self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
 
@@ -243,6 +252,7 @@ class ConservativeDiffusionFinetuner(Designer):
     def _check_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
         self._check_shared_parameters()
+        check_precision(self.precision)
         check_positive(self, "alpha", "learning_rate", "max_grad_norm", "validation_fraction")
         check_count(self, "n_iter_no_change")
         if self.max_iter != "auto":
@@ -284,6 +294,8 @@ class ConservativeDiffusionFinetuner(Designer):
         reference = self.pretrained_
         if reference.device != model.device:  # the user's model stays where it is
             reference = copy.deepcopy(reference).freeze().to(device)
+        assert model.network is not None
+        self.precision_ = resolve_precision(self.precision, model.network, device)
         solver.setup(
             Problem(
                 model,
@@ -294,6 +306,7 @@ class ConservativeDiffusionFinetuner(Designer):
                 learning_rate=self.learning_rate,
                 max_grad_norm=self.max_grad_norm,
                 seed=seed,
+                precision=self.precision_,
             )
         )
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)

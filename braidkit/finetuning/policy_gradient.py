@@ -54,7 +54,7 @@ class PolicyGradientSolver(Solver):
     def update(self, i: int) -> dict[str, float]:
         """Draw a batch of trajectories and climb on it."""
         problem = self.problem
-        path = sample_path(problem.model, self.draw_noise(i))
+        path = sample_path(self.model, self.draw_noise(i))
         reference, log_probs, kl = self._look_back(path)
         with torch.no_grad():
             reward = problem.reward(problem.model.readout(path[0]))
@@ -66,7 +66,7 @@ class PolicyGradientSolver(Solver):
 
         def losses() -> Iterator[Tensor]:
             for t in range(1, problem.model.n_steps + 1):
-                policy = problem.model.policy(path[t], t)
+                policy = self.model.policy(path[t], t)
                 ratio = (policy.log_prob(path[t - 1]) - log_probs[t - 1]).exp()
                 gain = advantage[t - 1] * ratio
                 clipped = advantage[t - 1] * ratio.clamp(1 - self.clip, 1 + self.clip)
@@ -79,7 +79,7 @@ class PolicyGradientSolver(Solver):
     @torch.no_grad()
     def _look_back(self, path: list[Tensor]) -> tuple[list[Policy], Tensor, Tensor]:
         """Pretrained policies along a path, and the model's log-probabilities and KL, (n_steps, n); item t - 1 is t."""
-        model, pretrained = self.problem.model, self.problem.pretrained
+        model, pretrained = self.model, self.pretrained
         reference, log_probs, kl = [], [], []
         for t in range(1, model.n_steps + 1):
             policy = model.policy(path[t], t)

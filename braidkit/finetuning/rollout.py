@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from braidkit.diffusion import DiffusionModel, Gaussian, Policy
 from braidkit.kernels import gaussian_step, runs_triton
@@ -36,6 +38,7 @@ def rollout(
     *,
     weight: Callable[[int], float] | None = None,
     prefix_step: int | None = None,
+    checkpointing: bool = False,
 ) -> Path:
     """Sample from a fine-tuned chain, summing the per-step KL to the pretrained one (BRAID, equation 6).
 
@@ -55,6 +58,9 @@ def rollout(
     prefix_step : int, optional
         One of the steps before, n_grad_steps < prefix_step <= n_steps. Its KL at the state reached, times their
         number, stands for all of them, so that they do not drift.
+    checkpointing : bool, default=False
+        Keep only the policies of the steps that carry gradient, and run their networks again on the way back: the graph
+        of one network at one step is in memory at a time, for one more forward pass each. The gradients are the same.
 
     Returns
     -------
@@ -62,6 +68,7 @@ def rollout(
     """
     n_steps = model.n_steps
     n_grad_steps = n_steps if n_grad_steps is None else n_grad_steps
+    call = recomputed if checkpointing else operator.call
     x = model.initial(len(noise)).rsample(noise[:, 0])
     kl = torch.zeros(len(noise), device=noise.device)
     for t in range(n_steps, 0, -1):
@@ -72,8 +79,8 @@ def rollout(
                 kl = kl + (n_steps - n_grad_steps) * local
             x = policy_without_gradient(model, x, t).rsample(noise[:, t])
         else:
-            policy = weighted_policy(model, x, t, 1.0 if weight is None else weight(t))
-            x, step_kl = draw_with_kl(policy, pretrained.policy(x, t), noise[:, t])
+            policy = call(weighted_policy, model, x, t, 1.0 if weight is None else weight(t))
+            x, step_kl = draw_with_kl(policy, call(pretrained.policy, x, t), noise[:, t])
             kl = kl + step_kl
     return Path(model.readout(x), kl)
 
@@ -87,6 +94,12 @@ def draw_with_kl(policy: Policy, reference: Policy, noise: Tensor) -> tuple[Tens
             return gaussian_step(*tensors)
     kl = policy.kl(reference)
     return policy.rsample(noise), kl
+
+
+def recomputed(policy_at: Callable[..., Policy], *arguments: Any) -> Policy:
+    """A policy whose graph is not kept, but built again when the gradient comes back to it."""
+    # Noise is drawn beforehand, so that a policy computed again needs no state of a generator.
+    return checkpoint(policy_at, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def weighted_policy(model: DiffusionModel, x: Tensor, t: int, weight: float) -> Policy:

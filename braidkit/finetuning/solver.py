@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from braidkit.diffusion import DiffusionModel
+from braidkit.finetuning.precision import at_precision
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Problem:
         Of Adam, and the norm that gradients are scaled down to.
     seed : int
         The noise of update i depends on the seed and i alone, so a run that resumes goes on as it would have.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the networks of both chains' policies in updates; all else is float32.
     """
 
     model: DiffusionModel
@@ -44,10 +47,13 @@ class Problem:
     learning_rate: float
     max_grad_norm: float
     seed: int
+    precision: str = "float32"
 
 
 class Solver(BaseEstimator, abc.ABC):
     """One way to solve a `Problem`: options in the constructor, then `setup`, then one `update` after the other.
+
+    `setup` sets ``model`` and ``pretrained``, the problem's chains at its precision, for the policies of updates.
 
     The options are scikit-learn parameters, so a grid can search over ``solver__truncation``; estimators work on a
     clone. A subclass says how an update is made.
@@ -66,6 +72,8 @@ class Solver(BaseEstimator, abc.ABC):
         self.check(problem.model)
         assert problem.model.network is not None
         self.problem = problem
+        self.model = at_precision(problem.model, problem.precision)
+        self.pretrained = at_precision(problem.pretrained, problem.precision)
         self.parameters = list(problem.model.network.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=problem.learning_rate)
         return self

@@ -101,7 +101,7 @@ class TrajectoryBalanceSolver(Solver):
 
     def _imbalance(self, paths: Trajectories, log_z: Tensor) -> Tensor:
         """The sum (n,) whose square is the loss."""
-        model, states = self.problem.model, paths.states
+        model, states = self.model, paths.states
         total = log_z - paths.reward / self.problem.alpha
         for t in range(1, model.n_steps + 1):
             total = total + model.policy(states[:, t], t).log_prob(states[:, t - 1]) - paths.log_probs[:, t - 1]
@@ -111,7 +111,7 @@ class TrajectoryBalanceSolver(Solver):
     def _draw(self, generator: torch.Generator) -> Trajectories:
         """Fresh trajectories of the model."""
         problem = self.problem
-        model, pretrained = problem.model, problem.pretrained
+        model, pretrained = self.model, self.pretrained
         path = sample_path(model, model.draw_noise(problem.batch_size, generator).to(model.device))
         log_probs = [pretrained.policy(path[t], t).log_prob(path[t - 1]) for t in range(1, model.n_steps + 1)]
         return Trajectories(

@@ -56,11 +56,12 @@ def test_the_gradient_of_random_truncation_is_on_average_that_of_the_full_chain(
         assert torch.allclose(torch.stack(each).mean(dim=0), whole, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
 
 
-def test_rows_at_once_do_not_change_an_update():
+@pytest.mark.parametrize("changes", [{"rows_at_once": 5}, {"checkpointing": True}], ids=["rows", "checkpointing"])
+def test_what_saves_memory_does_not_change_an_update(changes):
     pretrained = exact_chain(n_features=2, n_steps=8)
     gradients = []
-    for rows in (5, 64):
-        model, solver = solver_for(pretrained, lambda x: -x.square().sum(dim=1), truncation="random", rows_at_once=rows)
+    for options in ({}, changes):
+        model, solver = solver_for(pretrained, lambda x: -x.square().sum(dim=1), **options)
         solver.update(3)
         gradients.append(float(model.network.shift.grad))
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)

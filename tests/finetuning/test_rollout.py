@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
+from braidkit import MaskedDiffusion, SequenceSpace, SimplexDiffusion
 from braidkit.finetuning import rollout
 from braidkit.kernels import gaussian_step
-from tests.worlds import exact_chain
+from tests.worlds import exact_chain, normal_chain, untrained
 
 
 def shifted(pretrained, shift):
@@ -115,3 +116,58 @@ def test_the_fused_step_is_the_same_chain(pretrained, noise, triton_device, monk
     expected = outcome()
     assert len(calls) == 12
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "truncation",
+    [{}, {"n_grad_steps": 3, "weight": lambda t: 5 / (6 - t)}, {"n_grad_steps": 2, "prefix_step": 4}],
+    ids=["full", "weighted", "prefix"],
+)
+@pytest.mark.parametrize("chain", ["gaussian", "simplex", "score", "masked"])
+def test_checkpointing_changes_no_gradient(chain, truncation):
+    space = SequenceSpace("DNA", 6)
+    pretrained = {
+        "gaussian": lambda: normal_chain(n_features=2, n_steps=5),
+        "simplex": lambda: untrained(SimplexDiffusion(space, n_steps=5)),
+        "score": lambda: untrained(SimplexDiffusion(space, n_steps=5, head="score")),
+        "masked": lambda: untrained(MaskedDiffusion(space, n_steps=5)),
+    }[chain]()
+    model = pretrained.trainable_copy()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():  # away from the pretrained weights, where the KL has no gradient
+        for parameter in model.network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    noise = model.draw_noise(4, generator)
+    parameters = list(model.network.parameters())
+    outcomes = []
+    for checkpointing in (False, True):
+        path = rollout(model, pretrained, noise, checkpointing=checkpointing, **truncation)
+        objective = path.point.square().sum() - path.point.flatten(1)[:, 0].sum() - path.kl.sum()
+        outcomes.append((path, torch.autograd.grad(objective, parameters, allow_unused=True)))
+    (plain, gradient), (checkpointed, again) = outcomes
+    assert torch.equal(plain.point, checkpointed.point) and torch.equal(plain.kl, checkpointed.kl)
+    assert any(part is not None and part.any() for part in gradient)
+    for part, same in zip(gradient, again, strict=True):
+        assert (part is None and same is None) or torch.allclose(
+            part, same, rtol=1e-6, atol=1e-6 * float(part.abs().max())
+        )
+
+
+def test_checkpointing_keeps_no_graph_of_more_than_a_step():
+    """Tensors saved for the way back: those of the steps themselves when plain, a few a step when checkpointed."""
+    pretrained = normal_chain(n_features=2, n_steps=10)
+    model = pretrained.trainable_copy()
+    noise = model.draw_noise(64, torch.Generator().manual_seed(0))
+
+    def saved_numbers(checkpointing):
+        numbers = []
+
+        def pack(tensor):
+            numbers.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            rollout(model, pretrained, noise, checkpointing=checkpointing)
+        return sum(numbers)
+
+    assert saved_numbers(True) < 0.01 * saved_numbers(False)

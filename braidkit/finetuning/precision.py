@@ -1,0 +1,71 @@
+"""Policies whose networks compute in bfloat16, where the processor is faster at it."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from braidkit.diffusion import DiffusionModel, Policy
+from braidkit.exceptions import InvalidParameterError
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+# Convolutions of this many channels are faster by a third and more in bfloat16 on AVX512-BF16, 50 positions and 32
+# rows: 1.3 to 1.9 times at 64 to 256 channels. With 32 it is 1.1 times; linear layers alone lose by the conversions.
+MIN_CHANNELS = 64
+
+
+def check_precision(precision: str) -> None:
+    """Raise unless it is one of `PRECISIONS`."""
+    if precision not in PRECISIONS:
+        raise InvalidParameterError(
+            f'precision must be "auto", "float32" or "bfloat16"; got {precision!r}; pass "float32" to be exact.'
+        )
+
+
+def resolve_precision(precision: str, network: nn.Module, device: torch.device) -> str:
+    """The precision of a network in updates: "auto" is bfloat16 for wide convolutions on a CPU that multiplies it."""
+    if precision != "auto":
+        return precision
+    channels = max((part.out_channels for part in network.modules() if isinstance(part, nn.Conv1d)), default=0)
+    fast = device.type == "cpu" and has_bfloat16_units()
+    return "bfloat16" if fast and channels >= MIN_CHANNELS else "float32"
+
+
+def has_bfloat16_units() -> bool:
+    """Whether the processor has instructions for products of bfloat16: AMX or AVX512-BF16."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def at_precision(model: DiffusionModel, precision: str) -> DiffusionModel:
+    """The chain itself for "float32"; for "bfloat16" one on the same weights with `Bfloat16Policies`."""
+    return model if precision == "float32" else cast(DiffusionModel, Bfloat16Policies(model))
+
+
+class Bfloat16Policies:
+    """A chain that is another's in everything, weights included, but computes its policies under autocast.
+
+    Convolutions and linear layers take and give bfloat16. States, the parameters of policies, and so draws and KL, are
+    of the precision that they have without it, and the readout is the chain's own.
+
+    Parameters
+    ----------
+    model : DiffusionModel
+    """
+
+    def __init__(self, model: DiffusionModel) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copying asks a twin for these before it has a model
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self._model, name)
+
+    def policy(self, x_t: Tensor, t: int) -> Policy:
+        """The law of x_{t-1} given states x_t of shape (n, \\*state_shape)."""
+        # Entered anew for each policy: what autocast keeps of weights must not outlive an optimiser's step.
+        with torch.autocast(x_t.device.type, dtype=torch.bfloat16):
+            policy: Any = self._model.policy(x_t, t)
+        return type(policy)(*(part.to(x_t.dtype) if isinstance(part, Tensor) else part for part in policy))
