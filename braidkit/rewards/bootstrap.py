@@ -31,10 +31,10 @@ class BootstrapReward(BaseReward):
         Optimiser updates, each of all networks; "auto" grows with the number of rows, to at
         most 10,000.
     batch_size : int or "auto", default="auto"
-        Rows an update; "auto" takes about the root of their number, at most 128.
+        Rows an update; "auto" takes 128, or fewer for fewer than 2,500 rows.
     learning_rate : float or "auto", default="auto"
-        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3 for 5,000 rows or more, and up
-        to four times as much for fewer.
+        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3, and two to four times
+        as much for fewer than 2,500 rows.
     validation_fraction : float, default=0.1
         Share of the rows that no network learns from and that picks the best weights (it is used if it is 5 rows or
         more, at most 2,000 of them).

@@ -22,7 +22,7 @@ from braidkit.training import fit_supervised
 MAX_VALIDATION_ROWS = 2000
 PREDICT_BATCH = 1024
 # Below this, networks for sequences are built and trained otherwise.
-FEW_ROWS = 5000
+FEW_ROWS = 2500
 
 
 class SequenceFeatures(nn.Module):
@@ -130,17 +130,18 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
 
 def auto_max_iter(n_rows: int) -> int:
     """Optimiser updates for a number of rows: about five passes over many rows, more over few."""
-    return min(max(300 + n_rows // 25, min(n_rows // 2, 650)), 10_000)
+    few = min(n_rows // 2, 650) if n_rows < FEW_ROWS else 0
+    return min(max(300 + n_rows // 25, few), 10_000)
 
 
 def auto_batch_size(n_rows: int) -> int:
-    """Rows an update: about the root of their number, at most 128."""
-    return min(max(2 ** math.ceil(math.log2(n_rows) / 2), 16), 128)
+    """Rows an update: 128, or about the root of their number where they are few."""
+    return max(2 ** math.ceil(math.log2(n_rows) / 2), 16) if n_rows < FEW_ROWS else 128
 
 
 def auto_learning_rate(n_rows: int) -> float:
     """Learning rate for a number of rows; with few, training at a low one ends before anything is learnt."""
-    return 2e-3 * min(max(FEW_ROWS / n_rows, 1.0), 4.0)
+    return 2e-3 * min(5000 / n_rows, 4.0) if n_rows < FEW_ROWS else 2e-3
 
 
 class RegressionNetwork(nn.Module):
