@@ -149,15 +149,15 @@ def test_frozen_parameters_of_features_stay():
 def test_pooled_features_also_see_what_there_is_wherever_it_lies():
     """An element, moved within the sequence: the pooled part of the dense layer's input stays, the rest does not."""
     torch.manual_seed(0)
-    features = SequenceFeatures(40, 4, n_channels=8, n_features=16, pooled=True).eval()
-    x = torch.zeros(2, 40, 4)
+    features = SequenceFeatures(64, 4, n_channels=8, n_features=16, pooled=True).eval()
+    x = torch.zeros(2, 64, 4)
     x[:, :, 0] = 1
-    for row, at in enumerate((15, 22)):
+    for row, at in enumerate((26, 33)):
         x[row, at : at + 3] = torch.tensor([0.0, 1.0, 0.0, 0.0])
     seen = []
     features.dense.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     features(x)
-    by_position, pooled = seen[0].split([8 * 40, 8], dim=1)
+    by_position, pooled = seen[0].split([8 * 64, 8], dim=1)
     torch.testing.assert_close(pooled[0], pooled[1])
     assert not torch.allclose(by_position[0], by_position[1])
 
