@@ -79,7 +79,8 @@ class ConservativeDiffusionFinetuner(Designer):
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this norm.
     validation_fraction : float, default=0.25
-        Share of the rows that the judge is fitted on, and the reward is not.
+        Share of the rows that the judge is fitted on, and the reward is not. A judge of some hundred sequences may know
+        nothing, and one of a thousand can share the reward's errors: see ``docs/experiments.md``.
     n_iter_no_change : int, default=5
         Evaluations (there are 20 in a run) without a better judge after which the run stops.
     selection : BudgetedSelection, optional
