@@ -28,13 +28,12 @@ class BootstrapReward(BaseReward):
     n_estimators : int, default=3
         Networks M, at least 2.
     max_iter : int or "auto", default="auto"
-        Optimiser updates, each of all networks; "auto" grows with the number of rows, to at
-        most 10,000.
+        Optimiser updates, each of all networks; "auto" grows with the number of rows, to at most 10,000.
     batch_size : int or "auto", default="auto"
-        Rows an update; "auto" takes 128, or fewer for fewer than 2,500 rows.
+        Rows an update, for each network; "auto" takes 128, or fewer for fewer than 2,500 rows.
     learning_rate : float or "auto", default="auto"
-        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3, and two to four times
-        as much for fewer than 2,500 rows.
+        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3, and two to four times as much
+        for fewer than 2,500 rows.
     validation_fraction : float, default=0.1
         Share of the rows that no network learns from and that picks the best weights (it is used if it is 5 rows or
         more, at most 2,000 of them).

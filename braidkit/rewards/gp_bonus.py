@@ -68,8 +68,8 @@ class GPBonusReward(BaseReward):
     batch_size : int or "auto", default="auto"
         Rows an update; "auto" takes 128, or fewer for fewer than 2,500 rows.
     learning_rate : float or "auto", default="auto"
-        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3, and two to four times
-        as much for fewer than 2,500 rows.
+        Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3, and two to four times as much
+        for fewer than 2,500 rows.
     validation_fraction : float, default=0.1
         Share of the rows that picks the best weights (it is used if it is 5 rows or more, at most 2,000 of them); with
         ``c="calibrated"``, as many again are held out to calibrate.
