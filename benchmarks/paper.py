@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from joblib import Parallel, delayed
 
 from braidkit import BootstrapReward, ConservativeDiffusionFinetuner, GPBonusReward, SimplexDiffusion
 from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, StandardFinetuner
 from braidkit.datasets import OfflineSplit
-from braidkit.evaluation import BudgetedSelection, CalibrationReport, compare
+from braidkit.evaluation import BudgetedSelection, CalibrationReport, Comparison, compare
 from braidkit.finetuning.designer import Designer
 from braidkit.oracles import EnformerOracle
 from braidkit.spaces import infer_space
 
-ALPHA = 0.02
+ALPHA, SMALL_ALPHA = 0.1, 0.02
 MAX_CURVES = 3  # seeds whose whole course is followed
+N_MEASURED = 24  # designs of each run that the last rule of `choosing` measures
 BONUS = "BRAID-Bonus"
-ABLATION = {f"{BONUS}, c = 1": 1.0, f"{BONUS}, c = 10": 10.0, f"{BONUS}, c calibrated": "calibrated"}
-# With fewer rows than this half of them are the judge's: on 500 a judge learns nothing.
-FEW_ROWS = 4000
+CALIBRATED = f"{BONUS}, c calibrated"
+# With no more rows than this c and alpha are varied: where the reward is weak they matter most.
+ABLATED_ROWS = 2500
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,23 @@ SIZES = {
 
 
 def methods(size: Size, n_rows: int) -> dict[str, Designer]:
-    """Figure 2's methods with best-of-n and ascent, and the ablation over c."""
+    """Figure 2's methods with best-of-n and ascent, and the ablation over c and alpha."""
     # Evaluations are so few updates apart that a plateau of the judge's says nothing: runs go to their end.
-    tuning = {"alpha": ALPHA, "max_iter": size.max_iter, "batch_size": size.batch_size, "n_iter_no_change": 10**6}
-    tuning["validation_fraction"] = 0.5 if n_rows < FEW_ROWS else 0.25
-    rewards = {BONUS: GPBonusReward(c=0.1), "BRAID-Boot": BootstrapReward()}
-    rewards |= {name: GPBonusReward(c=c) for name, c in ABLATION.items()}
-    tuned = {name: ConservativeDiffusionFinetuner(reward=reward, **tuning) for name, reward in rewards.items()}
+    tuning = {"max_iter": size.max_iter, "batch_size": size.batch_size, "n_iter_no_change": 10**6}
+    tuning["learning_rate"] = 3e-3
+    rewards = {BONUS: GPBonusReward(c=0.1), CALIBRATED: GPBonusReward(c="calibrated")}
+    small = f"alpha = {SMALL_ALPHA}"
+    if n_rows <= ABLATED_ROWS:
+        rewards |= {f"{BONUS}, c = {c}": GPBonusReward(c=c) for c in (1, 10)}
+        rewards |= {f"{name}, {small}": rewards[name] for name in (BONUS, CALIBRATED)}
+    tuned: dict[str, Designer] = {
+        name: ConservativeDiffusionFinetuner(alpha=SMALL_ALPHA if small in name else ALPHA, reward=reward, **tuning)
+        for name, reward in (rewards | {"BRAID-Boot": BootstrapReward()}).items()
+    }
+    if n_rows <= ABLATED_ROWS:
+        tuned[f"STRL, {small}"] = StandardFinetuner(alpha=SMALL_ALPHA, **tuning)
     return {
-        "STRL": StandardFinetuner(**tuning),
+        "STRL": StandardFinetuner(alpha=ALPHA, **tuning),
         **tuned,
         "DDOM": DDOM(conditioning="class", max_iter=size.pretraining_iter),
         "Guidance": ClassifierGuidance(),
@@ -93,11 +103,11 @@ def train_oracle(split: OfflineSplit, size: Size, path: Path) -> EnformerOracle:
     return oracle
 
 
-def regime(split: OfflineSplit, n: int) -> OfflineSplit:
-    """The split with n of its offline measurements, drawn at random; 0 keeps all."""
+def regime(split: OfflineSplit, n: int, seed: int) -> OfflineSplit:
+    """The split with n of its offline measurements, drawn at random for each seed; 0 keeps all."""
     if n == 0 or n >= len(split.y_offline):
         return split
-    rows = np.sort(np.random.default_rng(0).permutation(len(split.y_offline))[:n])
+    rows = np.sort(np.random.default_rng([seed, n]).permutation(len(split.y_offline))[:n])
     return dataclasses.replace(
         split,
         X_offline=np.asarray(split.X_offline)[rows],
@@ -120,23 +130,24 @@ class Chains:
         return model
 
 
-def curves(split: OfflineSplit, size: Size, chain: SimplexDiffusion, oracle: Any, seed: int, path: Path) -> None:
-    """Histories of STRL and BRAID-Bonus, twice as long and without an early stop, with the foreign oracle beside them.
+def curve(
+    name: str, split: OfflineSplit, size: Size, chain: SimplexDiffusion, oracle: Any, seed: int, path: Path
+) -> None:
+    """The history of a method, twice as long, with the foreign oracle beside it.
 
     The oracle's rounds choose nothing here: what the judge would have kept is read from its own column.
     """
-    for name in ("STRL", BONUS):
-        file = path / f"curve-{name}-{seed}.json"
-        if file.exists():
-            continue
-        watcher = BudgetedSelection(oracle, n_queries=128, n_rounds=21)
-        estimator = methods(size, len(split.y_offline))[name].set_params(
-            pretrained=chain,
-            selection=watcher,
-            max_iter=2 * size.max_iter,
-            random_state=seed,
-        )
-        file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
+    file = path / f"curve-{name}-{seed}.json"
+    if file.exists():
+        return
+    watcher = BudgetedSelection(oracle, n_queries=128, n_rounds=21)
+    estimator = methods(size, len(split.y_offline))[name].set_params(
+        pretrained=chain,
+        selection=watcher,
+        max_iter=2 * size.max_iter,
+        random_state=seed,
+    )
+    file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
 
 
 def over_optimisation(path: Path) -> pd.DataFrame:
@@ -155,20 +166,50 @@ def over_optimisation(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def coverage(split: OfflineSplit, X: Any, y: Any, designs: dict[str, Any], oracle: Any, seed: int) -> pd.DataFrame:
+def coverage(
+    part: OfflineSplit, split: OfflineSplit, designs: dict[str, Any], oracle: Any, seed: int, path: Path
+) -> pd.DataFrame:
     """Coverage of rewards in distribution, in the backtest and on designs, by the foreign oracle."""
-    rows = []
-    for c in (0.1, 1.0, "calibrated"):
-        reward = GPBonusReward(c=c, random_state=seed).fit(split.X_offline, split.y_offline)
-        chosen = designs[BONUS if c == 0.1 else f"{BONUS}, c = 1" if c == 1.0 else f"{BONUS}, c calibrated"]
+    file = path / f"coverage-{seed}.csv"
+    if file.exists():
+        return pd.read_csv(file)
+    # Rows like the offline data: unseen, and below the same cut.
+    below = np.flatnonzero(split.y_oracle < split.cut)[-5000:]
+    X, y = np.asarray(split.X_oracle)[below], split.y_oracle[below]
+    arms = {BONUS: 0.1, f"{BONUS}, c = 1": 1.0, CALIBRATED: "calibrated"}
+    tables = []
+    for name in arms.keys() & designs.keys():
+        reward = GPBonusReward(c=arms[name], random_state=seed).fit(part.X_offline, part.y_offline)
         held = CalibrationReport.from_reward(reward, X, y, backtest=False).coverage
         # The oracle knows the rows of X, and may not speak of them; of the offline data it knows none.
         beyond = CalibrationReport.from_reward(
-            reward, split.X_offline, split.y_offline, designs=chosen, oracle=oracle
+            reward, part.X_offline, part.y_offline, designs=designs[name], oracle=oracle
         ).coverage
         table = pd.concat([held, beyond[beyond["rows"] != "held out"]])
-        rows.append(table[table["group"] == "all"].assign(c=str(c), c_value=reward.c_, seed=seed))
-    return pd.concat(rows)[["c", "c_value", "seed", "rows", "n", "one_sided", "two_sided", "penalty", "optimism"]]
+        tables.append(table[table["group"] == "all"].assign(c=str(arms[name]), c_value=reward.c_, seed=seed))
+    columns = ["c", "c_value", "seed", "rows", "n", "one_sided", "two_sided", "penalty", "optimism"]
+    table = pd.concat(tables).sort_values("c")[columns]
+    table.to_csv(file, index=False)
+    return table
+
+
+def choosing(comparison: Comparison, judge: str) -> pd.DataFrame:
+    """What each way to choose c and alpha would have taken, and how good that is by the foreign oracle.
+
+    Of each run of a seed some designs may be measured; the others judge the choice.
+    """
+    results, designs = comparison.results, comparison.designs
+    promised = results[(results["source"] == "promised") & (results["metric"] == "judge")]
+    bonus = promised[promised["method"].str.startswith((BONUS, "STRL"))].set_index(["seed", "method"])["value"]
+    rows = []
+    for seed, judged in bonus.groupby(level="seed"):
+        values = designs[designs["seed"] == seed].groupby("method")[judge].apply(np.asarray)[judged.droplevel(0).index]
+        measured = values.map(lambda rewards: rewards[:N_MEASURED].mean())
+        true = values.map(lambda rewards: rewards[N_MEASURED:].mean())
+        rules = {"highest by the judge": judged.droplevel(0), f"{N_MEASURED} designs measured": measured}
+        rules["best in hindsight"] = true
+        rows += [(rule, seed, score.idxmax(), true[score.idxmax()]) for rule, score in rules.items()]
+    return pd.DataFrame(rows, columns=["rule", "seed", "chosen", judge])
 
 
 def run(
@@ -183,51 +224,70 @@ def run(
     seeds: Sequence[int] | None = None,
 ) -> None:
     """All stages of one experiment, regime by regime; each is kept and not done again."""
-    seeds = range(size.seeds) if seeds is None else seeds
+    seeds = list(range(size.seeds) if seeds is None else seeds)
     own = train_oracle(split, size, out / "oracle")
     judges = {"own oracle": own} | foreign
     watch = next(iter(foreign.values()), own)
     sequences = np.asarray(split.X_offline if pretraining is None else pretraining)
     chains = Chains(sequences, size.network, size.pretraining_iter)
+    natural = np.asarray(split.X_oracle)[:4000]
     for n in size.n_offline:
-        part, path = regime(split, n), out / f"n-{n or 'all'}"
+        path = out / f"n-{n or 'all'}"
         path.mkdir(parents=True, exist_ok=True)
-        natural = np.asarray(split.X_oracle)[:4000]
-        comparison = compare(
-            methods(size, len(part.y_offline)),
-            part,
-            oracles=judges,
-            seeds=seeds,
-            n_designs=size.n_designs,
-            pretrained=chains,
-            natural=natural,
-            cache_dir=out / "cache",
-            n_jobs=n_jobs,
-            verbose=1,
+        parts = {seed: regime(split, n, seed) for seed in seeds}
+        n_rows = len(parts[seeds[0]].y_offline)
+        comparison = joined(
+            compare(
+                methods(size, n_rows),
+                parts[seed],
+                oracles=judges,
+                seeds=(seed,),
+                n_designs=size.n_designs,
+                pretrained=chains,
+                natural=natural,
+                cache_dir=out / "cache",
+                n_jobs=n_jobs,
+                verbose=1,
+            )
+            for seed in seeds
         )
         comparison.results.to_csv(path / "results.csv", index=False)
         comparison.failures.to_csv(path / "failures.csv", index=False)
         comparison.designs.to_csv(path / "designs.csv", index=False)
-        report(name, part, comparison, list(judges), path)
-        covered = []
-        for seed in seeds:
-            chain = SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*")))
-            if seed < MAX_CURVES:
-                curves(part, size, chain, watch, seed, path)
-            mine = comparison.designs[comparison.designs["seed"] == seed].groupby("method")["design"].apply(list)
-            # Rows like the offline data: unseen, and below the same cut.
-            below = np.flatnonzero(split.y_oracle < split.cut)[-5000:]
-            X, y = np.asarray(split.X_oracle)[below], split.y_oracle[below]
-            covered.append(coverage(part, X, y, mine.to_dict(), watch, seed))
-        pd.concat(covered).to_csv(path / "coverage.csv", index=False)
-        print(over_optimisation(path).round(3).to_string(index=False))
-        print(pd.concat(covered).groupby(["c", "rows"], sort=False).mean(numeric_only=True).round(3).to_string())
+        report(name, n_rows, comparison, list(judges), path)
+        loaded = {
+            seed: SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*"))) for seed in seeds
+        }
+        followed = [f"STRL, alpha = {SMALL_ALPHA}"] * (n_rows <= ABLATED_ROWS) + ["STRL", CALIBRATED]
+        Parallel(n_jobs)(
+            delayed(curve)(method, parts[seed], size, loaded[seed], watch, seed, path)
+            for method in followed
+            for seed in seeds[:MAX_CURVES]
+        )
+        print(over_optimisation(path).round(3).to_string(index=False), flush=True)
+        designs = {
+            seed: own.groupby("method")["design"].apply(list).to_dict()
+            for seed, own in comparison.designs.groupby("seed")
+        }
+        covered = Parallel(n_jobs)(
+            delayed(coverage)(parts[seed], split, designs[seed], watch, seed, path) for seed in seeds
+        )
+        table = pd.concat(covered).groupby(["c", "rows"], sort=False)
+        print(table.mean(numeric_only=True).round(3).to_string())
+        print(table["one_sided"].agg(["min", "max"]).round(3).to_string(), flush=True)
 
 
-def report(name: str, split: OfflineSplit, comparison: Any, judges: list[str], path: Path) -> None:
+def joined(comparisons: Iterable[Comparison]) -> Comparison:
+    """One comparison of those of single seeds."""
+    parts = list(comparisons)
+    tables = ([getattr(part, field.name) for part in parts] for field in dataclasses.fields(Comparison))
+    return Comparison(*(pd.concat(table, ignore_index=True) for table in tables))
+
+
+def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], path: Path) -> None:
     """Print and write the table, the paired differences to STRL, and Figure 2."""
     pd.options.display.width = 200
-    print(f"\n{name}, {len(split.y_offline):,} offline rows (95 % t-intervals over seeds)")
+    print(f"\n{name}, {n_rows:,} offline rows (95 % t-intervals over seeds)")
     summary, differences = comparison.summary(), comparison.differences("STRL")
     for judge in judges:
         print(f"\nmean by {judge}; difference to STRL, paired by seed")
@@ -236,6 +296,9 @@ def report(name: str, split: OfflineSplit, comparison: Any, judges: list[str], p
         print(table.drop(columns=["n_seeds - STRL"]).round(3).to_string())
     print("\n" + summary.xs("designs", level="source")["mean"].unstack().round(3).to_string())
     print("\n" + summary.xs("cost", level="source")["mean"].unstack().round(1).to_string())
+    choices = choosing(comparison, judges[-1])
+    print("\n" + choices.to_string(index=False))
+    print(choices.groupby("rule", sort=False)[judges[-1]].agg(["mean", "min"]).round(3).to_string(), flush=True)
     if len(comparison.failures):
         print(comparison.failures[["method", "seed", "stage", "error"]].to_string(index=False))
     draw(comparison.designs, judges[-1], path / "figure2.png")

@@ -35,7 +35,8 @@ class Comparison:
     ----------
     results : DataFrame
         One row for each "method", "seed", "source" and "metric", with its "value". Sources are the oracles by name;
-        "designs" for what they say themselves, with no oracle; and "cost". Beside the methods stand the references
+        "designs" for what they say themselves, with no oracle; "promised" for what a fine-tuned chain's history says of
+        the checkpoint kept (mean, lower, penalty, judge, kl); and "cost". Beside the methods stand the references
         "offline" (rows that the methods saw), "pretrained" (draws from the shared chain), "natural" (measured rows that
         the methods did not see) and "shuffled" (those, with their neighbouring letters shuffled).
     designs : DataFrame
@@ -277,7 +278,7 @@ def _check(
         if not all(callable(getattr(method, face, None)) for face in ("fit", "sample", "get_params")):
             raise InvalidParameterError(f"method {name!r} must be an estimator with fit and sample; got {method!r}.")
     for name, oracle in oracles.items():
-        if name in ("method", "seed", "design", "designs", "cost"):
+        if name in ("method", "seed", "design", "designs", "promised", "cost"):
             raise InvalidParameterError(f"an oracle cannot be called {name!r}, as a column is; choose another name.")
         if not callable(getattr(oracle, "predict", oracle)):
             raise InvalidParameterError(f"oracle {name!r} must have predict(X) or be callable; got {oracle!r}.")

@@ -20,6 +20,7 @@ from braidkit.persistence import fingerprint, replace_file
 
 # Parameters of estimators that change no design.
 FREE = frozenset({"verbose", "n_jobs", "device", "checkpoint_dir"})
+Figures = dict[str, dict[str, float]]  # of a source, by metric
 
 
 def digest(value: Any) -> str:
@@ -81,19 +82,17 @@ class RunCache:
     def __init__(self, directory: Path | None) -> None:
         self.directory = directory
 
-    def load(self, name: str, seed: int, key: str) -> tuple[Any, dict[str, float]] | None:
-        """Designs and costs of a run, if it is there."""
+    def load(self, name: str, seed: int, key: str) -> tuple[Any, Figures] | None:
+        """Designs and figures of a run, if it is there."""
         record = self._path(name, seed, key, ".json")
         if record is None or not record.exists():
             return None
         content = json.loads(record.read_text())
         if content["kind"] == "strings":
-            return pd.read_csv(record.with_suffix(".csv"), keep_default_na=False)["design"].tolist(), content["cost"]
-        return np.load(record.with_suffix(".npy"), allow_pickle=False), content["cost"]
+            return pd.read_csv(record.with_suffix(".csv"), keep_default_na=False)["design"].tolist(), content["figures"]
+        return np.load(record.with_suffix(".npy"), allow_pickle=False), content["figures"]
 
-    def store(
-        self, name: str, seed: int, key: str, designs: Any, cost: dict[str, float], parameters: dict[str, str]
-    ) -> None:
+    def store(self, name: str, seed: int, key: str, designs: Any, figures: Figures, parameters: dict[str, str]) -> None:
         """Write a run; the record comes last, so that it stands for a whole run."""
         record = self._path(name, seed, key, ".json")
         if record is None:
@@ -108,7 +107,7 @@ class RunCache:
             "method": name,
             "seed": seed,
             "kind": "strings" if strings else "array",
-            "cost": cost,
+            "figures": figures,
             "parameters": parameters,
         }
         with replace_file(record) as path:

@@ -18,7 +18,7 @@ from braidkit.datasets import OfflineSplit
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.cost import MemoryRise, count_network_passes
 from braidkit.evaluation.metrics import shuffle_dinucleotides, validity_measures
-from braidkit.evaluation.run_cache import FREE, RunCache, digest
+from braidkit.evaluation.run_cache import FREE, Figures, RunCache, digest
 from braidkit.exceptions import InvalidDesignError
 from braidkit.oracles import refuse_shared_rows
 from braidkit.spaces import is_strings
@@ -80,9 +80,9 @@ class Run:
         outcome, stage = Outcome(self.name, self.seed), ["design"]
         try:
             with interrupts_propagate():
-                designs, cost = self._refer(bench) if self.estimator is None else self._design(bench, stage)
+                designs, figures = self._refer(bench) if self.estimator is None else self._design(bench, stage)
             self._judge(outcome, designs, bench, stage)
-            outcome.measures += [("cost", metric, value) for metric, value in cost.items()]
+            outcome.measures += [(source, *figure) for source, own in figures.items() for figure in own.items()]
             outcome.designs = list(designs)
         except Exception as error:  # of any kind: the other methods shall go on
             trace = "".join(traceback.format_exception(error))
@@ -90,7 +90,7 @@ class Run:
             return Outcome(self.name, self.seed, failure=failure)
         return outcome
 
-    def _refer(self, bench: Bench) -> tuple[Any, dict[str, float]]:
+    def _refer(self, bench: Bench) -> tuple[Any, Figures]:
         """The designs of a reference."""
         if self.name == "pretrained":
             return self._given_chain().sample(bench.n_designs, random_state=self.seed), {}
@@ -100,8 +100,8 @@ class Run:
         rows = bench.halves(self.seed)[1]
         return (shuffle_dinucleotides(rows, self.seed) if self.name == "shuffled" else rows), {}
 
-    def _design(self, bench: Bench, stage: list[str]) -> tuple[Any, dict[str, float]]:
-        """The designs of a method and what they cost, from the cache if they are there."""
+    def _design(self, bench: Bench, stage: list[str]) -> tuple[Any, Figures]:
+        """The designs of a method, what it promises of them and what they cost, from the cache if they are there."""
         estimator = clone(self.estimator)
         own = estimator.get_params(deep=False)
         if "random_state" in own:
@@ -128,8 +128,9 @@ class Run:
         if memory.gpu is not None:
             cost["GPU memory rise (MiB)"] = memory.gpu
         parameters = {name: repr(value) for name, value in own.items() if name not in FREE}
-        cache.store(self.name, self.seed, key, designs, cost, parameters)
-        return designs, cost
+        figures = {"promised": promises(estimator), "cost": cost}
+        cache.store(self.name, self.seed, key, designs, figures, parameters)
+        return designs, figures
 
     def _judge(self, outcome: Outcome, designs: Any, bench: Bench, stage: list[str]) -> None:
         """Put into the outcome what oracles and measures say of its designs."""
@@ -162,6 +163,15 @@ class Run:
             raise self.chain
         assert self.chain is not None
         return self.chain
+
+
+def promises(estimator: Any) -> dict[str, float]:
+    """What the history of a fine-tuned chain says of the checkpoint that was kept; nothing for other methods."""
+    if not hasattr(estimator, "history_"):
+        return {}
+    history = estimator.history_
+    kept = history["iteration"].index(estimator.best_iter_)
+    return {name: values[kept] for name, values in history.items() if name != "iteration"}
 
 
 def _knows(oracle: Any, designs: Any) -> bool:
