@@ -60,7 +60,7 @@ class Size:
 
 SIZES = {
     "small": Size("cpu", 2000, 60, 60, "small", (500,), 4, 8, 32, 2),
-    "cpu": Size("cpu", 30_000, "auto", "auto", "small", (2000, 20_000, 5000, 0), 60, 32, 500, 3),
+    "cpu": Size("cpu", 30_000, "auto", "auto", "small", (2000, 20_000, 5000, 0), 80, 32, 500, 3),
     "paper": Size("paper", 10**9, "auto", 20_000, "paper", (0,), 2000, 128, 3000, 5),
 }
 
@@ -74,7 +74,7 @@ def methods(size: Size, n_rows: int) -> dict[str, Designer]:
     small = f"alpha = {SMALL_ALPHA}"
     if n_rows <= ABLATED_ROWS:
         rewards |= {f"{BONUS}, c = {c}": GPBonusReward(c=c) for c in (1, 10)}
-        rewards |= {f"{name}, {small}": rewards[name] for name in (BONUS, CALIBRATED)}
+        rewards[f"{CALIBRATED}, {small}"] = rewards[CALIBRATED]
     tuned: dict[str, Designer] = {
         name: ConservativeDiffusionFinetuner(alpha=SMALL_ALPHA if small in name else ALPHA, reward=reward, **tuning)
         for name, reward in (rewards | {"BRAID-Boot": BootstrapReward()}).items()
@@ -133,7 +133,7 @@ class Chains:
 def curve(
     name: str, split: OfflineSplit, size: Size, chain: SimplexDiffusion, oracle: Any, seed: int, path: Path
 ) -> None:
-    """The history of a method, twice as long, with the foreign oracle beside it.
+    """The history of a method, with the foreign oracle beside it.
 
     The oracle's rounds choose nothing here: what the judge would have kept is read from its own column.
     """
@@ -141,12 +141,8 @@ def curve(
     if file.exists():
         return
     watcher = BudgetedSelection(oracle, n_queries=128, n_rounds=21)
-    estimator = methods(size, len(split.y_offline))[name].set_params(
-        pretrained=chain,
-        selection=watcher,
-        max_iter=2 * size.max_iter,
-        random_state=seed,
-    )
+    estimator = methods(size, len(split.y_offline))[name]
+    estimator.set_params(pretrained=chain, selection=watcher, random_state=seed)
     file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
 
 

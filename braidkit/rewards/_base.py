@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import numbers
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     A subclass writes `fit`, which sets ``space_``, ``device_``, ``y_mean_`` and ``y_std_``, and `_standardised`.
     Arrays come in and go out in the units of y; inside, y has mean 0 and standard deviation 1.
     """
+
+    keeps_heads: ClassVar[bool] = True  # the networks' linear heads are part of the reward
 
     features: nn.Module | None
     max_iter: int | Literal["auto"]
@@ -159,6 +161,10 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
             )
         return torch.from_numpy((y - self.y_mean_) / self.y_std_)
 
+    def _features_for(self, n_rows: int) -> nn.Module | None:
+        """The module that features are copies of; None for the default network."""
+        return self.features
+
     def _train(
         self,
         x: Tensor,
@@ -170,7 +176,13 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         """Networks, one for each set of rows, trained and frozen; sets ``n_iter_`` and ``validation_curve_``."""
         seed, order_seed = (int(random_state.randint(2**31)) for _ in range(2))
         n_rows = len(rows[0])
-        networks = make_networks(self.features, self.space_, n_rows, x[:2], seed=seed, n_networks=len(rows))
+        features = self._features_for(n_rows)
+        networks = make_networks(features, self.space_, n_rows, x[:2], seed=seed, n_networks=len(rows))
+        if not self.keeps_heads and not any(
+            p.requires_grad for p in networks[0].get_submodule("features").parameters()
+        ):
+            self.n_iter_, self.validation_curve_ = 0, []
+            return networks.to(self.device_).requires_grad_(False).eval()
         self.n_iter_, self.validation_curve_ = train_networks(
             networks.to(self.device_),
             x,

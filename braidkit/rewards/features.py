@@ -23,6 +23,9 @@ MAX_VALIDATION_ROWS = 2000
 PREDICT_BATCH = 1024
 # Below this, networks for sequences are built and trained otherwise.
 FEW_ROWS = 2500
+# Below this, networks for sequences of few letters learn nothing that counts of k-mers do not say better.
+KMER_ROWS = 750
+KMER_LETTERS = 5
 
 
 class SequenceFeatures(nn.Module):
@@ -87,6 +90,37 @@ class SequenceFeatures(nn.Module):
         return F.leaky_relu(h, 0.1) if self.pooled else F.relu(h)
 
 
+class KmerFeatures(nn.Module):
+    """Counts of k-mers, k = 1, 2, 3, and the letter at each position, with nothing to learn.
+
+    Each is centred and scaled as in sequences of independent, equally frequent letters, and each k and the letters by
+    position weigh alike. On relaxed points a k-mer counts as the product of its letters.
+
+    Parameters
+    ----------
+    length, n_letters : int
+    """
+
+    def __init__(self, length: int, n_letters: int) -> None:
+        super().__init__()
+        self.sizes = range(1, min(3, length) + 1)
+        self.n_letters = n_letters
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups, kmers = [self._scaled(x.flatten(1), 1, 1)], x
+        for k in self.sizes:
+            if k > 1:
+                kmers = (kmers[:, :-1, :, None] * x[:, k - 1 :, None, :]).flatten(2)
+            groups.append(self._scaled(kmers.sum(dim=1), k, kmers.shape[1]))
+        return torch.cat(groups, dim=1)
+
+    def _scaled(self, counts: Tensor, k: int, n_positions: int) -> Tensor:
+        """Counts (n, d) of k-mers at some positions, standardised, over sqrt(d)."""
+        share = float(self.n_letters) ** -k
+        deviation = math.sqrt(n_positions * share * (1 - share) * counts.shape[1])
+        return (counts - n_positions * share) / deviation
+
+
 class VectorFeatures(nn.Module):
     """Two hidden layers on the flattened point, in float64.
 
@@ -126,6 +160,11 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
             pooled=n_rows < FEW_ROWS,
         )
     return VectorFeatures(space.n_features, min(max(width, 16), 128))
+
+
+def prefers_kmers(space: Space, n_rows: int) -> bool:
+    """Whether counts of k-mers serve a Gaussian process better than a trained network: ``benchmarks/few_rows.py``."""
+    return isinstance(space, SequenceSpace) and 2 <= space.n_letters <= KMER_LETTERS and n_rows < KMER_ROWS
 
 
 def auto_max_iter(n_rows: int) -> int:

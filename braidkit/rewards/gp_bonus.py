@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gpytorch
 import numpy as np
@@ -15,7 +15,7 @@ from braidkit.rewards._base import BaseReward, check_fraction
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
 from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
-from braidkit.rewards.features import PREDICT_BATCH
+from braidkit.rewards.features import PREDICT_BATCH, KmerFeatures, prefers_kmers
 from braidkit.spaces import Space
 from braidkit.validation import check_count, check_positive
 
@@ -39,8 +39,9 @@ class GPBonusReward(BaseReward):
     ----------
     features : nn.Module, optional
         From points (n, \\*space.shape) to features (n, d); copied, then trained (the parameters that require gradients)
-        with a linear head. By default convolutions and a dense layer for sequences, two hidden layers for anything
-        else, sized by the space and the number of rows.
+        with a linear head, unless nothing in it can be. By default convolutions and a dense layer for sequences, two
+        hidden layers for anything else, sized by the space and the number of rows; for fewer than 750 sequences of at
+        most 5 letters, which teach a network nothing, counts of k-mers and the letters by position.
     kernel : gpytorch.kernels.Kernel, optional
         On the layer's d outputs. By default linear, computed exactly for any number of rows. Another kernel is copied;
         its parameters that require gradients maximise the marginal likelihood of 500 rows, and it is approximated
@@ -98,9 +99,9 @@ class GPBonusReward(BaseReward):
     y_mean_, y_std_ : float
         Of the rows that the posterior has seen.
     n_iter_ : int
-        Updates done.
+        Updates done; 0 where there was nothing to train.
     validation_curve_ : list of float
-        Held-out mean squared error of the network while it was trained, in units of y's variance.
+        Held-out mean squared error of the network while it was trained, in units of y's variance; empty if it was not.
     n_features_in_ : int
         Columns of X; letters, if X is strings.
 
@@ -133,6 +134,8 @@ class GPBonusReward(BaseReward):
     >>> bool((reward.predict_lower(X) <= reward.predict(X)).all())
     True
     """
+
+    keeps_heads: ClassVar[bool] = False
 
     features_: nn.Module
     inducing_: InducingFeatures | None
@@ -206,6 +209,11 @@ class GPBonusReward(BaseReward):
         self._fit_posterior(x, target, torch.from_numpy(seen))
         self.c_ = self._calibrate(x[calibration], target[calibration]) if self.c == "calibrated" else float(self.c)
         return self
+
+    def _features_for(self, n_rows: int) -> nn.Module | None:
+        if self.features is None and prefers_kmers(self.space_, n_rows):
+            return KmerFeatures(*self.space_.shape)
+        return self.features
 
     def _check_parameters(self) -> None:
         """Check what only this reward has."""

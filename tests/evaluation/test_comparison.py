@@ -104,6 +104,21 @@ def test_all_methods_are_judged_alike_beside_references(split, chain):
     assert alone.sample(40, random_state=3) == ours.tolist()
 
 
+def test_what_a_fine_tuned_chain_promises_stands_beside_the_truth(split, chain, tmp_path):
+    methods = {"tuned": ConservativeDiffusionFinetuner(reward=REWARD, max_iter=4, batch_size=8), "top": TopRows()}
+    first, again = (
+        compare(methods, split, oracles=ORACLES, seeds=[2], n_designs=10, pretrained=chain, cache_dir=tmp_path)
+        for _ in range(2)
+    )
+    alone = methods["tuned"].set_params(pretrained=chain, random_state=2).fit(split.X_offline, split.y_offline)
+    kept = alone.history_["iteration"].index(alone.best_iter_)
+    for comparison in (first, again):  # computed, and from the cache
+        promised = comparison.results.query("source == 'promised'")
+        assert set(promised["method"]) == {"tuned"}
+        expected = {name: values[kept] for name, values in alone.history_.items() if name != "iteration"}
+        assert dict(zip(promised["metric"], promised["value"], strict=True)) == pytest.approx(expected)
+
+
 def test_parallel_equals_serial(split, chain):
     methods = {"SMC": SMCSampler(reward=REWARD, n_particles=32), "top": TopRows()}
     serial, parallel = (

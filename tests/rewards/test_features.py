@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from torch import nn
 
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.rewards.features import (
+    KmerFeatures,
     SequenceFeatures,
     VectorFeatures,
     auto_batch_size,
@@ -35,6 +37,32 @@ def test_sequence_features_see_where_a_letter_is():
     phi = features(x)
     distances = torch.cdist(phi, phi) + torch.eye(20) * 1e9
     assert distances.min() > 1e-4
+
+
+def test_kmer_features_count_kmers_and_letters_by_position():
+    space = SequenceSpace("DNA", 7)
+    sequences = ["ACGTACG", "AAAAAAA"]
+    phi = KmerFeatures(7, 4)(space.encode(sequences))
+    assert phi.shape == (2, 28 + 4 + 16 + 64)
+    start = 28
+    for k in (1, 2, 3):
+        n, share = 8 - k, 4.0**-k
+        kmers = ["".join(kmer) for kmer in itertools.product("ACGT", repeat=k)]
+        counts = [[sum(row[i : i + k] == kmer for i in range(n)) for kmer in kmers] for row in sequences]
+        expected = (torch.tensor(counts) - n * share) / (n * share * (1 - share) * 4**k) ** 0.5
+        torch.testing.assert_close(phi[:, start : start + 4**k], expected)
+        start += 4**k
+    positions = (space.encode(sequences).flatten(1) - 0.25) / (0.25 * 0.75 * 28) ** 0.5
+    torch.testing.assert_close(phi[:, :28], positions)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_kmer_features_take_short_sequences_and_relaxed_points(length):
+    x = torch.rand(3, length, 4).softmax(dim=-1).requires_grad_(True)
+    features = KmerFeatures(length, 4)
+    features(x).square().sum().backward()
+    assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
+    assert features(x).shape[1] == 4 * length + sum(4**k for k in range(1, min(3, length) + 1))
 
 
 @pytest.mark.parametrize("space", [SequenceSpace("protein", 9), VectorSpace(1), VectorSpace(10), ImageSpace(8, 8, 1)])
