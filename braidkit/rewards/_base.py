@@ -178,9 +178,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         n_rows = len(rows[0])
         features = self._features_for(n_rows)
         networks = make_networks(features, self.space_, n_rows, x[:2], seed=seed, n_networks=len(rows))
-        if not self.keeps_heads and not any(
-            p.requires_grad for p in networks[0].get_submodule("features").parameters()
-        ):
+        learnt = networks[0] if self.keeps_heads else networks[0].get_submodule("features")
+        if not any(parameter.requires_grad for parameter in learnt.parameters()):
             self.n_iter_, self.validation_curve_ = 0, []
             return networks.to(self.device_).requires_grad_(False).eval()
         self.n_iter_, self.validation_curve_ = train_networks(

@@ -6,6 +6,8 @@ from torch import nn
 
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.rewards import GPBonusReward, lower_coverage
+from braidkit.rewards.features import KmerFeatures, SequenceFeatures
+from braidkit.spaces import SequenceSpace
 
 
 def design_matrix(reward, X):
@@ -19,10 +21,14 @@ def standardised(reward, y):
     return torch.from_numpy((y - reward.y_mean_) / reward.y_std_)
 
 
+NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU())
+
+
+@pytest.mark.parametrize("features", [None, NETWORK], ids=["k-mers", "network"])
 @pytest.mark.parametrize("lam", [1e-2, 1.0])
-def test_equals_gpytorch_exact_gp_with_a_linear_kernel(exact_gp, sequences, lam):
+def test_equals_gpytorch_exact_gp_with_a_linear_kernel(exact_gp, sequences, lam, features):
     X, y = sequences
-    reward = GPBonusReward(lam=lam, max_iter=60, random_state=0).fit(X[:200], y[:200])
+    reward = GPBonusReward(features, lam=lam, max_iter=60, random_state=0).fit(X[:200], y[:200])
     kernel = gpytorch.kernels.LinearKernel()
     kernel.variance = 1.0
     phi, query = design_matrix(reward, X[:200]), design_matrix(reward, X[200:])
@@ -61,6 +67,25 @@ def test_few_inducing_points_leave_the_deviation_far_from_data(vectors):
     reward = GPBonusReward(nn.Identity(), kernel=kernel, n_inducing=5, max_iter=1, random_state=0).fit(X, y)
     _, std = reward.predict(X.mean(axis=0) + 100 * X.std(axis=0) * np.eye(3), return_std=True)
     np.testing.assert_allclose(std / reward.y_std_, 1.0, rtol=1e-6)
+
+
+def test_few_nucleotide_sequences_are_told_by_their_kmers():
+    rng = np.random.default_rng(0)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(900, 30))]
+    y = np.array([row.count("TG") - row.count("CG") for row in X]) + 0.2 * rng.normal(size=900)
+    few = GPBonusReward(random_state=0).fit(X[:100], y[:100])
+    assert isinstance(few.features_, KmerFeatures) and (few.n_iter_, few.validation_curve_) == (0, [])
+    assert few.score(X[100:], y[100:]) > 0.5
+    many = GPBonusReward(max_iter=1, random_state=0).fit(X, y)
+    proteins = GPBonusReward(max_iter=1, space=SequenceSpace("protein", 30), random_state=0).fit(X[:100], y[:100])
+    assert all(isinstance(reward.features_, SequenceFeatures) for reward in (many, proteins))
+
+
+def test_features_without_anything_to_learn_are_not_trained(vectors):
+    X, y = vectors
+    reward = GPBonusReward(nn.Flatten(), random_state=0).fit(X, y)
+    assert reward.n_iter_ == 0
+    assert reward.score(X, y) > 0.5
 
 
 def test_the_layer_has_mean_square_norm_one_on_the_rows(sequences):
