@@ -21,7 +21,7 @@ REQUIRES = [
     "tqdm>=4.66.3",
 ]
 
-# The bounds of images, gpu, dist and docs are the versions that constraints.txt pins.
+# The bounds of images, gpu, dist and docs, and of distributed, are the versions that constraints.txt pins.
 EXTRAS = {
     "plots": ["matplotlib>=3.9"],
     "images": ["diffusers>=0.42", "transformers>=5.23", "peft>=0.21"],
@@ -33,6 +33,8 @@ EXTRAS = {
         "hypothesis>=6.112",
         "matplotlib>=3.9",
         "pooch>=1.8.2",
+        "accelerate>=1.15",
+        "distributed>=2026.8",
         "triton>=3.7.1; platform_system == 'Linux'",
     ],
     "docs": [

@@ -29,6 +29,7 @@ class AdjointMatchingSolver(Solver):
     """
 
     needs_gradient: ClassVar[bool] = True
+    splits_batches: ClassVar[bool] = True
 
     def check(self, model: DiffusionModel) -> None:
         if not model.constant_std:

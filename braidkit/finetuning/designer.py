@@ -126,13 +126,17 @@ class Designer(BaseEstimator, abc.ABC):
         aim = self._aim(x.double())
         return ((aim - self.reward_.y_mean_) / self.reward_.y_std_).to(x.dtype)
 
-    def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int) -> Any:
+    def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int, *, quiet: bool = False) -> Any:
         """A fitted clone of a reward, or of the default one, on the chain's space."""
         fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
         if not hasattr(fitted, "lower"):
             fitted = BlackBoxReward(fitted)
         own = fitted.get_params(deep=False)
-        defaults = {"space": (None, self.space_), "random_state": (None, seed), "verbose": (0, self.verbose)}
+        defaults = {
+            "space": (None, self.space_),
+            "random_state": (None, seed),
+            "verbose": (0, 0 if quiet else self.verbose),
+        }
         fitted.set_params(
             **{name: value for name, (unset, value) in defaults.items() if name in own and own[name] is unset}
         )

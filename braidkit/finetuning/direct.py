@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.finetuning.rollout import rollout
-from braidkit.finetuning.solver import Solver
+from braidkit.finetuning.solver import Problem, Solver
 from braidkit.validation import check_count
 
 
@@ -32,7 +33,8 @@ class DirectSolver(Solver):
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
         default as many as keep the states of a step to some thousand numbers, at which processors are already busy;
-        with `checkpointing` a quarter of them.
+        with `checkpointing` a quarter of them. Where a GPU's memory does not hold them, half as many are taken from
+        then on, with a warning.
     checkpointing : bool, default=False
         Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
         network at one step, whatever K, for one more forward pass of both networks a step with gradient.
@@ -44,6 +46,7 @@ class DirectSolver(Solver):
     """
 
     needs_gradient: ClassVar[bool] = True
+    splits_batches: ClassVar[bool] = True
 
     def __init__(
         self, truncation: int | str = "random", *, rows_at_once: int | None = None, checkpointing: bool = False
@@ -56,23 +59,38 @@ class DirectSolver(Solver):
         if self.truncation != "random":
             check_count(self, "truncation")
 
+    def setup(self, problem: Problem) -> DirectSolver:
+        super().setup(problem)
+        numbers = 2048 if self.checkpointing else 8192
+        self._rows = self.rows_at_once or max(1, numbers // math.prod(problem.model.state_shape))
+        return self
+
     def update(self, i: int) -> dict[str, float]:
         """One step of Algorithm 2 on fresh trajectories."""
         problem, lower = self.problem, 0.0
         noise, truncation = self.draw_noise(i), self._draw_truncation(self.generator(i))
-        numbers = 2048 if self.checkpointing else 8192
-        rows_at_once = self.rows_at_once or max(1, numbers // math.prod(problem.model.state_shape))
 
         def losses() -> Iterator[Tensor]:
             nonlocal lower
-            for chunk in noise.split(rows_at_once):
+            lower = 0.0
+            for chunk in noise.split(self._rows):
                 path = rollout(self.model, self.pretrained, chunk, checkpointing=self.checkpointing, **truncation)
                 reward = problem.reward(path.point)
                 lower += float(reward.detach().sum()) / len(noise)
                 yield -(reward - problem.alpha * path.kl).sum() / len(noise)
 
-        self.descend(losses())
-        return {"lower": lower}
+        while True:
+            try:
+                self.descend(losses())
+                return {"lower": lower}
+            except torch.OutOfMemoryError:
+                if self._rows == 1:
+                    raise
+            self._rows = math.ceil(min(self._rows, len(noise)) / 2)
+            warnings.warn(
+                f"out of memory: {self._rows} trajectories at once from here on; gradients add up as before.",
+                stacklevel=2,
+            )
 
     def _draw_truncation(self, generator: torch.Generator) -> dict[str, Any]:
         """Which steps carry gradient in this update, and what makes up for the others: arguments of `rollout`."""

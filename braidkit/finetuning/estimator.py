@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
 import os
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.checkpoint import open_checkpoint
+from braidkit.finetuning.checkpoint import open_checkpoint, run_settings
 from braidkit.finetuning.checks import (
     as_solver,
     check_reward,
@@ -30,6 +31,7 @@ from braidkit.finetuning.checks import (
 from braidkit.finetuning.designer import Designer, untrained_chain
 from braidkit.finetuning.monitor import CheckpointSelection, Monitor
 from braidkit.finetuning.precision import check_precision, resolve_precision
+from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.persistence import fingerprint
 from braidkit.spaces import Space
@@ -47,7 +49,8 @@ class ConservativeDiffusionFinetuner(Designer):
 
     by direct back-propagation, or by another solver. The penalty g_hat keeps designs where the data speak, the KL
     keeps them where the pretrained model finds them valid. A judge, fitted on rows that the reward never saw and never
-    optimised, picks the checkpoint to keep. It comes from the same measurements, so it shares their blind spots.
+    optimised, picks the checkpoint to keep. It comes from the same measurements, so it shares their blind spots: see
+    ``docs/experiments.md``.
 
     Parameters
     ----------
@@ -79,8 +82,7 @@ class ConservativeDiffusionFinetuner(Designer):
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this norm.
     validation_fraction : float, default=0.25
-        Share of the rows that the judge is fitted on, and the reward is not. A judge of some hundred sequences may know
-        nothing, and one of a thousand can share the reward's errors: see ``docs/experiments.md``.
+        Share of the rows that the judge is fitted on, and the reward is not.
     n_iter_no_change : int, default=5
         Evaluations (there are 20 in a run) without a better judge after which the run stops.
     selection : BudgetedSelection, optional
@@ -124,6 +126,11 @@ class ConservativeDiffusionFinetuner(Designer):
         What "auto" came to.
     space_ : Space
     n_features_in_ : int
+
+    Notes
+    -----
+    Started several times by ``accelerate launch`` or ``torchrun``, the processes divide the trajectories of each update
+    among them (solvers "direct" and "adjoint_matching"), and all end with the same model.
 
     References
     ----------
@@ -205,7 +212,8 @@ class ConservativeDiffusionFinetuner(Designer):
         CheckpointError
             If `checkpoint_dir` belongs to a run with other data or settings.
         """
-        self._check_parameters()
+        processes = Processes()
+        self._check_parameters(processes)
         solver = as_solver(self.solver)
         check_solver_reward(solver, self.reward)
         device = resolve_device(self.device)
@@ -216,22 +224,22 @@ class ConservativeDiffusionFinetuner(Designer):
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
             check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         )
-        checkpoint = self._open_checkpoint(x, y)
+        checkpoint = processes.once(functools.partial(self._open_checkpoint, x, y))
 
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed)
         self.judge_rows_ = for_judge
+        saved, quiet = None if checkpoint is None else checkpoint / "pretrained", processes.rank > 0
         with interrupts_propagate():
-            self.pretrained_ = self._chain(
-                X, pretrained_seed, device, None if checkpoint is None else checkpoint / "pretrained"
-            )
-            self.reward_ = self._fit_reward(self.reward, X[for_reward], y[for_reward], reward_seed)
+            train_chain = functools.partial(self._chain, X, pretrained_seed, device, saved)
+            self.pretrained_ = self.pretrained or processes.once(train_chain)
+            self.reward_ = self._fit_reward(self.reward, X[for_reward], y[for_reward], reward_seed, quiet=quiet)
             self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
-            if self.verbose:
+            if self.verbose and not quiet:
                 tqdm.write(describe_reward(self.reward_, self.reward_check_))
-            self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed)
+            self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed, quiet=quiet)
         if solver.needs_gradient:
             check_reward_gradient(self.reward_, self.pretrained_, seed)
-        self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device)
+        self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device, processes)
         return self
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
@@ -250,7 +258,7 @@ class ConservativeDiffusionFinetuner(Designer):
         check_is_fitted(self, "model_")
         return self.model_.sample(n_samples, random_state)
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, processes: Processes) -> None:
         """Raise for parameters out of range, before any work."""
         self._check_shared_parameters()
         check_precision(self.precision)
@@ -260,23 +268,21 @@ class ConservativeDiffusionFinetuner(Designer):
             check_count(self, "max_iter")
         if self.validation_fraction >= 1:
             raise InvalidParameterError(f"validation_fraction must be > 0 and < 1; got {self.validation_fraction!r}.")
-        if self.checkpoint_dir is not None and not isinstance(self.random_state, numbers.Integral):
-            raise InvalidParameterError(
-                f"a run with a checkpoint_dir needs a whole number as random_state, to go on as it began; got "
-                f"{self.random_state!r}."
-            )
+        if not isinstance(self.random_state, numbers.Integral):
+            if self.checkpoint_dir is not None:
+                what = "a run with a checkpoint_dir needs a whole number as random_state, to go on as it began"
+                raise InvalidParameterError(f"{what}; got {self.random_state!r}.")
+            if processes.count > 1:
+                what = "several processes need a whole number as random_state, to draw the same"
+                raise InvalidParameterError(f"{what}; got {self.random_state!r}.")
+        processes.check_batch_size(self.batch_size)
 
     def _open_checkpoint(self, x: Tensor, y: np.ndarray) -> Path | None:
         """The run's directory, if one was asked for, checked against these data and settings."""
         if self.checkpoint_dir is None:
             return None
-        free = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
-        settings = {name: repr(value) for name, value in self.get_params(deep=False).items() if name not in free}
-        settings |= {"estimator": type(self).__name__, "data": fingerprint(x, y)}
-        if self.pretrained is not None:
-            settings["pretrained"] = fingerprint(self.pretrained)
         directory = Path(self.checkpoint_dir)
-        open_checkpoint(directory, settings)
+        open_checkpoint(directory, run_settings(self, fingerprint(x, y)))
         return directory
 
     def _fine_tune(
@@ -288,6 +294,7 @@ class ConservativeDiffusionFinetuner(Designer):
         noise_seed: int,
         checkpoint: Path | None,
         device: torch.device,
+        processes: Processes,
     ) -> None:
         """Move a copy of the chain toward the reward's lower bound (Algorithm 2), and keep the best checkpoint."""
         model = self.pretrained_.trainable_copy().to(device)
@@ -308,8 +315,10 @@ class ConservativeDiffusionFinetuner(Designer):
                 max_grad_norm=self.max_grad_norm,
                 seed=seed,
                 precision=self.precision_,
+                processes=processes,
             )
         )
+        verbose = self.verbose if processes.rank == 0 else 0
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
         # The first round of a selection is for the chain as it is.
         every = max(1, max_iter // 20)
@@ -325,13 +334,13 @@ class ConservativeDiffusionFinetuner(Designer):
             patience=self.n_iter_no_change,
             selection=self.selection,
             checkpoint=None if checkpoint is None else checkpoint / "fine-tuning",
-            verbose=self.verbose,
+            verbose=verbose,
         )
         start = monitor.begin(max_iter)
         if monitor.gave_up(start):
             max_iter = start
         self.n_iter_ = train(
-            solver, max_iter, start=start, callbacks=[monitor], verbose=self.verbose, description="fine-tuning"
+            solver, max_iter, start=start, callbacks=[monitor], verbose=verbose, description="fine-tuning"
         )
         monitor.restore_best()
         self.history_, self.best_iter_ = monitor.history, monitor.best_iter

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -86,6 +87,7 @@ class Monitor:
         verbose: int = 0,
     ) -> None:
         self.solver = solver
+        self.processes = solver.problem.processes
         self.reward = reward
         self.judge = judge
         self.noise = noise
@@ -113,7 +115,8 @@ class Monitor:
         if self.selection is not None:
             last = start if self.gave_up(start) else max(start, max_iter)
             to_come = last // self.every - start // self.every + (start == 0)
-            self.selection.open_run(self._run, len(self.history["oracle"]), to_come)
+            n_done = len(self.history["oracle"])
+            self.processes.once(functools.partial(self.selection.open_run, self._run, n_done, to_come))
         if start == 0:
             self.evaluate(0)
         return start
@@ -122,7 +125,7 @@ class Monitor:
         if n_done % self.every:
             return False
         self.evaluate(n_done)
-        if self.checkpoint is not None:
+        if self.checkpoint is not None and self.processes.rank == 0:
             self.save(n_done)
         return self.gave_up(n_done)
 
@@ -133,17 +136,11 @@ class Monitor:
     @torch.no_grad()
     def evaluate(self, n_done: int) -> None:
         """Add a row to the history, and keep the weights if they score best."""
-        path = evaluate(self.model, self.solver.problem.pretrained, self.noise)
-        designs = self.model.space.discretise(path.point)
-        mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
-        scores = judgements = self.judge(designs)
-        row = [n_done, mean, mean - penalty, penalty, path.kl.mean().item(), judgements.mean().item()]
-        if self.selection is not None:
-            scores = torch.as_tensor(self.selection.query(self._run, self.model.space.decode(designs, self.model.kind)))
-            row.append(scores.mean().item())
+        figures, error = self.processes.once(self._measure)
+        row = [n_done, *figures]
         for column, value in zip(self.history, row, strict=True):
             self.history[column].append(value)
-        score = scores.mean().item()
+        score = row[-1]
         if score > self._best_score:
             self._best_score, self.best_iter = score, n_done
             assert self.model.network is not None
@@ -151,11 +148,23 @@ class Monitor:
         if self.verbose:
             line = f"step {n_done:<5} mean {row[1]:.3g}  lower {row[2]:.3g}  {self.criterion} {score:.3g}"
             line += f"  KL {row[4]:.3g} nats"
-            error = scores.std().item() / len(scores) ** 0.5
             best_row = self.history["iteration"].index(self.best_iter)
             if row[2] > self.history["lower"][best_row] and score < self._best_score - 2 * error:
                 line += f"  over-optimising since step {self.best_iter}"
             tqdm.write(line)
+
+    @torch.no_grad()
+    def _measure(self) -> tuple[list[float], float]:
+        """The history's columns but the first, of which the last is the score; and the score's standard error."""
+        path = evaluate(self.model, self.solver.problem.pretrained, self.noise)
+        designs = self.model.space.discretise(path.point)
+        mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
+        scores = self.judge(designs)
+        row = [mean, mean - penalty, penalty, path.kl.mean().item(), scores.mean().item()]
+        if self.selection is not None:
+            scores = torch.as_tensor(self.selection.query(self._run, self.model.space.decode(designs, self.model.kind)))
+            row.append(scores.mean().item())
+        return row, scores.std().item() / len(scores) ** 0.5
 
     def restore_best(self) -> None:
         """Put the best weights back into the model."""
@@ -173,9 +182,9 @@ class Monitor:
 
     def resume(self) -> int:
         """Go on from a checkpoint, if there is one; gives the number of updates that it has seen."""
-        if self.checkpoint is None or not self.checkpoint.exists():
+        if self.checkpoint is None or not self.processes.once(self.checkpoint.exists):
             return 0
-        config, tensors = persistence.load(self.checkpoint)
+        config, tensors = self.processes.once(functools.partial(persistence.load, self.checkpoint))
         parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "solver": {}}
         for key, value in tensors.items():
             part, name = key.split(".", 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,9 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from braidkit.diffusion import DiffusionModel
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.precision import at_precision
+from braidkit.finetuning.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Problem:
         The noise of update i depends on the seed and i alone, so a run that resumes goes on as it would have.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the networks of both chains' policies in updates; all else is float32.
+    processes : Processes, optional
+        Among which the trajectories of an update are divided; by default those that a launcher started.
     """
 
     model: DiffusionModel
@@ -48,6 +52,7 @@ class Problem:
     max_grad_norm: float
     seed: int
     precision: str = "float32"
+    processes: Processes = field(default_factory=Processes)
 
 
 class Solver(BaseEstimator, abc.ABC):
@@ -60,6 +65,7 @@ class Solver(BaseEstimator, abc.ABC):
     """
 
     needs_gradient: ClassVar[bool] = False
+    splits_batches: ClassVar[bool] = False  # the gradient of a batch is the mean of those of its parts
 
     def setup(self, problem: Problem) -> Solver:
         """Take on a problem, with a fresh optimiser.
@@ -68,8 +74,16 @@ class Solver(BaseEstimator, abc.ABC):
         ------
         IncompatibleModelError
             If this solver cannot work with the problem's chain.
+        InvalidParameterError
+            If it cannot divide a batch among the processes.
         """
         self.check(problem.model)
+        if problem.processes.count > 1 and not self.splits_batches:
+            raise InvalidParameterError(
+                f"{type(self).__name__} compares the trajectories of a batch, and cannot divide it among "
+                f'{problem.processes.count} processes; pass solver="direct", or start a single process.'
+            )
+        problem.processes.check_batch_size(problem.batch_size)
         assert problem.model.network is not None
         self.problem = problem
         self.model = at_precision(problem.model, problem.precision)
@@ -87,9 +101,10 @@ class Solver(BaseEstimator, abc.ABC):
         """Do update number `i` (from 0) and give figures to show."""
 
     def draw_noise(self, i: int) -> Tensor:
-        """The noise of update i's trajectories."""
+        """The noise of update i's trajectories: of those that are this process's."""
         model = self.problem.model
-        return model.draw_noise(self.problem.batch_size, self.generator(i)).to(model.device)
+        noise = model.draw_noise(self.problem.batch_size, self.generator(i))
+        return self.problem.processes.own_rows(noise).to(model.device)
 
     def generator(self, i: int) -> torch.Generator:
         """The generator of update i."""
@@ -100,6 +115,7 @@ class Solver(BaseEstimator, abc.ABC):
         self.optimizer.zero_grad(set_to_none=True)
         for loss in losses:
             loss.backward()
+        self.problem.processes.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.problem.max_grad_norm)
         self.optimizer.step()
 

@@ -180,7 +180,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         networks = make_networks(features, self.space_, n_rows, x[:2], seed=seed, n_networks=len(rows))
         learnt = networks[0] if self.keeps_heads else networks[0].get_submodule("features")
         if not any(parameter.requires_grad for parameter in learnt.parameters()):
-            self.n_iter_, self.validation_curve_ = 0, []
+            self.n_iter_ = 0
+            self.validation_curve_: list[float] = []
             return networks.to(self.device_).requires_grad_(False).eval()
         self.n_iter_, self.validation_curve_ = train_networks(
             networks.to(self.device_),

@@ -67,6 +67,33 @@ def test_what_saves_memory_does_not_change_an_update(changes):
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
 
 
+def test_out_of_memory_halves_the_rows_at_once_and_not_the_batch():
+    pretrained, tried = exact_chain(n_features=2, n_steps=8), []
+
+    def reward(x, most=1000):
+        tried.append(len(x))
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return -x.square().sum(dim=1)
+
+    model, solver = solver_for(pretrained, reward)
+    solver.update(3)
+    expected = float(model.network.shift.grad)
+    batch_size, tried[:] = solver.problem.batch_size, []
+    model, solver = solver_for(pretrained, lambda x: reward(x, most=batch_size // 4))
+    with pytest.warns(UserWarning, match=f"out of memory: {batch_size // 4} trajectories at once"):
+        figures = solver.update(3)
+    assert float(model.network.shift.grad) == pytest.approx(expected, rel=1e-4)
+    assert tried == [batch_size, batch_size // 2] + [batch_size // 4] * 4
+    assert figures["lower"] == pytest.approx(solver_for(pretrained, reward)[1].update(3)["lower"])
+    tried.clear()
+    solver.update(4)
+    assert set(tried) == {batch_size // 4}
+    _, solver = solver_for(pretrained, lambda x: reward(x, most=0))
+    with pytest.warns(UserWarning, match="1 trajectories"), pytest.raises(torch.OutOfMemoryError):
+        solver.update(3)
+
+
 def test_truncation_is_drawn_once_an_update_and_covers_every_length():
     pretrained = exact_chain(n_steps=6)
     _, solver = solver_for(pretrained, lambda x: x[:, 0], truncation="random")

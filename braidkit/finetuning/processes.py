@@ -1,0 +1,74 @@
+"""The processes that share one fit: a single one, unless a launcher has started more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from braidkit.exceptions import InvalidParameterError, MissingExtraError
+
+T = TypeVar("T")
+
+
+class Processes:
+    """What processes do together; a process alone does it without accelerate.
+
+    Attributes
+    ----------
+    rank, count : int
+        Which of how many processes this is; the first, 0, fits what is fitted once, writes files and speaks.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.count = 0, 1
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            try:
+                from accelerate import PartialState
+            except ImportError as error:
+                raise MissingExtraError('several processes need accelerate: pip install "braidkit[dist]".') from error
+            state = PartialState(cpu=not torch.cuda.is_available())
+            self.rank, self.count = state.process_index, state.num_processes
+
+    def once(self, call: Callable[[], T]) -> T:
+        """What the first process's call gives, or raises, in all processes."""
+        if self.count == 1:
+            return call()
+        from accelerate.utils import broadcast_object_list
+
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = call()
+            except Exception as error:  # of any kind: the others wait, and must hear of it
+                outcome[1] = error
+        broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raise unless all processes get equally many rows of a batch."""
+        if batch_size % self.count:
+            raise InvalidParameterError(
+                f"batch_size must be a multiple of the number of processes; got {batch_size} for {self.count}."
+            )
+
+    def own_rows(self, batch: Tensor) -> Tensor:
+        """The rows of a batch that this process works on."""
+        return batch.chunk(self.count)[self.rank]
+
+    def average_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace gradients by their means over the processes."""
+        if self.count == 1:
+            return
+        from accelerate.utils import reduce
+
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        mean = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+        parts = mean.split([gradient.numel() for gradient in gradients])
+        for parameter, gradient, part in zip(parameters, gradients, parts, strict=True):
+            parameter.grad = part.view_as(gradient)
