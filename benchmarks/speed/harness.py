@@ -116,7 +116,7 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, object]]) -> None
     """Print the rows as a table; write them and what they ran on to ``--out``."""
     setting = {name: value for name, value in vars(arguments).items() if name != "out"}
     setting |= {"processor": processor(), "torch": torch.__version__, "device": "cpu", "state": "float32"}
-    setting["peak memory, GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    setting["peak memory, GiB"] = peak_gib()
     print(json.dumps(setting))
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[shown(row.get(column, "")) for column in columns] for row in rows]
@@ -125,6 +125,11 @@ def report(arguments: argparse.Namespace, rows: list[dict[str, object]]) -> None
         print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
     if arguments.out:
         arguments.out.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n")
+
+
+def peak_gib() -> float:
+    """Largest resident memory of the process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def shown(value: object) -> str:
