@@ -72,11 +72,12 @@ def rollout(
     x = model.initial(len(noise)).rsample(noise[:, 0])
     kl = torch.zeros(len(noise), device=noise.device)
     for t in range(n_steps, 0, -1):
-        if t > n_grad_steps:
-            if t == prefix_step:
-                # x carries no gradient for either policy: detaching it for one of them alone inflates this gradient.
-                local = model.policy(x, t).kl(policy_without_gradient(pretrained, x, t))
-                kl = kl + (n_steps - n_grad_steps) * local
+        if t == prefix_step:
+            # x carries no gradient for either policy: detaching it for one of them alone inflates this gradient.
+            policy = model.policy(x, t)
+            kl = kl + (n_steps - n_grad_steps) * policy.kl(policy_without_gradient(pretrained, x, t))
+            x = policy.rsample(noise[:, t]).detach()
+        elif t > n_grad_steps:
             x = policy_without_gradient(model, x, t).rsample(noise[:, t])
         else:
             policy = call(weighted_policy, model, x, t, 1.0 if weight is None else weight(t))

@@ -1,0 +1,62 @@
+"""How do the time and memory of a fine-tuning update grow with length, batch, steps and truncation?
+
+    PYTHONPATH=. python benchmarks/speed/growth.py
+
+One of the four is changed at a time, from a base of 50 letters, 32 trajectories, 40 steps and the last 4 with gradient;
+each setting in a process of its own, whose peak memory beyond that of an untrained chain is printed. Slopes are of
+log seconds against the logarithm of what is changed: 1 is linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from typing import Any
+
+import numpy as np
+import torch
+from harness import in_turn, medians, options, peak_gib, report
+from update import Update, untrained_chain
+
+BASE = {"length": 50, "batch_size": 32, "steps": 40, "truncation": 4}
+CHANGES = {
+    "length": (25, 50, 100, 200),
+    "batch_size": (16, 32, 64, 128),
+    "steps": (20, 40, 80, 160),
+    "truncation": (5, 10, 20, 40),
+}
+
+
+def measure(setting: dict[str, int], network: str, repeats: int, threads: int) -> tuple[float, float]:
+    """Seconds of an update, and the GiB that it adds to the peak."""
+    torch.set_num_threads(threads)
+    chain = untrained_chain(network, setting["length"], setting["steps"])
+    update = Update("float32", chain, setting["truncation"], setting["batch_size"])
+    before = peak_gib()
+    times = in_turn({"update": lambda: update.solver.update(0)}, repeats)
+    return medians(times)["update"], peak_gib() - before
+
+
+def results(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each setting."""
+    rows: list[dict[str, Any]] = []
+    # A fresh process each, so that no peak is that of the setting before.
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name, values in CHANGES.items():
+            for value in values:
+                setting = BASE | {name: value}
+                taken = pool.apply(measure, (setting, arguments.network, arguments.repeats, arguments.threads))
+                rows.append({"changed": name, "value": value, "seconds": taken[0], "memory, GiB": taken[1]})
+            own = [row for row in rows if row["changed"] == name]
+            logs = np.log([[row["value"], row["seconds"]] for row in own])
+            own[-1]["slope"] = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+    return rows
+
+
+def main() -> None:
+    arguments = options(__doc__).parse_args()
+    report(arguments, results(arguments))
+
+
+if __name__ == "__main__":
+    main()
