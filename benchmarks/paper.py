@@ -19,6 +19,7 @@ from braidkit import BootstrapReward, ConservativeDiffusionFinetuner, GPBonusRew
 from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, StandardFinetuner
 from braidkit.datasets import OfflineSplit
 from braidkit.evaluation import BudgetedSelection, CalibrationReport, Comparison, compare
+from braidkit.evaluation.run_cache import digest
 from braidkit.finetuning.designer import Designer
 from braidkit.oracles import EnformerOracle
 from braidkit.spaces import infer_space
@@ -132,41 +133,38 @@ class Chains:
 
 def curve(
     name: str, split: OfflineSplit, size: Size, chain: SimplexDiffusion, oracle: Any, seed: int, path: Path
-) -> None:
-    """The history of a method, with the foreign oracle beside it.
+) -> dict[str, Any]:
+    """When a run of a method was best by the foreign oracle, what the judge kept, and what that lost.
 
     The oracle's rounds choose nothing here: what the judge would have kept is read from its own column.
     """
-    file = path / f"curve-{name}-{seed}.json"
-    if file.exists():
-        return
-    watcher = BudgetedSelection(oracle, n_queries=128, n_rounds=21)
-    estimator = methods(size, len(split.y_offline))[name]
-    estimator.set_params(pretrained=chain, selection=watcher, random_state=seed)
-    file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
-
-
-def over_optimisation(path: Path) -> pd.DataFrame:
-    """When each run's oracle was best, what the judge kept, and what that lost."""
-    rows = []
-    for file in sorted(path.glob("curve-*.json")):
-        history = {key: np.array(values) for key, values in json.loads(file.read_text()).items()}
-        oracle, at = history["oracle"], history["iteration"]
-        best, kept = int(oracle.argmax()), int(history["judge"].argmax())
-        method, seed = file.stem.removeprefix("curve-").rsplit("-", 1)
-        rows.append(
-            (method, seed, at[best], at[kept], at[kept] - at[best], oracle[best], oracle[kept], oracle[-1])
-            + (oracle[best] - oracle[kept],)
-        )
-    columns = ["method", "seed", "best at", "judge keeps", "late by", "best", "kept", "last", "lost"]
-    return pd.DataFrame(rows, columns=columns)
+    estimator = methods(size, len(split.y_offline))[name].set_params(pretrained=chain, random_state=seed)
+    file = path / f"curve-{digest([estimator, split.y_offline])}.json"
+    if not file.exists():
+        estimator.set_params(selection=BudgetedSelection(oracle, n_queries=128, n_rounds=21))
+        file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
+    history = {key: np.array(values) for key, values in json.loads(file.read_text()).items()}
+    truth, at = history["oracle"], history["iteration"]
+    best, kept = int(truth.argmax()), int(history["judge"].argmax())
+    return {
+        "method": name,
+        "seed": seed,
+        "best at": at[best],
+        "judge keeps": at[kept],
+        "late by": at[kept] - at[best],
+        "start": truth[0],
+        "best": truth[best],
+        "kept": truth[kept],
+        "last": truth[-1],
+        "lost": truth[best] - truth[kept],
+    }
 
 
 def coverage(
     part: OfflineSplit, split: OfflineSplit, designs: dict[str, Any], oracle: Any, seed: int, path: Path
 ) -> pd.DataFrame:
     """Coverage of rewards in distribution, in the backtest and on designs, by the foreign oracle."""
-    file = path / f"coverage-{seed}.csv"
+    file = path / f"coverage-{digest([part.y_offline, designs])}.csv"
     if file.exists():
         return pd.read_csv(file)
     # Rows like the offline data: unseen, and below the same cut.
@@ -255,12 +253,12 @@ def run(
             seed: SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*"))) for seed in seeds
         }
         followed = [f"STRL, alpha = {SMALL_ALPHA}"] * (n_rows <= ABLATED_ROWS) + ["STRL", CALIBRATED]
-        Parallel(n_jobs)(
+        over_optimisation = Parallel(n_jobs)(
             delayed(curve)(method, parts[seed], size, loaded[seed], watch, seed, path)
             for method in followed
             for seed in seeds[:MAX_CURVES]
         )
-        print(over_optimisation(path).round(3).to_string(index=False), flush=True)
+        print(pd.DataFrame(over_optimisation).round(3).to_string(index=False), flush=True)
         designs = {
             seed: own.groupby("method")["design"].apply(list).to_dict()
             for seed, own in comparison.designs.groupby("seed")

@@ -55,6 +55,7 @@ def results(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     arguments = options(__doc__).parse_args()
+    del arguments.length, arguments.batch_size
     report(arguments, results(arguments))
 
 

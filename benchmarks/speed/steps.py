@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 50, 25, 16, 10])
     parser.add_argument("--designs", type=int, default=4000)
     arguments = parser.parse_args()
+    del arguments.length, arguments.batch_size, arguments.repeats
     torch.set_num_threads(arguments.threads)
     X, y = fetch_utr(arguments.data_home, return_X_y=True, download_if_missing=False)
     X = np.random.default_rng(0).permutation(np.asarray(offline_split(X, y, random_state=0).X_offline))

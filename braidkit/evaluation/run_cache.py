@@ -88,6 +88,8 @@ class RunCache:
         if record is None or not record.exists():
             return None
         content = json.loads(record.read_text())
+        if "figures" not in content:  # a record of another version
+            return None
         if content["kind"] == "strings":
             return pd.read_csv(record.with_suffix(".csv"), keep_default_na=False)["design"].tolist(), content["figures"]
         return np.load(record.with_suffix(".npy"), allow_pickle=False), content["figures"]

@@ -167,9 +167,9 @@ class Run:
 
 def promises(estimator: Any) -> dict[str, float]:
     """What the history of a fine-tuned chain says of the checkpoint that was kept; nothing for other methods."""
-    if not hasattr(estimator, "history_"):
+    history = getattr(estimator, "history_", {})
+    if "iteration" not in history:
         return {}
-    history = estimator.history_
     kept = history["iteration"].index(estimator.best_iter_)
     return {name: values[kept] for name, values in history.items() if name != "iteration"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,12 @@ def as_solver(solver: str | Solver) -> Solver:
     if not isinstance(solver, str) or solver not in SOLVERS:
         raise InvalidParameterError(f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}.")
     return SOLVERS[solver]()
+
+
+def check_whole_seed(random_state: Any, who: str, why: str) -> None:
+    """Raise unless random_state is a whole number."""
+    if not isinstance(random_state, numbers.Integral):
+        raise InvalidParameterError(f"{who} needs a whole number as random_state, {why}; got {random_state!r}.")
 
 
 def check_solver_reward(solver: Solver, reward: Any) -> None:

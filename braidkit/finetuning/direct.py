@@ -81,16 +81,19 @@ class DirectSolver(Solver):
 
         while True:
             try:
-                self.descend(losses())
-                return {"lower": lower}
-            except torch.OutOfMemoryError:
+                self.accumulate(losses())
+                break
+            except torch.OutOfMemoryError as error:
                 if self._rows == 1:
+                    error.add_note("A single trajectory is too much: pass solver=DirectSolver(checkpointing=True).")
                     raise
             self._rows = math.ceil(min(self._rows, len(noise)) / 2)
             warnings.warn(
                 f"out of memory: {self._rows} trajectories at once from here on; gradients add up as before.",
                 stacklevel=2,
             )
+        self.step()
+        return {"lower": lower}
 
     def _draw_truncation(self, generator: torch.Generator) -> dict[str, Any]:
         """Which steps carry gradient in this update, and what makes up for the others: arguments of `rollout`."""

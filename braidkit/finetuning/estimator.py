@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import numbers
 import os
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from braidkit.finetuning.checks import (
     check_reward,
     check_reward_gradient,
     check_solver_reward,
+    check_whole_seed,
     describe_reward,
     split_for_judge,
 )
@@ -212,11 +212,11 @@ class ConservativeDiffusionFinetuner(Designer):
         CheckpointError
             If `checkpoint_dir` belongs to a run with other data or settings.
         """
-        processes = Processes()
+        device = resolve_device(self.device)
+        processes = Processes(device)
         self._check_parameters(processes)
         solver = as_solver(self.solver)
         check_solver_reward(solver, self.reward)
-        device = resolve_device(self.device)
         x, y = self._read(X, y)
         solver.check(untrained_chain(self.space_) if self.pretrained is None else self.pretrained)
         kind = self.space_.kind_of(X)
@@ -224,6 +224,7 @@ class ConservativeDiffusionFinetuner(Designer):
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
             check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         )
+        processes.check_same(X=x, y=y, pretrained=self.pretrained)
         checkpoint = processes.once(functools.partial(self._open_checkpoint, x, y))
 
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed)
@@ -231,7 +232,7 @@ class ConservativeDiffusionFinetuner(Designer):
         saved, quiet = None if checkpoint is None else checkpoint / "pretrained", processes.rank > 0
         with interrupts_propagate():
             train_chain = functools.partial(self._chain, X, pretrained_seed, device, saved)
-            self.pretrained_ = self.pretrained or processes.once(train_chain)
+            self.pretrained_ = self.pretrained or processes.once(train_chain).to(device)
             self.reward_ = self._fit_reward(self.reward, X[for_reward], y[for_reward], reward_seed, quiet=quiet)
             self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
             if self.verbose and not quiet:
@@ -268,13 +269,10 @@ class ConservativeDiffusionFinetuner(Designer):
             check_count(self, "max_iter")
         if self.validation_fraction >= 1:
             raise InvalidParameterError(f"validation_fraction must be > 0 and < 1; got {self.validation_fraction!r}.")
-        if not isinstance(self.random_state, numbers.Integral):
-            if self.checkpoint_dir is not None:
-                what = "a run with a checkpoint_dir needs a whole number as random_state, to go on as it began"
-                raise InvalidParameterError(f"{what}; got {self.random_state!r}.")
-            if processes.count > 1:
-                what = "several processes need a whole number as random_state, to draw the same"
-                raise InvalidParameterError(f"{what}; got {self.random_state!r}.")
+        if self.checkpoint_dir is not None:
+            check_whole_seed(self.random_state, "a run with a checkpoint_dir", "to go on as it began")
+        if processes.count > 1:
+            check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
         processes.check_batch_size(self.batch_size)
 
     def _open_checkpoint(self, x: Tensor, y: np.ndarray) -> Path | None:

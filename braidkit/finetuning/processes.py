@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
+from braidkit.persistence import fingerprint
 
 T = TypeVar("T")
+CPU = torch.device("cpu")
 
 
 class Processes:
     """What processes do together; a process alone does it without accelerate.
+
+    Parameters
+    ----------
+    device : torch.device, default=cpu
+        What each of them computes on: the CPU, or the GPU that its launcher gave it.
 
     Attributes
     ----------
@@ -23,14 +32,19 @@ class Processes:
         Which of how many processes this is; the first, 0, fits what is fitted once, writes files and speaks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CPU) -> None:
         self.rank, self.count = 0, 1
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if device.index is not None:
+                raise InvalidParameterError(
+                    f'several processes each have a GPU of their own; pass device="auto" in place of {str(device)!r}.'
+                )
             try:
                 from accelerate import PartialState
             except ImportError as error:
                 raise MissingExtraError('several processes need accelerate: pip install "braidkit[dist]".') from error
-            state = PartialState(cpu=not torch.cuda.is_available())
+            # The others wait for the first, which may train a chain for hours.
+            state = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=7))
             self.rank, self.count = state.process_index, state.num_processes
 
     def once(self, call: Callable[[], T]) -> T:
@@ -44,11 +58,24 @@ class Processes:
             try:
                 outcome[0] = call()
             except Exception as error:  # of any kind: the others wait, and must hear of it
-                outcome[1] = error
+                outcome[1] = _sendable(error)
         broadcast_object_list(outcome)
         if outcome[1] is not None:
             raise outcome[1]
         return outcome[0]
+
+    def check_same(self, **held: Any) -> None:
+        """Raise in a process whose data or model is not the first one's; None is not looked at."""
+        if self.count == 1:
+            return
+        own = {name: fingerprint(part) for name, part in held.items() if part is not None}
+        first = self.once(lambda: own)
+        differ = [name for name in held if own.get(name) != first.get(name)]
+        if differ:
+            raise InvalidParameterError(
+                f"{' and '.join(differ)} of process {self.rank} differ from the first process's; make or read them "
+                "alike in all processes: pass whole numbers as random_state, or load what one process has saved."
+            )
 
     def check_batch_size(self, batch_size: int) -> None:
         """Raise unless all processes get equally many rows of a batch."""
@@ -72,3 +99,12 @@ class Processes:
         parts = mean.split([gradient.numel() for gradient in gradients])
         for parameter, gradient, part in zip(parameters, gradients, parts, strict=True):
             parameter.grad = part.view_as(gradient)
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one that says the same, if it cannot be pickled."""
+    try:
+        pickle.dumps(error)
+    except Exception:  # whatever an object raises that cannot be pickled
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

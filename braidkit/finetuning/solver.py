@@ -111,10 +111,18 @@ class Solver(BaseEstimator, abc.ABC):
         return torch.Generator().manual_seed(self.problem.seed * 1_000_003 + i)
 
     def descend(self, losses: Iterable[Tensor]) -> None:
-        """One step of Adam on the sum of losses; each graph is freed before the next is built."""
+        """One step of Adam on the sum of losses."""
+        self.accumulate(losses)
+        self.step()
+
+    def accumulate(self, losses: Iterable[Tensor]) -> None:
+        """Gradients of the sum of losses; each graph is freed before the next is built."""
         self.optimizer.zero_grad(set_to_none=True)
         for loss in losses:
             loss.backward()
+
+    def step(self) -> None:
+        """One step of Adam on the gradients that were accumulated, here and in other processes."""
         self.problem.processes.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.problem.max_grad_norm)
         self.optimizer.step()

@@ -91,7 +91,7 @@ class SequenceFeatures(nn.Module):
 
 
 class KmerFeatures(nn.Module):
-    """Counts of k-mers, k = 1, 2, 3, and the letter at each position, with nothing to learn.
+    """Counts of k-mers, k = 1, 2, 3, and, in short sequences, the letter at each position, with nothing to learn.
 
     Each is centred and scaled as in sequences of independent, equally frequent letters, and each k and the letters by
     position weigh alike. On relaxed points a k-mer counts as the product of its letters.
@@ -104,10 +104,12 @@ class KmerFeatures(nn.Module):
     def __init__(self, length: int, n_letters: int) -> None:
         super().__init__()
         self.sizes = range(1, min(3, length) + 1)
+        # The posterior's matrices have as many rows as there are features.
+        self.by_position = length * n_letters <= 1000
         self.n_letters = n_letters
 
     def forward(self, x: Tensor) -> Tensor:
-        groups, kmers = [self._scaled(x.flatten(1), 1, 1)], x
+        groups, kmers = [self._scaled(x.flatten(1), 1, 1)] if self.by_position else [], x
         for k in self.sizes:
             if k > 1:
                 kmers = (kmers[:, :-1, :, None] * x[:, k - 1 :, None, :]).flatten(2)

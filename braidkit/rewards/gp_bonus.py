@@ -40,8 +40,9 @@ class GPBonusReward(BaseReward):
     features : nn.Module, optional
         From points (n, \\*space.shape) to features (n, d); copied, then trained (the parameters that require gradients)
         with a linear head, unless nothing in it can be. By default convolutions and a dense layer for sequences, two
-        hidden layers for anything else, sized by the space and the number of rows; for fewer than 750 sequences of at
-        most 5 letters, which teach a network nothing, counts of k-mers and the letters by position.
+        hidden layers for anything else, sized by the space and the number of rows. Fewer than 750 training rows of
+        nucleotides teach a network nothing: there it is counts of k-mers and the letters by position, and `max_iter`,
+        `batch_size` and `learning_rate` are not used.
     kernel : gpytorch.kernels.Kernel, optional
         On the layer's d outputs. By default linear, computed exactly for any number of rows. Another kernel is copied;
         its parameters that require gradients maximise the marginal likelihood of 500 rows, and it is approximated

@@ -65,8 +65,14 @@ def test_what_cannot_be_divided_is_refused_in_all_processes(runs):
     for result in two:
         assert "cannot divide it among 2 processes" in result["policy gradient"]
         assert "batch_size must be a multiple of the number of processes; got 7 for 2" in result["odd batch"]
-        assert "several processes need a whole number as random_state" in result["no seed"]
+        assert "a run of several processes needs a whole number as random_state" in result["no seed"]
     assert alone["policy gradient"] is alone["odd batch"] is alone["no seed"] is None
+
+
+def test_processes_with_other_data_or_models_are_refused(runs):
+    (_, _), ((first, second), _) = runs
+    assert first["other data"] is None
+    assert "y of process 1 differ from the first process's" in second["other data"]
 
 
 def test_an_error_of_the_first_process_is_raised_in_all(runs):

@@ -28,7 +28,8 @@ def vectors():
 def finetuner(**changes):
     """A short run; its chain is the same in every process."""
     chain = SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=4).fit(data()[0], max_iter=10, random_state=0)
-    settings = {"alpha": 0.1, "max_iter": 4, "batch_size": 8, "precision": "float32", "random_state": 0}
+    settings = {"alpha": 0.1, "max_iter": 4, "batch_size": 8, "precision": "float32", "device": "cpu"}
+    settings["random_state"] = 0
     return ConservativeDiffusionFinetuner(**({"pretrained": chain} | settings | changes))
 
 
@@ -57,6 +58,7 @@ def main(folder):
         "policy gradient": message(lambda: finetuner(solver="policy_gradient").fit(*data())),
         "odd batch": message(lambda: finetuner(batch_size=7).fit(*data())),
         "no seed": message(lambda: finetuner(random_state=None).fit(*data())),
+        "other data": message(lambda: processes.check_same(X=torch.ones(2), y=torch.tensor(processes.rank))),
         "error": message(lambda: processes.once(lambda: 1 // 0)),
         "adjoint matching": figures(finetuner(pretrained=None, solver="adjoint_matching").fit(*vectors())),
         "trained": figures(finetuner(pretrained=None, max_iter=1, batch_size=2).fit(*data())),
