@@ -29,7 +29,7 @@ MAX_CURVES = 3  # seeds whose whole course is followed
 N_MEASURED = 24  # designs of each run that the last rule of `choosing` measures
 BONUS = "BRAID-Bonus"
 CALIBRATED = f"{BONUS}, c calibrated"
-# With no more rows than this c and alpha are varied: where the reward is weak they matter most.
+# With no more rows than this c and alpha are varied, and runs followed: where the reward is weak it matters most.
 ABLATED_ROWS = 2500
 
 
@@ -252,13 +252,13 @@ def run(
         loaded = {
             seed: SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*"))) for seed in seeds
         }
-        followed = [f"STRL, alpha = {SMALL_ALPHA}"] * (n_rows <= ABLATED_ROWS) + ["STRL", CALIBRATED]
-        over_optimisation = Parallel(n_jobs)(
-            delayed(curve)(method, parts[seed], size, loaded[seed], watch, seed, path)
-            for method in followed
-            for seed in seeds[:MAX_CURVES]
-        )
-        print(pd.DataFrame(over_optimisation).round(3).to_string(index=False), flush=True)
+        if n_rows <= ABLATED_ROWS:
+            over_optimisation = Parallel(n_jobs)(
+                delayed(curve)(method, parts[seed], size, loaded[seed], watch, seed, path)
+                for method in (f"STRL, alpha = {SMALL_ALPHA}", "STRL", CALIBRATED)
+                for seed in seeds[:MAX_CURVES]
+            )
+            print(pd.DataFrame(over_optimisation).round(3).to_string(index=False), flush=True)
         designs = {
             seed: own.groupby("method")["design"].apply(list).to_dict()
             for seed, own in comparison.designs.groupby("seed")
