@@ -74,8 +74,8 @@ def methods(size: Size, n_rows: int) -> dict[str, Designer]:
     rewards = {BONUS: GPBonusReward(c=0.1), CALIBRATED: GPBonusReward(c="calibrated")}
     small = f"alpha = {SMALL_ALPHA}"
     if n_rows <= ABLATED_ROWS:
-        rewards |= {f"{BONUS}, c = {c}": GPBonusReward(c=c) for c in (1, 10)}
-        rewards[f"{CALIBRATED}, {small}"] = rewards[CALIBRATED]
+        rewards |= {f"{name}, {small}": reward for name, reward in rewards.items()}
+        rewards[f"{BONUS}, c = 1, {small}"] = GPBonusReward(c=1)
     tuned: dict[str, Designer] = {
         name: ConservativeDiffusionFinetuner(alpha=SMALL_ALPHA if small in name else ALPHA, reward=reward, **tuning)
         for name, reward in (rewards | {"BRAID-Boot": BootstrapReward()}).items()
@@ -170,7 +170,8 @@ def coverage(
     # Rows like the offline data: unseen, and below the same cut.
     below = np.flatnonzero(split.y_oracle < split.cut)[-5000:]
     X, y = np.asarray(split.X_oracle)[below], split.y_oracle[below]
-    arms = {BONUS: 0.1, f"{BONUS}, c = 1": 1.0, CALIBRATED: "calibrated"}
+    hard = f", alpha = {SMALL_ALPHA}" if f"{BONUS}, alpha = {SMALL_ALPHA}" in designs else ""
+    arms = {BONUS + hard: 0.1, f"{BONUS}, c = 1{hard}": 1.0, CALIBRATED + hard: "calibrated"}
     tables = []
     for name in arms.keys() & designs.keys():
         reward = GPBonusReward(c=arms[name], random_state=seed).fit(part.X_offline, part.y_offline)
@@ -255,7 +256,7 @@ def run(
         if n_rows <= ABLATED_ROWS:
             over_optimisation = Parallel(n_jobs)(
                 delayed(curve)(method, parts[seed], size, loaded[seed], watch, seed, path)
-                for method in (f"STRL, alpha = {SMALL_ALPHA}", "STRL", CALIBRATED)
+                for method in (f"STRL, alpha = {SMALL_ALPHA}", f"{CALIBRATED}, alpha = {SMALL_ALPHA}")
                 for seed in seeds[:MAX_CURVES]
             )
             print(pd.DataFrame(over_optimisation).round(3).to_string(index=False), flush=True)

@@ -15,7 +15,7 @@ from braidkit.rewards._base import BaseReward, check_fraction
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
 from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
-from braidkit.rewards.features import PREDICT_BATCH, KmerFeatures, prefers_kmers
+from braidkit.rewards.features import NETWORK_ROWS, PREDICT_BATCH, KmerFeatures, LayerAndKmers, kmers_for
 from braidkit.spaces import Space
 from braidkit.validation import check_count, check_positive
 
@@ -40,9 +40,10 @@ class GPBonusReward(BaseReward):
     features : nn.Module, optional
         From points (n, \\*space.shape) to features (n, d); copied, then trained (the parameters that require gradients)
         with a linear head, unless nothing in it can be. By default convolutions and a dense layer for sequences, two
-        hidden layers for anything else, sized by the space and the number of rows. Fewer than 750 training rows of
-        nucleotides teach a network nothing: there it is counts of k-mers and the letters by position, and `max_iter`,
-        `batch_size` and `learning_rate` are not used.
+        hidden layers for anything else, sized by the space and the number of rows. With fewer than 5,000 training rows
+        of nucleotides, counts of k-mers and the letters by position stand beside the layer, so that the penalty grows
+        on sequences whose composition is unlike the data's; fewer than 750 teach a network nothing: there are only
+        these, and `max_iter`, `batch_size` and `learning_rate` are not used.
     kernel : gpytorch.kernels.Kernel, optional
         On the layer's d outputs. By default linear, computed exactly for any number of rows. Another kernel is copied;
         its parameters that require gradients maximise the marginal likelihood of 500 rows, and it is approximated
@@ -207,14 +208,16 @@ class GPBonusReward(BaseReward):
         target = self._standardise(y, seen)
         networks = self._train(x, target, [training], validation, random_state)
         self.features_ = networks[0].get_submodule("features")
+        kmers = kmers_for(self.space_, len(training)) if self.features is None else None
+        if kmers is not None and not isinstance(self.features_, KmerFeatures):
+            sample = x[seen[:SUBSAMPLE]].to(self.device_)
+            self.features_ = LayerAndKmers(self.features_, kmers, sample).eval()
         self._fit_posterior(x, target, torch.from_numpy(seen))
         self.c_ = self._calibrate(x[calibration], target[calibration]) if self.c == "calibrated" else float(self.c)
         return self
 
     def _features_for(self, n_rows: int) -> nn.Module | None:
-        if self.features is None and prefers_kmers(self.space_, n_rows):
-            return KmerFeatures(*self.space_.shape)
-        return self.features
+        return kmers_for(self.space_, n_rows) if self.features is None and n_rows < NETWORK_ROWS else self.features
 
     def _check_parameters(self) -> None:
         """Check what only this reward has."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.rewards import GPBonusReward, lower_coverage
-from braidkit.rewards.features import KmerFeatures, SequenceFeatures
+from braidkit.rewards.features import KmerFeatures, LayerAndKmers, SequenceFeatures
 from braidkit.spaces import SequenceSpace
 
 
@@ -76,9 +76,24 @@ def test_few_nucleotide_sequences_are_told_by_their_kmers():
     few = GPBonusReward(random_state=0).fit(X[:100], y[:100])
     assert isinstance(few.features_, KmerFeatures) and (few.n_iter_, few.validation_curve_) == (0, [])
     assert few.score(X[100:], y[100:]) > 0.5
-    many = GPBonusReward(max_iter=1, random_state=0).fit(X, y)
+    more = GPBonusReward(max_iter=50, random_state=0).fit(X, y)
+    assert isinstance(more.features_, LayerAndKmers)
+    both, x = more.features_, more.space_.encode(X)
+    layer, kmers = (part(x).square().sum(dim=1).mean() for part in (both.layer, both.kmers))
+    assert float(layer) == pytest.approx(both.scale**2, rel=0.05)
+    assert float(kmers) == pytest.approx(both.kmers.n_groups, rel=0.1)
     proteins = GPBonusReward(max_iter=1, space=SequenceSpace("protein", 30), random_state=0).fit(X[:100], y[:100])
-    assert all(isinstance(reward.features_, SequenceFeatures) for reward in (many, proteins))
+    assert isinstance(proteins.features_, SequenceFeatures)
+
+
+def test_the_penalty_grows_on_sequences_of_another_composition():
+    rng = np.random.default_rng(0)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(1500, 30))]
+    y = np.array([float(row.count("C")) for row in X]) + 0.2 * rng.normal(size=1500)
+    reward = GPBonusReward(max_iter=200, random_state=0).fit(X[:1000], y[:1000])
+    usual = reward.predict(X[1000:], return_std=True)[1]
+    odd = reward.predict([letter * 30 for letter in "ACGT"], return_std=True)[1]
+    assert odd.min() > 2 * usual.max()
 
 
 def test_features_without_anything_to_learn_are_not_trained(vectors):
