@@ -108,7 +108,7 @@ def regime(split: OfflineSplit, n: int, seed: int) -> OfflineSplit:
     """The split with n of its offline measurements, drawn at random for each seed; 0 keeps all."""
     if n == 0 or n >= len(split.y_offline):
         return split
-    rows = np.sort(np.random.default_rng([seed, n]).permutation(len(split.y_offline))[:n])
+    rows = np.sort(np.random.default_rng([n, seed]).permutation(len(split.y_offline))[:n])
     return dataclasses.replace(
         split,
         X_offline=np.asarray(split.X_offline)[rows],
