@@ -114,7 +114,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
 
 def report(arguments: argparse.Namespace, rows: list[dict[str, object]]) -> None:
     """Print the rows as a table; write them and what they ran on to ``--out``."""
-    setting = {name: value for name, value in vars(arguments).items() if name != "out"}
+    setting = {name: value for name, value in vars(arguments).items() if not isinstance(value, Path) and name != "out"}
     setting |= {"processor": processor(), "torch": torch.__version__, "device": "cpu", "state": "float32"}
     setting["peak memory, GiB"] = peak_gib()
     print(json.dumps(setting))
