@@ -18,7 +18,8 @@ import pandas as pd
 import torch
 
 from braidkit import GPBonusReward
-from braidkit.rewards.features import KmerFeatures, default_features
+from braidkit.rewards.features import default_features
+from braidkit.rewards.kmers import KmerFeatures
 from braidkit.spaces import infer_space
 
 

@@ -23,10 +23,6 @@ MAX_VALIDATION_ROWS = 2000
 PREDICT_BATCH = 1024
 # Below this, networks for sequences are built and trained otherwise.
 FEW_ROWS = 2500
-# Below the first, counts of k-mers stand beside the network of sequences of few letters; below the second, a network
-# learns nothing that they do not say better.
-KMER_ROWS, NETWORK_ROWS = 5000, 750
-KMER_LETTERS = 5
 
 
 class SequenceFeatures(nn.Module):
@@ -91,71 +87,6 @@ class SequenceFeatures(nn.Module):
         return F.leaky_relu(h, 0.1) if self.pooled else F.relu(h)
 
 
-class KmerFeatures(nn.Module):
-    """Counts of k-mers, k = 1, 2, 3, and, in short sequences, the letter at each position, with nothing to learn.
-
-    Each is centred and scaled as in sequences of independent, equally frequent letters, and each k and the letters by
-    position weigh alike. On relaxed points a k-mer counts as the product of its letters.
-
-    Parameters
-    ----------
-    length, n_letters : int
-    """
-
-    def __init__(self, length: int, n_letters: int) -> None:
-        super().__init__()
-        self.sizes = range(1, min(3, length) + 1)
-        # The posterior's matrices have as many rows as there are features.
-        self.by_position = length * n_letters <= 1000
-        self.n_letters = n_letters
-
-    def forward(self, x: Tensor) -> Tensor:
-        groups, kmers = [self._scaled(x.flatten(1), 1, 1)] if self.by_position else [], x
-        for k in self.sizes:
-            if k > 1:
-                kmers = (kmers[:, :-1, :, None] * x[:, k - 1 :, None, :]).flatten(2)
-            groups.append(self._scaled(kmers.sum(dim=1), k, kmers.shape[1]))
-        return torch.cat(groups, dim=1)
-
-    @property
-    def n_groups(self) -> int:
-        """Groups of features, each with a mean square norm of 1 in independent letters."""
-        return len(self.sizes) + self.by_position
-
-    def _scaled(self, counts: Tensor, k: int, n_positions: int) -> Tensor:
-        """Counts (n, d) of k-mers at some positions, standardised, over sqrt(d)."""
-        share = float(self.n_letters) ** -k
-        deviation = math.sqrt(n_positions * share * (1 - share) * counts.shape[1])
-        return (counts - n_positions * share) / deviation
-
-
-class LayerAndKmers(nn.Module):
-    """A trained layer and counts of k-mers, both of about unit norm.
-
-    A network may map designs unlike any row, runs of one letter say, onto the features of common ones. Counts of k-mers
-    do not, so that a posterior on both is as uncertain there as it should be.
-
-    Parameters
-    ----------
-    layer : nn.Module
-    kmers : KmerFeatures
-    x : Tensor of shape (n, length, n_letters)
-        Points that set the layer's scale.
-    """
-
-    def __init__(self, layer: nn.Module, kmers: KmerFeatures, x: Tensor) -> None:
-        super().__init__()
-        self.layer = layer
-        self.kmers = kmers
-        norms = [layer(part).double().square().sum(dim=1) for part in x.split(PREDICT_BATCH)]
-        norm = float(torch.cat(norms).mean().sqrt())
-        self.scale = norm if norm > 0 else 1.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        kmers = self.kmers(x)
-        return torch.cat([self.layer(x) / self.scale, kmers / math.sqrt(self.kmers.n_groups)], dim=1)
-
-
 class VectorFeatures(nn.Module):
     """Two hidden layers on the flattened point, in float64.
 
@@ -195,13 +126,6 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
             pooled=n_rows < FEW_ROWS,
         )
     return VectorFeatures(space.n_features, min(max(width, 16), 128))
-
-
-def kmers_for(space: Space, n_rows: int) -> KmerFeatures | None:
-    """Counts of k-mers where they help a Gaussian process (``benchmarks/few_rows.py``), else None."""
-    if not isinstance(space, SequenceSpace) or not 2 <= space.n_letters <= KMER_LETTERS or n_rows >= KMER_ROWS:
-        return None
-    return KmerFeatures(space.length, space.n_letters)
 
 
 def auto_max_iter(n_rows: int) -> int:

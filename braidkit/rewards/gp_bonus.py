@@ -15,7 +15,8 @@ from braidkit.rewards._base import BaseReward, check_fraction
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
 from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
-from braidkit.rewards.features import NETWORK_ROWS, PREDICT_BATCH, KmerFeatures, LayerAndKmers, kmers_for
+from braidkit.rewards.features import PREDICT_BATCH
+from braidkit.rewards.kmers import NETWORK_ROWS, KmerFeatures, LayerAndKmers, kmers_for
 from braidkit.spaces import Space
 from braidkit.validation import check_count, check_positive
 

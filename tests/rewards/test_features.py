@@ -7,7 +7,6 @@ from torch import nn
 
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.rewards.features import (
-    KmerFeatures,
     SequenceFeatures,
     VectorFeatures,
     auto_batch_size,
@@ -17,6 +16,7 @@ from braidkit.rewards.features import (
     make_networks,
     train_networks,
 )
+from braidkit.rewards.kmers import KmerFeatures
 from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
 
 

@@ -6,7 +6,8 @@ from torch import nn
 
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.rewards import GPBonusReward, lower_coverage
-from braidkit.rewards.features import KmerFeatures, LayerAndKmers, SequenceFeatures
+from braidkit.rewards.features import SequenceFeatures
+from braidkit.rewards.kmers import KmerFeatures, LayerAndKmers
 from braidkit.spaces import SequenceSpace
 
 
