@@ -216,6 +216,7 @@ class ConservativeDiffusionFinetuner(Designer):
         processes = Processes(device)
         self._check_parameters(processes)
         solver = as_solver(self.solver)
+        solver.check_processes(processes, self.batch_size)
         check_solver_reward(solver, self.reward)
         x, y = self._read(X, y)
         solver.check(untrained_chain(self.space_) if self.pretrained is None else self.pretrained)
@@ -273,7 +274,6 @@ class ConservativeDiffusionFinetuner(Designer):
             check_whole_seed(self.random_state, "a run with a checkpoint_dir", "to go on as it began")
         if processes.count > 1:
             check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
-        processes.check_batch_size(self.batch_size)
 
     def _open_checkpoint(self, x: Tensor, y: np.ndarray) -> Path | None:
         """The run's directory, if one was asked for, checked against these data and settings."""

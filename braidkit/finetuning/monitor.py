@@ -133,7 +133,6 @@ class Monitor:
         """Whether the score has not risen for too long."""
         return n_done - self.best_iter >= self.patience * self.every
 
-    @torch.no_grad()
     def evaluate(self, n_done: int) -> None:
         """Add a row to the history, and keep the weights if they score best."""
         figures, error = self.processes.once(self._measure)

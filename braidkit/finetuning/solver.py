@@ -78,12 +78,7 @@ class Solver(BaseEstimator, abc.ABC):
             If it cannot divide a batch among the processes.
         """
         self.check(problem.model)
-        if problem.processes.count > 1 and not self.splits_batches:
-            raise InvalidParameterError(
-                f"{type(self).__name__} compares the trajectories of a batch, and cannot divide it among "
-                f'{problem.processes.count} processes; pass solver="direct", or start a single process.'
-            )
-        problem.processes.check_batch_size(problem.batch_size)
+        self.check_processes(problem.processes, problem.batch_size)
         assert problem.model.network is not None
         self.problem = problem
         self.model = at_precision(problem.model, problem.precision)
@@ -95,6 +90,15 @@ class Solver(BaseEstimator, abc.ABC):
     def check(self, model: DiffusionModel) -> None:
         """Raise unless this solver can work with a chain, and its own options are in range."""
         return
+
+    def check_processes(self, processes: Processes, batch_size: int) -> None:
+        """Raise unless the trajectories of an update can be divided among processes."""
+        if processes.count > 1 and not self.splits_batches:
+            raise InvalidParameterError(
+                f"{type(self).__name__} compares the trajectories of a batch, and cannot divide it among "
+                f'{processes.count} processes; pass solver="direct", or start a single process.'
+            )
+        processes.check_batch_size(batch_size)
 
     @abc.abstractmethod
     def update(self, i: int) -> dict[str, float]:

@@ -161,22 +161,21 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
             )
         return torch.from_numpy((y - self.y_mean_) / self.y_std_)
 
-    def _features_for(self, n_rows: int) -> nn.Module | None:
-        """The module that features are copies of; None for the default network."""
-        return self.features
-
     def _train(
         self,
+        features: nn.Module | None,
         x: Tensor,
         target: Tensor,
         rows: Sequence[np.ndarray],
         validation: np.ndarray,
         random_state: np.random.RandomState,
     ) -> nn.ModuleList:
-        """Networks, one for each set of rows, trained and frozen; sets ``n_iter_`` and ``validation_curve_``."""
+        """Networks on copies of `features`, or of default ones, one for each set of rows, trained and frozen.
+
+        Sets ``n_iter_`` and ``validation_curve_``.
+        """
         seed, order_seed = (int(random_state.randint(2**31)) for _ in range(2))
         n_rows = len(rows[0])
-        features = self._features_for(n_rows)
         networks = make_networks(features, self.space_, n_rows, x[:2], seed=seed, n_networks=len(rows))
         learnt = networks[0] if self.keeps_heads else networks[0].get_submodule("features")
         if not any(parameter.requires_grad for parameter in learnt.parameters()):

@@ -131,7 +131,7 @@ class BootstrapReward(BaseReward):
         _, validation, training = self._split_rows(len(x), 0, random_state)
         target = self._standardise(y, np.arange(len(y)))
         draws = random_state.randint(len(training), size=(self.n_estimators, len(training)))
-        self.networks_ = self._train(x, target, list(training[draws]), validation, random_state)
+        self.networks_ = self._train(self.features, x, target, list(training[draws]), validation, random_state)
         return self
 
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -128,6 +128,12 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
     return VectorFeatures(space.n_features, min(max(width, 16), 128))
 
 
+def mean_norm(f: Tensor) -> float:
+    """Root of the mean square norm of features (n, d), or 1 where they vanish: what they are divided by."""
+    norm = float(f.square().sum(dim=1).mean().sqrt())
+    return norm if norm > 0 else 1.0
+
+
 def auto_max_iter(n_rows: int) -> int:
     """Optimiser updates for a number of rows: about five passes over many rows, more over few."""
     few = min(n_rows // 2, 650) if n_rows < FEW_ROWS else 0

@@ -15,8 +15,8 @@ from braidkit.rewards._base import BaseReward, check_fraction
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
 from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
-from braidkit.rewards.features import PREDICT_BATCH
-from braidkit.rewards.kmers import NETWORK_ROWS, KmerFeatures, LayerAndKmers, kmers_for
+from braidkit.rewards.features import PREDICT_BATCH, mean_norm
+from braidkit.rewards.kmers import NETWORK_ROWS, LayerAndKmers, kmers_for
 from braidkit.spaces import Space
 from braidkit.validation import check_count, check_positive
 
@@ -67,8 +67,7 @@ class GPBonusReward(BaseReward):
     n_inducing : int, default=512
         Most inducing points of a `kernel`, chosen among 10,000 rows where the kernel is explained worst.
     max_iter : int or "auto", default="auto"
-        Optimiser updates of the feature network; "auto" grows with the
-        number of rows, to at most 10,000.
+        Optimiser updates of the feature network; "auto" grows with the number of rows, to at most 10,000.
     batch_size : int or "auto", default="auto"
         Rows an update; "auto" takes 128, or fewer for fewer than 2,500 rows.
     learning_rate : float or "auto", default="auto"
@@ -207,18 +206,16 @@ class GPBonusReward(BaseReward):
         calibration, validation, training = self._split_rows(len(x), n_calibration, random_state)
         seen = np.concatenate([training, validation])
         target = self._standardise(y, seen)
-        networks = self._train(x, target, [training], validation, random_state)
-        self.features_ = networks[0].get_submodule("features")
         kmers = kmers_for(self.space_, len(training)) if self.features is None else None
-        if kmers is not None and not isinstance(self.features_, KmerFeatures):
+        features = kmers if len(training) < NETWORK_ROWS and kmers is not None else self.features
+        networks = self._train(features, x, target, [training], validation, random_state)
+        self.features_ = networks[0].get_submodule("features")
+        if kmers is not None and features is not kmers:
             sample = x[seen[:SUBSAMPLE]].to(self.device_)
             self.features_ = LayerAndKmers(self.features_, kmers, sample).eval()
         self._fit_posterior(x, target, torch.from_numpy(seen))
         self.c_ = self._calibrate(x[calibration], target[calibration]) if self.c == "calibrated" else float(self.c)
         return self
-
-    def _features_for(self, n_rows: int) -> nn.Module | None:
-        return kmers_for(self.space_, n_rows) if self.features is None and n_rows < NETWORK_ROWS else self.features
 
     def _check_parameters(self) -> None:
         """Check what only this reward has."""
@@ -240,8 +237,7 @@ class GPBonusReward(BaseReward):
         self.feature_scale_ = 1.0
         sample = rows[:SUBSAMPLE]
         f = torch.cat([self._scaled_features(x[part]) for part in sample.split(PREDICT_BATCH)])
-        norm = float(f.square().sum(dim=1).mean().sqrt())
-        self.feature_scale_ = norm if norm > 0 else 1.0
+        self.feature_scale_ = mean_norm(f)
         f /= self.feature_scale_
         self.inducing_ = None
         if self.kernel is not None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from braidkit.rewards.features import PREDICT_BATCH
+from braidkit.rewards.features import PREDICT_BATCH, mean_norm
 from braidkit.spaces import SequenceSpace, Space
 
 # Below the first, counts of k-mers stand beside the network of sequences of few letters; below the second, a network
@@ -72,9 +72,7 @@ class LayerAndKmers(nn.Module):
         super().__init__()
         self.layer = layer
         self.kmers = kmers
-        norms = [layer(part).double().square().sum(dim=1) for part in x.split(PREDICT_BATCH)]
-        norm = float(torch.cat(norms).mean().sqrt())
-        self.scale = norm if norm > 0 else 1.0
+        self.scale = mean_norm(torch.cat([layer(part).double() for part in x.split(PREDICT_BATCH)]))
 
     def forward(self, x: Tensor) -> Tensor:
         kmers = self.kmers(x)
