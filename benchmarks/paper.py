@@ -29,7 +29,7 @@ MAX_CURVES = 3  # seeds whose whole course is followed
 N_MEASURED = 24  # designs of each run that the last rule of `choosing` measures
 BONUS = "BRAID-Bonus"
 CALIBRATED = f"{BONUS}, c calibrated"
-# With no more rows than this c and alpha are varied, and runs followed: where the reward is weak it matters most.
+# With no more rows than this c is varied more, and runs followed: where the reward is weak it matters most.
 ABLATED_ROWS = 2500
 
 
@@ -61,7 +61,7 @@ class Size:
 
 SIZES = {
     "small": Size("cpu", 2000, 60, 60, "small", (500,), 4, 8, 32, 2),
-    "cpu": Size("cpu", 30_000, "auto", "auto", "small", (2000, 20_000, 5000, 0), 80, 32, 500, 3),
+    "cpu": Size("cpu", 30_000, "auto", "auto", "small", (2000, 500, 20_000, 5000, 0), 80, 32, 500, 3),
     "paper": Size("paper", 10**9, "auto", 20_000, "paper", (0,), 2000, 128, 3000, 5),
 }
 
@@ -71,19 +71,22 @@ def methods(size: Size, n_rows: int) -> dict[str, Designer]:
     # Evaluations are so few updates apart that a plateau of the judge's says nothing: runs go to their end.
     tuning = {"max_iter": size.max_iter, "batch_size": size.batch_size, "n_iter_no_change": 10**6}
     tuning["learning_rate"] = 3e-3
-    rewards = {BONUS: GPBonusReward(c=0.1), CALIBRATED: GPBonusReward(c="calibrated")}
+    rewards: dict[str, Any] = {
+        BONUS: GPBonusReward(c=0.1),
+        CALIBRATED: GPBonusReward(c="calibrated"),
+        "BRAID-Boot": BootstrapReward(),
+    }
     small = f"alpha = {SMALL_ALPHA}"
+    rewards |= {f"{name}, {small}": reward for name, reward in rewards.items()}
     if n_rows <= ABLATED_ROWS:
-        rewards |= {f"{name}, {small}": reward for name, reward in rewards.items()}
         rewards[f"{BONUS}, c = 1, {small}"] = GPBonusReward(c=1)
     tuned: dict[str, Designer] = {
         name: ConservativeDiffusionFinetuner(alpha=SMALL_ALPHA if small in name else ALPHA, reward=reward, **tuning)
-        for name, reward in (rewards | {"BRAID-Boot": BootstrapReward()}).items()
+        for name, reward in rewards.items()
     }
-    if n_rows <= ABLATED_ROWS:
-        tuned[f"STRL, {small}"] = StandardFinetuner(alpha=SMALL_ALPHA, **tuning)
     return {
         "STRL": StandardFinetuner(alpha=ALPHA, **tuning),
+        f"STRL, {small}": StandardFinetuner(alpha=SMALL_ALPHA, **tuning),
         **tuned,
         "DDOM": DDOM(conditioning="class", max_iter=size.pretraining_iter),
         "Guidance": ClassifierGuidance(),
@@ -132,11 +135,11 @@ class Chains:
 
 
 def curve(
-    name: str, split: OfflineSplit, size: Size, chain: SimplexDiffusion, oracle: Any, seed: int, path: Path
+    name: str, kept_at: float, split: OfflineSplit, size: Size, chain: Any, oracle: Any, seed: int, path: Path
 ) -> dict[str, Any]:
-    """When a run of a method was best by the foreign oracle, what the judge kept, and what that lost.
+    """When a run of a method was best by the foreign oracle, what was kept without it, and what that lost.
 
-    The oracle's rounds choose nothing here: what the judge would have kept is read from its own column.
+    The run is that of the comparison over again, with the same weights at each update: `kept_at` is what that one kept.
     """
     estimator = methods(size, len(split.y_offline))[name].set_params(pretrained=chain, random_state=seed)
     file = path / f"curve-{digest([estimator, split.y_offline])}.json"
@@ -145,13 +148,13 @@ def curve(
         file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
     history = {key: np.array(values) for key, values in json.loads(file.read_text()).items()}
     truth, at = history["oracle"], history["iteration"]
-    best, kept = int(truth.argmax()), int(history["judge"].argmax())
+    best, kept = int(truth.argmax()), int(np.flatnonzero(at == kept_at)[0])
     return {
         "method": name,
         "seed": seed,
         "best at": at[best],
-        "judge keeps": at[kept],
-        "late by": at[kept] - at[best],
+        "judge likes best": at[history["judge"].argmax()],
+        "kept at": at[kept],
         "start": truth[0],
         "best": truth[best],
         "kept": truth[kept],
@@ -254,8 +257,11 @@ def run(
             seed: SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*"))) for seed in seeds
         }
         if n_rows <= ABLATED_ROWS:
+            results = comparison.results
+            promised = results[(results["source"] == "promised") & (results["metric"] == "iteration")]
+            kept_at = promised.set_index(["method", "seed"])["value"]
             over_optimisation = Parallel(n_jobs)(
-                delayed(curve)(method, parts[seed], size, loaded[seed], watch, seed, path)
+                delayed(curve)(method, kept_at[method, seed], parts[seed], size, loaded[seed], watch, seed, path)
                 for method in (f"STRL, alpha = {SMALL_ALPHA}", f"{CALIBRATED}, alpha = {SMALL_ALPHA}")
                 for seed in seeds[:MAX_CURVES]
             )
@@ -283,12 +289,14 @@ def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], pa
     """Print and write the table, the paired differences to STRL, and Figure 2."""
     pd.options.display.width = 200
     print(f"\n{name}, {n_rows:,} offline rows (95 % t-intervals over seeds)")
-    summary, differences = comparison.summary(), comparison.differences("STRL")
+    summary = comparison.summary()
     for judge in judges:
-        print(f"\nmean by {judge}; difference to STRL, paired by seed")
-        values = summary.xs((judge, "mean"), level=("source", "metric"))
-        table = values.join(differences.xs((judge, "mean"), level=("source", "metric")), rsuffix=" - STRL")
-        print(table.drop(columns=["n_seeds - STRL"]).round(3).to_string())
+        print(f"\nmean by {judge}, and differences paired by seed")
+        table = summary.xs((judge, "mean"), level=("source", "metric"))
+        for other in ("STRL", f"STRL, alpha = {SMALL_ALPHA}"):
+            differences = comparison.differences(other).xs((judge, "mean"), level=("source", "metric"))
+            table = table.join(differences.drop(columns="n_seeds"), rsuffix=f" - {other}")
+        print(table.round(3).to_string())
     print("\n" + summary.xs("designs", level="source")["mean"].unstack().round(3).to_string())
     print("\n" + summary.xs("cost", level="source")["mean"].unstack().round(1).to_string())
     choices = choosing(comparison, judges[-1])

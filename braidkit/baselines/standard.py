@@ -23,10 +23,9 @@ class StandardFinetuner(ConservativeDiffusionFinetuner):
     may be wrong there, and maximising it seeks out where it is too high. The more so the fewer the rows, the smaller
     `alpha` and the longer the run.
 
-    The judge is a part of conservatism, too: it stops the run when designs cease to get better by a model of other
-    rows. The paper's STRL has none and keeps the checkpoint that its oracle prefers. To see the run to its end, set
-    `n_iter_no_change` above 20, the number of evaluations; ``history_`` then holds it all, while ``model_`` stays the
-    checkpoint that the judge preferred.
+    The judge is a part of conservatism, too: no checkpoint is kept whose designs a model of other rows finds surely
+    worse than others. The paper's STRL has no judge and keeps the checkpoint that its oracle prefers. To see the run to
+    its end, set `n_iter_no_change` above 20, the number of evaluations; ``history_`` then holds it all.
 
     The bound and the penalty in ``history_`` are reported, not aimed at.
 

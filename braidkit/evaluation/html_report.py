@@ -134,12 +134,15 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
     kept = history["iteration"].index(best)
     check = estimator.reward_check_
     before, there, kl = history[picked][0], history[picked][kept], history["kl"][kept]
+    update = f"the designs of update {best:,}"
+    why = f"the oracle liked {update} best"
+    if picked == "judge":
+        why = f"{update} were best by its objective, of those that the judge does not find surely worse than others"
     story = [
         f"On measurements that it never saw, the reward has R2 {check['r2']:.2f}, and its lower bound holds for "
         f"{100 * check['overall']:.0f} % ({100 * check['top_decile']:.0f} % of those that it predicts highest).",
-        f"Fine-tuning did {estimator.n_iter_:,} updates. The {picked} liked the designs of update {best:,} best, and "
-        f"that checkpoint was kept: {picked} {before:.3g} before, {there:.3g} there, at a path KL of {kl:.3g} nats to "
-        "the pretrained model.",
+        f"Fine-tuning did {estimator.n_iter_:,} updates. One checkpoint was kept: {why}. By the {picked} they have "
+        f"{there:.3g}, those of the pretrained model {before:.3g}, at a path KL of {kl:.3g} nats to it.",
     ]
     if history["lower"][-1] > history["lower"][kept] and history[picked][-1] < there:
         story.append(

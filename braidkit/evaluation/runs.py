@@ -171,7 +171,7 @@ def promises(estimator: Any) -> dict[str, float]:
     if "iteration" not in history:
         return {}
     kept = history["iteration"].index(estimator.best_iter_)
-    return {name: values[kept] for name, values in history.items() if name != "iteration"}
+    return {name: values[kept] for name, values in history.items()}
 
 
 def _knows(oracle: Any, designs: Any) -> bool:

@@ -49,8 +49,8 @@ class ConservativeDiffusionFinetuner(Designer):
 
     by direct back-propagation, or by another solver. The penalty g_hat keeps designs where the data speak, the KL
     keeps them where the pretrained model finds them valid. A judge, fitted on rows that the reward never saw and never
-    optimised, picks the checkpoint to keep. It comes from the same measurements, so it shares their blind spots: see
-    ``docs/experiments.md``.
+    optimised, has a veto: the checkpoint kept has the highest objective of those whose designs the judge does not find
+    worse than its favourites, by two standard deviations. It shares the blind spots of the measurements.
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ class ConservativeDiffusionFinetuner(Designer):
     validation_fraction : float, default=0.25
         Share of the rows that the judge is fitted on, and the reward is not.
     n_iter_no_change : int, default=5
-        Evaluations (there are 20 in a run) without a better judge after which the run stops.
+        Evaluations (there are 20 in a run) without a better checkpoint after which the run stops.
     selection : BudgetedSelection, optional
-        What picks the checkpoint to keep, and stops the run, instead of the judge: a small number of true measurements.
+        What picks the checkpoint to keep, and stops the run, in their place: a small number of true measurements.
     checkpoint_dir : path-like, optional
         Save here as the run goes; `fit` with the same data and settings goes on from what is there. It needs a whole
         number as `random_state`.
@@ -119,7 +119,7 @@ class ConservativeDiffusionFinetuner(Designer):
         (r_hat - g_hat), "penalty" (g_hat) and "judge", in y's units, and of "kl", the path KL over all steps, in nats;
         with a `selection` also "oracle", the average of what it measured.
     best_iter_ : int
-        Updates after which the judge, or the `selection`, liked the designs best: the checkpoint that `model_` is.
+        Updates of the checkpoint that `model_` is: best by objective and veto, or by the `selection`.
     n_iter_ : int
         Updates done.
     precision_ : str
@@ -129,8 +129,8 @@ class ConservativeDiffusionFinetuner(Designer):
 
     Notes
     -----
-    Started several times by ``accelerate launch`` or ``torchrun``, the processes divide the trajectories of each update
-    among them (solvers "direct" and "adjoint_matching"), and all end with the same model.
+    Processes of ``accelerate launch`` or ``torchrun`` divide the trajectories of each update among them (solvers
+    "direct" and "adjoint_matching"), and all end with the same model.
 
     References
     ----------
@@ -326,7 +326,8 @@ class ConservativeDiffusionFinetuner(Designer):
         monitor = Monitor(
             solver,
             self.reward_,
-            lambda designs: self.judge_.mean_and_penalty(designs)[0],
+            self.judge_,
+            self._aim,
             model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed)),
             every=every,
             patience=self.n_iter_no_change,

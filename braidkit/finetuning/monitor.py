@@ -20,6 +20,8 @@ from braidkit.finetuning.rollout import evaluate
 from braidkit.finetuning.solver import Solver
 
 COLUMNS = ("iteration", "mean", "lower", "penalty", "kl", "judge")
+# Standard deviations that are more than luck.
+SURE = 2
 
 
 class ConservativeReward(Protocol):
@@ -33,6 +35,16 @@ class ConservativeReward(Protocol):
 
     def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """r_hat and g_hat of points, in y's units."""
+
+
+class Judge(Protocol):
+    """What a run is judged by: a reward of other rows, which knows how little it knows; see `GPBonusReward`."""
+
+    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rewards of points in y's units, and a penalty that is not looked at."""
+
+    def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
+        """How much better points are than others of the same noise, on average, and its standard deviation."""
 
 
 class CheckpointSelection(Protocol):
@@ -51,14 +63,18 @@ class CheckpointSelection(Protocol):
 class Monitor:
     """Callback of the training loop: evaluate, keep the best checkpoint, stop in time, save to resume.
 
-    The judge says which checkpoint is best, unless a selection is given.
+    The best checkpoint is the one with the highest objective (6), of those whose designs the judge does not hold to be
+    surely worse than its own favourites: a judge of few rows ranks them too poorly to choose by, but may see that they
+    have got worse. A selection, if there is one, chooses by itself.
 
     Parameters
     ----------
     solver : Solver
     reward : ConservativeReward
-    judge : callable
-        From designs as points (n, \\*space.shape) to scores (n,), in y's units. Never optimised.
+    judge : Judge
+        Never optimised.
+    aim : callable
+        From designs as points (n, \\*space.shape) to the objective's reward (n,), in y's units.
     noise : Tensor
         Of the designs to evaluate: the same at each evaluation, so that weights differ and luck does not.
     every : int
@@ -77,7 +93,8 @@ class Monitor:
         self,
         solver: Solver,
         reward: ConservativeReward,
-        judge: Callable[[Tensor], Tensor],
+        judge: Judge,
+        aim: Callable[[Tensor], Tensor],
         noise: Tensor,
         *,
         every: int,
@@ -90,13 +107,14 @@ class Monitor:
         self.processes = solver.problem.processes
         self.reward = reward
         self.judge = judge
+        self.aim = aim
         self.noise = noise
         self.every = every
         self.patience = patience
         self.selection = selection
         self.checkpoint = checkpoint
         self.verbose = verbose
-        # What the score to climb is called in the history.
+        # Which column of the history tells over-optimisation.
         self.criterion = "judge" if selection is None else "oracle"
         self.history: dict[str, list[float]] = {column: [] for column in dict.fromkeys([*COLUMNS, self.criterion])}
         self.best_iter = 0
@@ -104,6 +122,8 @@ class Monitor:
         self._run = object() if checkpoint is None else str(checkpoint.resolve())
         self._best_score = -math.inf
         self._best_weights: dict[str, Tensor] = {}
+        # Designs of the checkpoint to keep, and of the one that the judge likes best; known to the first process alone.
+        self._designs: dict[str, Tensor] = {}
 
     @property
     def model(self) -> DiffusionModel:
@@ -134,36 +154,48 @@ class Monitor:
         return n_done - self.best_iter >= self.patience * self.every
 
     def evaluate(self, n_done: int) -> None:
-        """Add a row to the history, and keep the weights if they score best."""
-        figures, error = self.processes.once(self._measure)
-        row = [n_done, *figures]
-        for column, value in zip(self.history, row, strict=True):
+        """Add a row to the history, and keep the weights if they are the best."""
+        row, score, is_best, is_worse = self.processes.once(self._measure)
+        for column, value in zip(self.history, [n_done, *row], strict=True):
             self.history[column].append(value)
-        score = row[-1]
-        if score > self._best_score:
+        if is_best:
             self._best_score, self.best_iter = score, n_done
             assert self.model.network is not None
             self._best_weights = copy.deepcopy(self.model.network.state_dict())
         if self.verbose:
-            line = f"step {n_done:<5} mean {row[1]:.3g}  lower {row[2]:.3g}  {self.criterion} {score:.3g}"
-            line += f"  KL {row[4]:.3g} nats"
-            best_row = self.history["iteration"].index(self.best_iter)
-            if row[2] > self.history["lower"][best_row] and score < self._best_score - 2 * error:
-                line += f"  over-optimising since step {self.best_iter}"
+            last = {column: values[-1] for column, values in self.history.items()}
+            line = f"step {n_done:<5} mean {last['mean']:.3g}  lower {last['lower']:.3g}  "
+            line += f"{self.criterion} {last[self.criterion]:.3g}  KL {last['kl']:.3g} nats"
+            top = int(np.argmax(self.history[self.criterion]))
+            if is_worse and last["lower"] > self.history["lower"][top]:
+                line += f"  over-optimising since step {self.history['iteration'][top]}"
             tqdm.write(line)
 
     @torch.no_grad()
-    def _measure(self) -> tuple[list[float], float]:
-        """The history's columns but the first, of which the last is the score; and the score's standard error."""
+    def _measure(self) -> tuple[list[float], float, bool, bool]:
+        """The history's columns but the first, the score, whether it is the best, and whether designs got worse."""
         path = evaluate(self.model, self.solver.problem.pretrained, self.noise)
         designs = self.model.space.discretise(path.point)
         mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
-        scores = self.judge(designs)
-        row = [mean, mean - penalty, penalty, path.kl.mean().item(), scores.mean().item()]
+        judged = self.judge.mean_and_penalty(designs)[0].mean().item()
+        row = [mean, mean - penalty, penalty, path.kl.mean().item(), judged]
         if self.selection is not None:
-            scores = torch.as_tensor(self.selection.query(self._run, self.model.space.decode(designs, self.model.kind)))
-            row.append(scores.mean().item())
-        return row, scores.std().item() / len(scores) ** 0.5
+            measured = self.selection.query(self._run, self.model.space.decode(designs, self.model.kind))
+            score, error = float(np.mean(measured)), float(np.std(measured)) / len(measured) ** 0.5
+            return [*row, score], score, score > self._best_score, score < self._best_score - SURE * error
+        if judged > max(self.history["judge"], default=-math.inf):
+            self._designs["favourite"] = designs
+        kl = self.solver.problem.alpha * self.reward.y_std_ * path.kl.mean().item()
+        score, is_worse = self.aim(designs).mean().item() - kl, self._is_worse(designs)
+        is_best = not is_worse and (score > self._best_score or self._is_worse(self._designs["best"]))
+        if is_best:
+            self._designs["best"] = designs
+        return row, score, is_best, is_worse
+
+    def _is_worse(self, designs: Tensor) -> bool:
+        """Whether the judge is sure that designs are worse than its favourites."""
+        difference, error = self.judge.mean_difference(designs, self._designs["favourite"])
+        return difference < -SURE * error
 
     def restore_best(self) -> None:
         """Put the best weights back into the model."""
@@ -176,22 +208,23 @@ class Monitor:
         tensors = {f"current.{name}": value for name, value in self.model.network.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self._best_weights.items()}
         tensors |= {f"solver.{name}": value for name, value in self.solver.state_tensors().items()}
-        config = {"n_iter": n_done, "best_iter": self.best_iter, "history": self.history}
-        persistence.save(self.checkpoint, config=config, tensors=tensors)
+        tensors |= {f"designs.{name}": value for name, value in self._designs.items()}
+        config = {"n_iter": n_done, "best_iter": self.best_iter, "best_score": self._best_score}
+        persistence.save(self.checkpoint, config=config | {"history": self.history}, tensors=tensors)
 
     def resume(self) -> int:
         """Go on from a checkpoint, if there is one; gives the number of updates that it has seen."""
         if self.checkpoint is None or not self.processes.once(self.checkpoint.exists):
             return 0
         config, tensors = self.processes.once(functools.partial(persistence.load, self.checkpoint))
-        parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "solver": {}}
+        parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "solver": {}, "designs": {}}
         for key, value in tensors.items():
             part, name = key.split(".", 1)
             parts[part][name] = value.to(self.model.device)
         assert self.model.network is not None
         persistence.load_weights(self.model.network, parts["current"], str(self.checkpoint))
         self.solver.load_state_tensors(parts["solver"])
-        self._best_weights = parts["best"]
+        self._best_weights, self._designs = parts["best"], parts["designs"]
         self.history, self.best_iter = config["history"], config["best_iter"]
-        self._best_score = max(self.history[self.criterion])
+        self._best_score = config["best_score"]
         return int(config["n_iter"])

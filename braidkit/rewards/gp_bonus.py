@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import gpytorch
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
@@ -216,6 +217,29 @@ class GPBonusReward(BaseReward):
         self._fit_posterior(x, target, torch.from_numpy(seen))
         self.c_ = self._calibrate(x[calibration], target[calibration]) if self.c == "calibrated" else float(self.c)
         return self
+
+    @torch.no_grad()
+    def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
+        """How much better points are than others on average, as pairs that chance alone sets apart.
+
+        Parameters
+        ----------
+        x, other : Tensor of shape (n, \\*space_.shape)
+            Points of the design space; the first of one and the first of the other are a pair, and so on.
+
+        Returns
+        -------
+        difference, std : float
+            In y's units. The deviation is that of the posterior, which knows what the two averages have in common, with
+            that of a mean over n pairs.
+        """
+        check_is_fitted(self)
+        (phi, residual), (other_phi, other_residual) = self._phi(x.float()), self._phi(other.float())
+        pairs = self.posterior_.mean(phi - other_phi)
+        variance = self.posterior_.variance((phi - other_phi).mean(dim=0, keepdim=True))
+        # What inducing points leave out is taken as independent between points.
+        variance = variance + (pairs.var(correction=0) + torch.as_tensor(residual + other_residual).mean()) / len(x)
+        return pairs.mean().item() * self.y_std_, variance.sqrt().item() * self.y_std_
 
     def _check_parameters(self) -> None:
         """Check what only this reward has."""

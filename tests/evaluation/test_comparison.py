@@ -115,7 +115,7 @@ def test_what_a_fine_tuned_chain_promises_stands_beside_the_truth(split, chain, 
     for comparison in (first, again):  # computed, and from the cache
         promised = comparison.results.query("source == 'promised'")
         assert set(promised["method"]) == {"tuned"}
-        expected = {name: values[kept] for name, values in alone.history_.items() if name != "iteration"}
+        expected = {name: values[kept] for name, values in alone.history_.items()}
         assert dict(zip(promised["metric"], promised["value"], strict=True)) == pytest.approx(expected)
 
 

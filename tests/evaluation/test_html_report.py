@@ -101,7 +101,7 @@ def test_the_page_has_all_its_parts(page, run):
     text = " ".join(page.text)
     assert all(limit in text for limit in LIMITS)
     assert f"Fine-tuning did {run.finetuner.n_iter_} updates." in text
-    assert f"the designs of update {run.finetuner.best_iter_} best" in text
+    assert f"the designs of update {run.finetuner.best_iter_} were best" in text
     data = dict(page.table("source"))
     assert data["source"] == "mpra.csv & more" and data["rows"] == "300"
     assert data["rows kept from the reward, for the judge"] == "75"

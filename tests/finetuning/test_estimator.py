@@ -117,7 +117,8 @@ def test_the_history_tells_the_run(vectors, chain):
     assert history["iteration"].tolist() == list(range(7)) and finetuner.n_iter_ == 6
     assert np.allclose(history["lower"], history["mean"] - history["penalty"])
     assert history["kl"][0] == 0 and (history["kl"][1:] > 0).all() and (history["penalty"] > 0).all()
-    assert history["judge"].argmax() == finetuner.best_iter_
+    objective = history["lower"] - finetuner.alpha * finetuner.reward_.y_std_ * history["kl"]
+    assert objective.argmax() == finetuner.best_iter_
 
 
 class FewerThanThree:

@@ -23,17 +23,31 @@ class Upwards:
         return x[:, 0] - 0.1
 
 
-def judge(x):
-    """The truth: designs near 1 are best."""
-    return -(x[:, 0].mean() - 1).abs().expand(len(x))
+class Judge:
+    """The truth, of which designs near 1 are best, and how sure it is of differences."""
+
+    def __init__(self, error=0.0):
+        self.error = error
+
+    def mean_and_penalty(self, x):
+        return -(x[:, 0].mean() - 1).abs().expand(len(x)), None
+
+    def mean_difference(self, x, other):
+        return float(self.mean_and_penalty(x)[0][0] - self.mean_and_penalty(other)[0][0]), self.error
 
 
-def run(max_iter=60, **settings):
+def judged(solver, noise):
+    """What the truth is of the designs of a solver's chain."""
+    designs = evaluate(solver.problem.model, solver.problem.pretrained, noise).point
+    return float(Judge().mean_and_penalty(designs)[0][0])
+
+
+def run(max_iter=60, error=0.0, **settings):
     pretrained = normal_chain(n_steps=6)
     reward = Upwards()
     solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=1e-3))
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
-    monitor = Monitor(solver, reward, judge, noise, **({"every": 2, "patience": 3} | settings))
+    monitor = Monitor(solver, reward, Judge(error), reward.lower, noise, **({"every": 2, "patience": 3} | settings))
     n_iter = train(solver, max_iter, start=monitor.begin(max_iter), callbacks=[monitor])
     return solver, monitor, noise, n_iter
 
@@ -44,8 +58,22 @@ def test_an_over_optimising_run_is_stopped_and_the_judge_s_favourite_kept():
     assert 0 < monitor.best_iter < n_iter == monitor.best_iter + 2 * 3
     assert history["lower"][-1] == max(history["lower"]) and history["judge"][-1] < max(history["judge"])
     monitor.restore_best()
-    kept = judge(evaluate(solver.problem.model, solver.problem.pretrained, noise).point)[0]
-    assert float(kept) == pytest.approx(max(history["judge"]), abs=1e-5)
+    assert judged(solver, noise) == pytest.approx(max(history["judge"]), abs=1e-5)
+
+
+def test_a_judge_that_is_not_sure_lets_the_objective_choose():
+    _, sure, _, _ = run()
+    solver, doubtful, noise, n_iter = run(error=2.0)
+    _, ignorant, _, _ = run(error=1e6, max_iter=8)
+    history = doubtful.history
+    # Kept is the best by the objective of those whose fall by the judge is within two errors.
+    within = [fall < 4 for fall in max(history["judge"]) - np.array(history["judge"])]
+    objective = np.where(within, np.array(history["lower"]) - 1e-3 * np.array(history["kl"]), -np.inf)
+    assert history["iteration"][objective.argmax()] == doubtful.best_iter > sure.best_iter
+    assert n_iter == doubtful.best_iter + 2 * 3
+    doubtful.restore_best()
+    assert judged(solver, noise) == pytest.approx(history["judge"][objective.argmax()], abs=1e-5)
+    assert ignorant.best_iter == 8
 
 
 def test_the_history_holds_the_averages_of_designs_and_the_path_kl():
@@ -95,13 +123,13 @@ class Laboratory:
 
 def test_a_selection_takes_the_place_of_the_judge():
     laboratory = Laboratory()
-    _, judged, _, _ = run()
+    _, by_judge, _, _ = run()
     solver, monitor, noise, n_iter = run(selection=laboratory)
     history = monitor.history
     assert list(history)[-1] == "oracle" and len(history["oracle"]) == len(laboratory.rounds)
     assert history["oracle"].index(max(history["oracle"])) == history["iteration"].index(monitor.best_iter)
     # It likes larger designs than the judge does, so it goes on for longer.
-    assert monitor.best_iter > judged.best_iter and n_iter == monitor.best_iter + 2 * 3
+    assert monitor.best_iter > by_judge.best_iter and n_iter == monitor.best_iter + 2 * 3
     assert len({name for name, _ in laboratory.rounds}) == 1 and len(laboratory.rounds[0][1]) == len(noise)
     assert laboratory.opened == [(laboratory.rounds[0][0], 0, 31)]
     monitor.restore_best()
