@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.rewards._base import BaseReward
+from braidkit.rewards.kmers import few_row_features
 from braidkit.spaces import Space
 from braidkit.validation import check_count
 
@@ -24,7 +25,8 @@ class BootstrapReward(BaseReward):
     ----------
     features : nn.Module, optional
         From points (n, \\*space.shape) to features (n, d); each network gets a copy, from the same weights, and a head
-        of its own. By default networks with weights of their own, sized as in `GPBonusReward`.
+        of its own. By default networks with weights of their own, sized as in `GPBonusReward`; with fewer than 750
+        training rows of nucleotides counts of k-mers and the letters by position, as there.
     n_estimators : int, default=3
         Networks M, at least 2.
     max_iter : int or "auto", default="auto"
@@ -131,7 +133,8 @@ class BootstrapReward(BaseReward):
         _, validation, training = self._split_rows(len(x), 0, random_state)
         target = self._standardise(y, np.arange(len(y)))
         draws = random_state.randint(len(training), size=(self.n_estimators, len(training)))
-        self.networks_ = self._train(self.features, x, target, list(training[draws]), validation, random_state)
+        features = few_row_features(self.features, self.space_, len(training))
+        self.networks_ = self._train(features, x, target, list(training[draws]), validation, random_state)
         return self
 
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,7 +17,7 @@ from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeature
 from braidkit.rewards._linear_posterior import LinearPosterior
 from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
 from braidkit.rewards.features import PREDICT_BATCH, mean_norm
-from braidkit.rewards.kmers import NETWORK_ROWS, LayerAndKmers, kmers_for
+from braidkit.rewards.kmers import LayerAndKmers, few_row_features, kmers_for
 from braidkit.spaces import Space
 from braidkit.validation import check_count, check_positive
 
@@ -207,11 +207,11 @@ class GPBonusReward(BaseReward):
         calibration, validation, training = self._split_rows(len(x), n_calibration, random_state)
         seen = np.concatenate([training, validation])
         target = self._standardise(y, seen)
-        kmers = kmers_for(self.space_, len(training)) if self.features is None else None
-        features = kmers if len(training) < NETWORK_ROWS and kmers is not None else self.features
+        features = few_row_features(self.features, self.space_, len(training))
         networks = self._train(features, x, target, [training], validation, random_state)
         self.features_ = networks[0].get_submodule("features")
-        if kmers is not None and features is not kmers:
+        kmers = kmers_for(self.space_, len(training)) if features is None else None
+        if kmers is not None:
             sample = x[seen[:SUBSAMPLE]].to(self.device_)
             self.features_ = LayerAndKmers(self.features_, kmers, sample).eval()
         self._fit_posterior(x, target, torch.from_numpy(seen))

@@ -79,6 +79,12 @@ class LayerAndKmers(nn.Module):
         return torch.cat([self.layer(x) / self.scale, kmers / math.sqrt(self.kmers.n_groups)], dim=1)
 
 
+def few_row_features(features: nn.Module | None, space: Space, n_rows: int) -> nn.Module | None:
+    """Counts of k-mers where no features were asked for and a network would learn nothing, else what was asked for."""
+    alone = features is None and n_rows < NETWORK_ROWS
+    return kmers_for(space, n_rows) if alone else features
+
+
 def kmers_for(space: Space, n_rows: int) -> KmerFeatures | None:
     """Counts of k-mers where they help a Gaussian process (``benchmarks/few_rows.py``), else None."""
     if not isinstance(space, SequenceSpace) or not 2 <= space.n_letters <= KMER_LETTERS or n_rows >= KMER_ROWS:

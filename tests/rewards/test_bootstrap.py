@@ -4,6 +4,7 @@ import torch
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.rewards import BootstrapReward
+from braidkit.rewards.kmers import KmerFeatures
 
 
 def predictions(reward, X):
@@ -50,6 +51,17 @@ def test_networks_agree_near_the_data_and_part_far_from_it(vectors):
     directions = np.random.default_rng(0).normal(size=(100, 3))
     _, far = reward.predict(X.mean(axis=0) + 20 * X.std(axis=0) * directions, return_std=True)
     assert np.median(far) > 3 * np.median(near)  # anywhere, networks may cross by chance
+
+
+def test_few_nucleotide_sequences_are_counted_in_k_mers():
+    rng = np.random.default_rng(0)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(900, 12))]
+    y = np.array([row.count("A") for row in X]) + 0.1 * rng.normal(size=900)
+    few = BootstrapReward(random_state=0).fit(X[:800], y[:800])
+    assert all(isinstance(network.features, KmerFeatures) for network in few.networks_)
+    assert few.n_iter_ > 0 and few.score(X[800:], y[800:]) > 0.8
+    more = BootstrapReward(max_iter=1, random_state=0).fit(X, y)  # 810 to train on
+    assert not any(isinstance(network.features, KmerFeatures) for network in more.networks_)
 
 
 def test_one_network_has_no_minimum(vectors):
