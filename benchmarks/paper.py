@@ -68,7 +68,7 @@ SIZES = {
 
 def methods(size: Size, n_rows: int) -> dict[str, Designer]:
     """Figure 2's methods with best-of-n and ascent, and the ablation over c and alpha."""
-    # Evaluations are so few updates apart that a plateau of the judge's says nothing: runs go to their end.
+    # Evaluations are so few updates apart that a plateau says nothing: runs go to their end.
     tuning = {"max_iter": size.max_iter, "batch_size": size.batch_size, "n_iter_no_change": 10**6}
     tuning["learning_rate"] = 3e-3
     rewards: dict[str, Any] = {
@@ -264,6 +264,7 @@ def run(
                 delayed(curve)(method, kept_at[method, seed], parts[seed], size, loaded[seed], watch, seed, path)
                 for method in (f"STRL, alpha = {SMALL_ALPHA}", f"{CALIBRATED}, alpha = {SMALL_ALPHA}")
                 for seed in seeds[:MAX_CURVES]
+                if (method, seed) in kept_at.index
             )
             print(pd.DataFrame(over_optimisation).round(3).to_string(index=False), flush=True)
         designs = {

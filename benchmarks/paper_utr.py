@@ -6,7 +6,7 @@ The 280,000 sequences of Sample et al. (2019) are split at random into D_ora, wh
 D', whose rows below the 60 % quantile are the offline data. All their sequences train the shared diffusion model; a
 regime takes some of their measurements. Designs are judged by that oracle and by Optimus 5-Prime, a published model
 that has seen most of these measurements and takes no part in any fit. Prints tables with 95 % intervals over seeds and
-differences to STRL paired by seed; when STRL and BRAID over-optimise, and what the judge kept; coverage of the bound.
+differences to STRL paired by seed; when STRL and BRAID over-optimise, and what was kept; coverage of the bound.
 Every stage is kept in OUT and not done again.
 """
 

@@ -27,7 +27,7 @@ class BudgetedSelection:
     checkpoint is kept; a method with more to choose (three values of c) has 40 designs a moment for each. Give it
 
     - to the estimator, as ``ConservativeDiffusionFinetuner(..., selection=budget)``: it picks the checkpoint instead
-      of the judge. Each evaluation of the run is a round, the first of the pretrained chain as it is;
+      of objective and judge. Each evaluation of the run is a round, the first of the pretrained chain as it is;
     - to a search, as ``GridSearchCV(..., scoring=budget)``: each candidate on each fold is a round. A candidate that
       was fitted with this very object as its `selection` has been measured already, and costs nothing more;
     - to `choose`, with estimators that are fitted.

@@ -77,8 +77,7 @@ class ConservativeDiffusionFinetuner(Designer):
     batch_size : int, default=128
         Trajectories an update; the paper's value (Table 2).
     learning_rate : float, default=1e-3
-        Of Adam. The paper gives none for sequences; this is its value for images (Table 4), compared with others by the
-        same script.
+        Of Adam; the paper's for images (Table 4), as it gives none for sequences; compared by the same script.
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this norm.
     validation_fraction : float, default=0.25

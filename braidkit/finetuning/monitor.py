@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from braidkit import persistence
 from braidkit.diffusion import DiffusionModel
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.rollout import evaluate
 from braidkit.finetuning.solver import Solver
 
@@ -48,7 +49,7 @@ class Judge(Protocol):
 
 
 class CheckpointSelection(Protocol):
-    """What picks the checkpoint to keep instead of the judge; see `braidkit.evaluation.BudgetedSelection`."""
+    """What picks the checkpoint to keep instead of objective and judge; see `braidkit.evaluation.BudgetedSelection`."""
 
     n_rounds: int
     n_designs: int
@@ -65,7 +66,8 @@ class Monitor:
 
     The best checkpoint is the one with the highest objective (6), of those whose designs the judge does not hold to be
     surely worse than its own favourites: a judge of few rows ranks them too poorly to choose by, but may see that they
-    have got worse. A selection, if there is one, chooses by itself.
+    have got worse. They are looked at one after another, and none again: where new favourites show up the best so far
+    as worse, they take its place. A selection, if there is one, chooses by itself.
 
     Parameters
     ----------
@@ -80,9 +82,9 @@ class Monitor:
     every : int
         Updates between evaluations.
     patience : int
-        Evaluations without a better score after which the run stops.
+        Evaluations without a better checkpoint after which the run stops.
     selection : CheckpointSelection, optional
-        Asked at each evaluation; its mean, the column "oracle" of the history, takes the place of the judge's.
+        Asked at each evaluation; its mean, the column "oracle" of the history, takes the place of both.
     checkpoint : path-like, optional
         Directory to save to at each evaluation.
     verbose : int
@@ -122,7 +124,7 @@ class Monitor:
         self._run = object() if checkpoint is None else str(checkpoint.resolve())
         self._best_score = -math.inf
         self._best_weights: dict[str, Tensor] = {}
-        # Designs of the checkpoint to keep, and of the one that the judge likes best; known to the first process alone.
+        # Designs of the checkpoint to keep, and of the one that the judge likes best; which the first process looks at.
         self._designs: dict[str, Tensor] = {}
 
     @property
@@ -150,7 +152,7 @@ class Monitor:
         return self.gave_up(n_done)
 
     def gave_up(self, n_done: int) -> bool:
-        """Whether the score has not risen for too long."""
+        """Whether no better checkpoint has come for too long."""
         return n_done - self.best_iter >= self.patience * self.every
 
     def evaluate(self, n_done: int) -> None:
@@ -183,17 +185,31 @@ class Monitor:
             measured = self.selection.query(self._run, self.model.space.decode(designs, self.model.kind))
             score, error = float(np.mean(measured)), float(np.std(measured)) / len(measured) ** 0.5
             return [*row, score], score, score > self._best_score, score < self._best_score - SURE * error
+        kl = self.solver.problem.alpha * self.reward.y_std_ * path.kl.mean().item()
+        score = self.aim(designs).mean().item() - kl
+        return row, score, *self._verdict(designs, score, judged)
+
+    def _verdict(self, designs: Tensor, score: float, judged: float) -> tuple[bool, bool]:
+        """Whether designs of an objective and a judge's mean are the best so far, and whether they got worse."""
+        if not math.isfinite(score + judged):
+            if self._designs:
+                return False, True
+            raise InvalidParameterError(
+                f"designs of the pretrained model have the objective {score} and, by the judge, {judged}; pass a "
+                "reward that is finite for all designs of the space."
+            )
         if judged > max(self.history["judge"], default=-math.inf):
             self._designs["favourite"] = designs
-        kl = self.solver.problem.alpha * self.reward.y_std_ * path.kl.mean().item()
-        score, is_worse = self.aim(designs).mean().item() - kl, self._is_worse(designs)
+        is_worse = self._is_worse(designs)
         is_best = not is_worse and (score > self._best_score or self._is_worse(self._designs["best"]))
         if is_best:
             self._designs["best"] = designs
-        return row, score, is_best, is_worse
+        return is_best, is_worse
 
     def _is_worse(self, designs: Tensor) -> bool:
         """Whether the judge is sure that designs are worse than its favourites."""
+        if designs is self._designs["favourite"]:
+            return False
         difference, error = self.judge.mean_difference(designs, self._designs["favourite"])
         return difference < -SURE * error
 

@@ -234,7 +234,8 @@ class GPBonusReward(BaseReward):
             that of a mean over n pairs.
         """
         check_is_fitted(self)
-        (phi, residual), (other_phi, other_residual) = self._phi(x.float()), self._phi(other.float())
+        with torch.autocast(self.device_.type, enabled=False):
+            (phi, residual), (other_phi, other_residual) = self._phi(x.float()), self._phi(other.float())
         pairs = self.posterior_.mean(phi - other_phi)
         variance = self.posterior_.variance((phi - other_phi).mean(dim=0, keepdim=True))
         # What inducing points leave out is taken as independent between points.

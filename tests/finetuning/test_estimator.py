@@ -111,14 +111,15 @@ def test_a_fine_tuned_model_can_be_saved_and_fine_tuned_again(sequences, pretrai
 
 
 def test_the_history_tells_the_run(vectors, chain):
-    finetuner = quick(chain, max_iter=6).fit(*vectors)
+    finetuner = quick(chain, alpha=10, max_iter=6).fit(*vectors)
     history = {name: np.array(values) for name, values in finetuner.history_.items()}
     assert list(history) == ["iteration", "mean", "lower", "penalty", "kl", "judge"]
     assert history["iteration"].tolist() == list(range(7)) and finetuner.n_iter_ == 6
     assert np.allclose(history["lower"], history["mean"] - history["penalty"])
     assert history["kl"][0] == 0 and (history["kl"][1:] > 0).all() and (history["penalty"] > 0).all()
     objective = history["lower"] - finetuner.alpha * finetuner.reward_.y_std_ * history["kl"]
-    assert objective.argmax() == finetuner.best_iter_
+    # The KL weighs so much that the best bound is not the best checkpoint.
+    assert objective[finetuner.best_iter_] > objective[history["lower"].argmax()]
 
 
 class FewerThanThree:

@@ -1,9 +1,10 @@
-"""The judge's early stop, on a world where the reward misleads and the judge does not."""
+"""The judge's veto and the early stop, on a world where the reward misleads and the judge does not."""
 
 import numpy as np
 import pytest
 import torch
 
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import DirectSolver, evaluate
 from braidkit.finetuning.monitor import Monitor
 from braidkit.training import train
@@ -42,12 +43,29 @@ def judged(solver, noise):
     return float(Judge().mean_and_penalty(designs)[0][0])
 
 
-def run(max_iter=60, error=0.0, **settings):
+class Script:
+    """An objective, or a judge who is sure of differences above 2, whose values at the evaluations are given."""
+
+    def __init__(self, *values):
+        self.values, self.seen = list(values), {}
+
+    def __call__(self, x):
+        return torch.full((len(x),), float(self.values[self.seen.setdefault(float(x.sum()), len(self.seen))]))
+
+    def mean_and_penalty(self, x):
+        return self(x), None
+
+    def mean_difference(self, x, other):
+        return float(self(x)[0] - self(other)[0]), 1.0
+
+
+def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, **settings):
     pretrained = normal_chain(n_steps=6)
     reward = Upwards()
-    solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=1e-3))
+    solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=alpha))
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
-    monitor = Monitor(solver, reward, Judge(error), reward.lower, noise, **({"every": 2, "patience": 3} | settings))
+    settings = {"every": 2, "patience": 3} | settings
+    monitor = Monitor(solver, reward, judge or Judge(error), aim or reward.lower, noise, **settings)
     n_iter = train(solver, max_iter, start=monitor.begin(max_iter), callbacks=[monitor])
     return solver, monitor, noise, n_iter
 
@@ -74,6 +92,36 @@ def test_a_judge_that_is_not_sure_lets_the_objective_choose():
     doubtful.restore_best()
     assert judged(solver, noise) == pytest.approx(history["judge"][objective.argmax()], abs=1e-5)
     assert ignorant.best_iter == 8
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("objective", "judge", "kept"),
+    [
+        ((0, 1, 3, 2), (0, 1, 0, -1), 2),  # the best objective, while falls are not sure
+        ((0, 1, 2, 3), (0, 4, 4, 1), 2),  # not where the judge has seen much better
+        ((0, 9, 5, 4), (0, 0, 3, 3), 2),  # a new favourite shows up the best so far
+        ((0, 1, NAN, 3), (0, 0, 9, 0), 3),  # what is not a number is no checkpoint, nor a favourite
+        ((0, 1, 3, 0), (0, 0, NAN, 0), 1),
+    ],
+)
+def test_the_best_objective_is_kept_of_what_the_judge_does_not_veto(objective, judge, kept):
+    judge, aim = Script(*judge), Script(*objective)
+    _, monitor, _, _ = run(max_iter=3, alpha=1e-12, judge=judge, aim=aim, every=1, patience=9)
+    assert monitor.best_iter == kept
+
+
+def test_the_objective_pays_for_the_kl():
+    always = {"judge": Script(*[0.0] * 5), "every": 1, "patience": 9, "max_iter": 4}
+    _, monitor, _, _ = run(aim=Script(*[0.0] * 5), **always)
+    assert monitor.best_iter == 0 and monitor.history["kl"][1] > 0
+
+
+def test_designs_without_a_reward_are_refused_before_the_first_update():
+    with pytest.raises(InvalidParameterError, match="have the objective nan and, by the judge, 1.0; pass a reward"):
+        run(aim=Script(NAN), judge=Script(1.0))
 
 
 def test_the_history_holds_the_averages_of_designs_and_the_path_kl():
