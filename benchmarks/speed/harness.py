@@ -81,19 +81,24 @@ class BarePasses:
 
 
 class CountPasses:
-    """Counts the passes of networks, by the kinds of `BarePasses`, from when it is made until `remove`."""
+    """Counts the passes of networks, by the kinds of `BarePasses`, from when it is made until `remove`.
 
-    def __init__(self, *networks: nn.Module) -> None:
-        self.counts = dict.fromkeys(("forward", "input gradient", "all gradients"), 0)
+    A pass of a part of the batch counts as that part.
+    """
+
+    def __init__(self, *networks: nn.Module, batch_size: int) -> None:
+        self.counts = dict.fromkeys(("forward", "input gradient", "all gradients"), 0.0)
+        self.batch_size = batch_size
         self._handles = [network.register_forward_hook(self._count) for network in networks]
 
     def _count(self, network: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if not output.requires_grad:
-            self.counts["forward"] += 1
+            kind = "forward"
         elif any(parameter.requires_grad for parameter in network.parameters()):
-            self.counts["all gradients"] += 1
+            kind = "all gradients"
         else:
-            self.counts["input gradient"] += 1
+            kind = "input gradient"
+        self.counts[kind] += len(output) / self.batch_size
 
     def remove(self) -> None:
         for handle in self._handles:

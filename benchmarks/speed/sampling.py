@@ -28,7 +28,7 @@ def main() -> None:
         torch.manual_seed(0)
         chain.network = network = chain._build_network()
         chain.freeze()
-        counter = CountPasses(network)
+        counter = CountPasses(network, batch_size=arguments.batch_size)
         chain.sample(arguments.batch_size, random_state=0)
         counter.remove()
         n_passes = counter.counts["forward"]

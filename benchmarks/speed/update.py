@@ -55,7 +55,7 @@ class Update:
 
     Attributes
     ----------
-    counts : dict of str to int
+    counts : dict of str to float
         Passes of the last update, by kind.
     """
 
@@ -69,7 +69,7 @@ class Update:
 
     def run(self, i: int) -> float:
         """Seconds of update number i."""
-        counter = CountPasses(*self.networks)
+        counter = CountPasses(*self.networks, batch_size=self.problem.batch_size)
         if self.naive is None:
             taken = seconds(lambda: self.solver.update(i))
         else:
