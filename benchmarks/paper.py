@@ -191,14 +191,20 @@ def coverage(
     return table
 
 
+def promised(comparison: Comparison, metric: str) -> pd.Series:
+    """What the checkpoints kept say of themselves, by seed and method."""
+    results = comparison.results
+    rows = results[(results["source"] == "promised") & (results["metric"] == metric)]
+    return rows.set_index(["seed", "method"])["value"]
+
+
 def choosing(comparison: Comparison, judge: str) -> pd.DataFrame:
     """What each way to choose c and alpha would have taken, and how good that is by the foreign oracle.
 
     Of each run of a seed some designs may be measured; the others judge the choice.
     """
-    results, designs = comparison.results, comparison.designs
-    promised = results[(results["source"] == "promised") & (results["metric"] == "judge")]
-    bonus = promised[promised["method"].str.startswith((BONUS, "STRL"))].set_index(["seed", "method"])["value"]
+    designs, by_judge = comparison.designs, promised(comparison, "judge")
+    bonus = by_judge[by_judge.index.get_level_values("method").str.startswith((BONUS, "STRL"))]
     rows = []
     for seed, judged in bonus.groupby(level="seed"):
         values = designs[designs["seed"] == seed].groupby("method")[judge].apply(np.asarray)[judged.droplevel(0).index]
@@ -257,14 +263,12 @@ def run(
             seed: SimplexDiffusion.from_pretrained(next((out / "cache").glob(f"pretrained-{seed}-*"))) for seed in seeds
         }
         if n_rows <= ABLATED_ROWS:
-            results = comparison.results
-            promised = results[(results["source"] == "promised") & (results["metric"] == "iteration")]
-            kept_at = promised.set_index(["method", "seed"])["value"]
+            kept_at = promised(comparison, "iteration")
             over_optimisation = Parallel(n_jobs)(
-                delayed(curve)(method, kept_at[method, seed], parts[seed], size, loaded[seed], watch, seed, path)
+                delayed(curve)(method, kept_at[seed, method], parts[seed], size, loaded[seed], watch, seed, path)
                 for method in (f"STRL, alpha = {SMALL_ALPHA}", f"{CALIBRATED}, alpha = {SMALL_ALPHA}")
                 for seed in seeds[:MAX_CURVES]
-                if (method, seed) in kept_at.index
+                if (seed, method) in kept_at.index
             )
             print(pd.DataFrame(over_optimisation).round(3).to_string(index=False), flush=True)
         designs = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ class Designer(BaseEstimator, abc.ABC):
 
     A subclass has these parameters and maybe more, writes `fit`, which sets ``space_``, and `sample`.
     """
+
+    _climbs: ClassVar[str] = "lower"  # or "mean": what of the reward the designs are to have most of
 
     pretrained: DiffusionModel | None
     reward: Any
@@ -118,8 +120,8 @@ class Designer(BaseEstimator, abc.ABC):
         return model
 
     def _aim(self, x: Tensor) -> Tensor:
-        """What is to be maximised at designs as points: the lower bound, in y's units."""
-        return self.reward_.lower(x)
+        """What is to be maximised at designs as points: the lower bound or the mean, in y's units."""
+        return self.reward_.lower(x) if self._climbs == "lower" else self.reward_.mean_and_penalty(x)[0]
 
     def _standardised_aim(self, x: Tensor) -> Tensor:
         """The aim, less the mean of y and over its deviation; the mean is taken off before digits are lost."""

@@ -326,7 +326,7 @@ class ConservativeDiffusionFinetuner(Designer):
             solver,
             self.reward_,
             self.judge_,
-            self._aim,
+            self._climbs,
             model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed)),
             every=every,
             patience=self.n_iter_no_change,

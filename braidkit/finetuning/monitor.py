@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,8 +74,8 @@ class Monitor:
     reward : ConservativeReward
     judge : Judge
         Never optimised.
-    aim : callable
-        From designs as points (n, \\*space.shape) to the objective's reward (n,), in y's units.
+    climbs : {"lower", "mean"}
+        Which of the reward's columns the objective has.
     noise : Tensor
         Of the designs to evaluate: the same at each evaluation, so that weights differ and luck does not.
     every : int
@@ -96,7 +95,7 @@ class Monitor:
         solver: Solver,
         reward: ConservativeReward,
         judge: Judge,
-        aim: Callable[[Tensor], Tensor],
+        climbs: str,
         noise: Tensor,
         *,
         every: int,
@@ -109,7 +108,7 @@ class Monitor:
         self.processes = solver.problem.processes
         self.reward = reward
         self.judge = judge
-        self.aim = aim
+        self.climbs = climbs
         self.noise = noise
         self.every = every
         self.patience = patience
@@ -124,7 +123,7 @@ class Monitor:
         self._run = object() if checkpoint is None else str(checkpoint.resolve())
         self._best_score = -math.inf
         self._best_weights: dict[str, Tensor] = {}
-        # Designs of the checkpoint to keep, and of the one that the judge likes best; which the first process looks at.
+        # Designs of the checkpoint to keep, and of the one that the judge likes best: the first process's business.
         self._designs: dict[str, Tensor] = {}
 
     @property
@@ -182,11 +181,11 @@ class Monitor:
         judged = self.judge.mean_and_penalty(designs)[0].mean().item()
         row = [mean, mean - penalty, penalty, path.kl.mean().item(), judged]
         if self.selection is not None:
-            measured = self.selection.query(self._run, self.model.space.decode(designs, self.model.kind))
-            score, error = float(np.mean(measured)), float(np.std(measured)) / len(measured) ** 0.5
+            scores = torch.as_tensor(self.selection.query(self._run, self.model.space.decode(designs, self.model.kind)))
+            score, error = scores.mean().item(), scores.std().item() / len(scores) ** 0.5
             return [*row, score], score, score > self._best_score, score < self._best_score - SURE * error
-        kl = self.solver.problem.alpha * self.reward.y_std_ * path.kl.mean().item()
-        score = self.aim(designs).mean().item() - kl
+        aim = mean - penalty if self.climbs == "lower" else mean
+        score = aim - self.solver.problem.alpha * self.reward.y_std_ * path.kl.mean().item()
         return row, score, *self._verdict(designs, score, judged)
 
     def _verdict(self, designs: Tensor, score: float, judged: float) -> tuple[bool, bool]:

@@ -44,28 +44,31 @@ def judged(solver, noise):
 
 
 class Script:
-    """An objective, or a judge who is sure of differences above 2, whose values at the evaluations are given."""
+    """A reward, or a judge who is sure of differences above 2, whose values at the evaluations are given."""
+
+    y_mean_ = 0.0
+    y_std_ = 1.0
 
     def __init__(self, *values):
         self.values, self.seen = list(values), {}
 
-    def __call__(self, x):
+    def lower(self, x):
         return torch.full((len(x),), float(self.values[self.seen.setdefault(float(x.sum()), len(self.seen))]))
 
     def mean_and_penalty(self, x):
-        return self(x), None
+        return self.lower(x), torch.zeros(len(x))
 
     def mean_difference(self, x, other):
-        return float(self(x)[0] - self(other)[0]), 1.0
+        return float(self.lower(x)[0] - self.lower(other)[0]), 1.0
 
 
-def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, **settings):
+def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, climbs="lower", **settings):
     pretrained = normal_chain(n_steps=6)
     reward = Upwards()
     solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=alpha))
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
     settings = {"every": 2, "patience": 3} | settings
-    monitor = Monitor(solver, reward, judge or Judge(error), aim or reward.lower, noise, **settings)
+    monitor = Monitor(solver, aim or reward, judge or Judge(error), climbs, noise, **settings)
     n_iter = train(solver, max_iter, start=monitor.begin(max_iter), callbacks=[monitor])
     return solver, monitor, noise, n_iter
 
@@ -117,6 +120,18 @@ def test_the_objective_pays_for_the_kl():
     always = {"judge": Script(*[0.0] * 5), "every": 1, "patience": 9, "max_iter": 4}
     _, monitor, _, _ = run(aim=Script(*[0.0] * 5), **always)
     assert monitor.best_iter == 0 and monitor.history["kl"][1] > 0
+
+
+@pytest.mark.parametrize(("climbs", "kept"), [("mean", 1), ("lower", 2)])
+def test_the_objective_is_of_the_mean_or_of_the_bound(climbs, kept):
+    class Penalised(Script):
+        def mean_and_penalty(self, x):
+            mean = self.lower(x)
+            return mean, (mean > 8) * 5.0
+
+    always = {"judge": Script(0, 0, 0), "every": 1, "patience": 9, "max_iter": 2, "alpha": 1e-12}
+    _, monitor, _, _ = run(aim=Penalised(0, 9, 8), climbs=climbs, **always)
+    assert monitor.best_iter == kept
 
 
 def test_designs_without_a_reward_are_refused_before_the_first_update():
