@@ -148,12 +148,13 @@ def curve(
         file.write_text(json.dumps(estimator.fit(split.X_offline, split.y_offline).history_))
     history = {key: np.array(values) for key, values in json.loads(file.read_text()).items()}
     truth, at = history["oracle"], history["iteration"]
-    best, kept = int(truth.argmax()), int(np.flatnonzero(at == kept_at)[0])
+    best, favourite, kept = int(truth.argmax()), int(history["judge"].argmax()), int(np.flatnonzero(at == kept_at)[0])
     return {
         "method": name,
         "seed": seed,
         "best at": at[best],
-        "judge likes best": at[history["judge"].argmax()],
+        "judge likes best": at[favourite],
+        "favourite": truth[favourite],
         "kept at": at[kept],
         "start": truth[0],
         "best": truth[best],
