@@ -1,7 +1,7 @@
 """Diffusion models: chains of policies from noise to designs."""
 
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._policies import Categorical, Fixed, Gaussian, Policy
+from braidkit.diffusion._policies import Categorical, Fixed, Gaussian, Policy, Sticks
 from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.guided_network import GuidedNetwork
@@ -19,6 +19,7 @@ __all__ = [
     "MaskedDiffusion",
     "Policy",
     "SimplexDiffusion",
+    "Sticks",
     "TabularDiffusion",
     "Unmasking",
     "fit_guided",

@@ -255,8 +255,3 @@ def break_sticks(v: Tensor) -> Tensor:
     """Points (..., K) of the simplex for sticks (..., K - 1): x_k = v_k prod_{j<k} (1 - v_j)."""
     left = (1 - v).cumprod(dim=-1)
     return nn.functional.pad(v, (0, 1), value=1.0) * nn.functional.pad(left, (1, 0), value=1.0)
-
-
-def sum_after(x: Tensor) -> Tensor:
-    """``sum_{j>i} x_j`` for i = 0, ..., K - 2, of shape (..., K - 1)."""
-    return x[..., 1:].flip(-1).cumsum(dim=-1).flip(-1)

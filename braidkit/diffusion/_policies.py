@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from braidkit.kernels.simplex import EPS, euler_step, pull_towards, softmax
+
 
 class Policy(Protocol):
     """A distribution over the next state of each of n designs."""
@@ -51,6 +53,48 @@ class Gaussian(NamedTuple):
         return _sum_dims((self.mean - other.mean).float().square() / (2 * self.std.float().square()))
 
 
+class Sticks(NamedTuple):
+    """The normal step of broken sticks, by what it is computed from: what `braidkit.kernels.simplex_step` takes.
+
+    Attributes
+    ----------
+    x_t : Tensor of shape (n, length, K - 1)
+        Sticks as they were drawn, perhaps outside (0, 1).
+    logits : Tensor of shape (n, length, K)
+        Of the clean letters.
+    lineages_zero, lineages_one : Tensor of shape (n, length, K - 1)
+        Mean lineage counts given the sticks, for starts at 0 and 1.
+    step : float
+        Length of the step in time.
+    """
+
+    x_t: Tensor
+    logits: Tensor
+    lineages_zero: Tensor
+    lineages_one: Tensor
+    step: float
+
+    @property
+    def normal(self) -> Gaussian:
+        """The same law, by its means and deviations."""
+        v = self.x_t.clamp(EPS, 1 - EPS)
+        pull = pull_towards(softmax(self.logits), v, self.lineages_zero, self.lineages_one)
+        mean, variance = euler_step(v, pull, self.step)
+        return Gaussian(mean, variance.sqrt())
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draw the next sticks."""
+        return self.normal.rsample(noise)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density (n,) of sticks (n, length, K - 1)."""
+        return self.normal.log_prob(x)
+
+    def kl(self, other: Sticks) -> Tensor:
+        """KL per design (n,), nats, of two policies at the same sticks."""
+        return self.normal.kl(other.normal)
+
+
 class Categorical(NamedTuple):
     """Independent letters at each position, as one-hot rows; logits of shape (n, ..., n_letters).
 
@@ -63,7 +107,7 @@ class Categorical(NamedTuple):
     def rsample(self, noise: Tensor) -> Tensor:
         """Draw one-hot rows from standard normal noise, one entry a letter."""
         perturbed = self.logits - (-torch.special.log_ndtr(noise)).log()
-        hard = torch.nn.functional.one_hot(perturbed.argmax(dim=-1), perturbed.shape[-1]).to(perturbed.dtype)
+        hard = torch.zeros_like(perturbed).scatter(-1, perturbed.argmax(dim=-1, keepdim=True), 1.0)
         if not perturbed.requires_grad:
             return hard
         soft = perturbed.softmax(dim=-1)

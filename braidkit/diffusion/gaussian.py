@@ -66,6 +66,8 @@ class GaussianDiffusion(DiffusionModel):
         self.register_buffer(
             "angles", torch.linspace(self._first_angle, self._last_angle, self.n_steps + 1), persistent=False
         )
+        # The same as numbers: reading a device's tensor would make the host wait at every step.
+        self._angles: list[float] = self.angles.tolist()
         self.register_buffer("velocity_error", torch.zeros(self.n_steps + 1))
 
     angles: Tensor
@@ -114,21 +116,21 @@ class GaussianDiffusion(DiffusionModel):
 
     def policy(self, x_t: Tensor, t: int) -> Gaussian:
         """The posterior of x_{t-1} given x_t and the predicted design (DDPM, equations 6 and 7)."""
-        phi, phi_next = float(self.angles[t]), float(self.angles[t - 1])
+        phi, phi_next = self._angles[t], self._angles[t - 1]
         design = self.denoise(x_t, t)
         ratio = math.cos(phi) / math.cos(phi_next)
         added = math.sin(phi) ** 2 - (ratio * math.sin(phi_next)) ** 2
         weight = math.cos(phi_next) * added / math.sin(phi) ** 2
         mean = ratio * (math.sin(phi_next) / math.sin(phi)) ** 2 * x_t + weight * design
         posterior = added * (math.sin(phi_next) / math.sin(phi)) ** 2
-        variance = posterior + weight**2 * math.sin(phi) ** 2 * float(self.velocity_error[t])
-        return Gaussian(mean, x_t.new_tensor(math.sqrt(variance)))
+        variance = posterior + weight**2 * math.sin(phi) ** 2 * self.velocity_error[t]
+        return Gaussian(mean, variance.sqrt().to(x_t.dtype))
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         """The design that the predicted velocity points to."""
         if self.network is None:
             raise self._not_trained()
-        phi = float(self.angles[t])
+        phi = self._angles[t]
         return math.cos(phi) * x_t - math.sin(phi) * self.network(x_t, self.angles[t])
 
     def readout(self, x_0: Tensor) -> Tensor:

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._jacobi import Evidence, StickLaw, break_sticks, sum_after
-from braidkit.diffusion._policies import Gaussian
+from braidkit.diffusion._jacobi import StickLaw, break_sticks
+from braidkit.diffusion._policies import Gaussian, Sticks
 from braidkit.exceptions import InvalidParameterError
+from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after
 from braidkit.networks import DilatedConvNet
 from braidkit.spaces import SequenceSpace
-
-# Sticks are read no closer than this to 0 and 1.
-EPS = 1e-5
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "small": {"width": 32, "kernel_size": 5, "dilations": (1, 2, 4, 8, 1, 2, 4, 8), "time_scale": 1.0},
@@ -149,13 +147,18 @@ class SimplexDiffusion(DiffusionModel):
         """The uniform law on the simplex, in sticks."""
         return StationarySticks(self.law.b.expand(n, *self.state_shape))
 
-    def policy(self, x_t: Tensor, t: int) -> Gaussian:
+    def policy(self, x_t: Tensor, t: int) -> Sticks | Gaussian:
         """The Euler step of the reverse diffusion from time ``times[t]`` to ``times[t - 1]``."""
         if self.network is None:
             raise self._not_trained()
         v = x_t.clamp(EPS, 1 - EPS)
-        step = (self.times[t] - self.times[t - 1]) * self.speed
-        return Gaussian(self._reverse(self.network, v, t, step), (step * v * (1 - v)).sqrt())
+        step = self.times[t] - self.times[t - 1]
+        if self.head == "letters":
+            evidence = self.law.evidence(v, t)
+            logits = self._letter_logits(self.network, evidence.log_likelihoods(), t)
+            return Sticks(x_t, logits, evidence.lineages_zero, evidence.lineages_one, step)
+        lengths = step * self.speed
+        return Gaussian(self._reverse(self.network, v, t, lengths), (lengths * v * (1 - v)).sqrt())
 
     def readout(self, x_0: Tensor) -> Tensor:
         """The pretrained network's point of the simplex for the last states.
@@ -169,7 +172,7 @@ class SimplexDiffusion(DiffusionModel):
             return break_sticks(self._reverse(network, v, 0, self.times[0] * self.speed).clamp(0, 1))
         with torch.no_grad():
             log_likelihoods = self.law.evidence(v, 0).log_likelihoods()
-            letters = _softmax(self._letter_logits(network, log_likelihoods, 0))
+            letters = softmax(self._letter_logits(network, log_likelihoods, 0))
         stationary = 1 / (1 + self.law.b)
         estimate = break_sticks(stationary + math.exp(self.times[0]) * (v - stationary))
         return letters + (estimate - estimate.detach())
@@ -181,18 +184,14 @@ class SimplexDiffusion(DiffusionModel):
         v = x_t.clamp(EPS, 1 - EPS)
         if self.head == "score":
             return break_sticks(self._reverse(self.network, v, t, self.times[t] * self.speed).clamp(0, 1))
-        return _softmax(self._letter_logits(self.network, self.law.evidence(v, t).log_likelihoods(), t))
+        return softmax(self._letter_logits(self.network, self.law.evidence(v, t).log_likelihoods(), t))
 
-    def _reverse(self, network: nn.Module, v: Tensor, t: int, step: Tensor) -> Tensor:
-        """Mean of an Euler step back in time, of length `step` / speed, from sticks v at time number t."""
-        return v + step * (0.5 * (1 - (1 + self.law.b) * v) + self._pull(network, v, t))
+    def _reverse(self, network: nn.Module, v: Tensor, t: int, lengths: Tensor) -> Tensor:
+        """Mean of an Euler step back in time by the network's score, from sticks v at time number t."""
+        return v + lengths * (0.5 * (1 - (1 + self.law.b) * v) + self._pull(network, v, t))
 
     def _pull(self, network: nn.Module, v: Tensor, times: Tensor | int) -> Tensor:
-        """Score of sticks v (n, L, K - 1), times v (1 - v), less the same of the stationary law."""
-        if self.head == "letters":
-            evidence = self.law.evidence(v, times)
-            logits = self._letter_logits(network, evidence.log_likelihoods(), times)
-            return _pull_towards(_softmax(logits), v, evidence)
+        """The network's score of sticks v (n, L, K - 1), times v (1 - v), less the same of the stationary law."""
         x = break_sticks(v)
         score = network(x, self._clock(times))
         score = self.score_scale[times].reshape(-1, 1, 1) * (score - score.mean(dim=-1, keepdim=True))
@@ -202,7 +201,7 @@ class SimplexDiffusion(DiffusionModel):
 
     def _letter_logits(self, network: nn.Module, log_likelihoods: Tensor, times: Tensor | int) -> Tensor:
         """Logits (n, L, K) of the clean letters."""
-        return log_likelihoods + network(_softmax(log_likelihoods), self._clock(times))
+        return log_likelihoods + network(softmax(log_likelihoods), self._clock(times))
 
     def _clock(self, times: Tensor | int) -> Tensor:
         """Times (n,) of time numbers (n,), or (1,) of one that all rows share."""
@@ -213,7 +212,7 @@ class SimplexDiffusion(DiffusionModel):
 
         With much noise they are all alike, and with little one-hot, so that a point carries as much as is known.
         """
-        return _softmax(self.law.evidence(x_t.clamp(EPS, 1 - EPS), t).log_likelihoods())
+        return softmax(self.law.evidence(x_t.clamp(EPS, 1 - EPS), t).log_likelihoods())
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
         """Draw sticks, by the exact law of the Jacobi diffusions at ``times[t]``."""
@@ -235,7 +234,7 @@ class SimplexDiffusion(DiffusionModel):
         if self.head == "letters":
             logits = self._letter_logits(self.network, evidence.log_likelihoods(), times)
             return nn.functional.cross_entropy(logits.flatten(0, 1), x.argmax(dim=-1).flatten())
-        error = self._pull(self.network, v, times) - _pull_towards(x, v, evidence)
+        error = self._pull(self.network, v, times) - pull_towards(x, v, evidence.lineages_zero, evidence.lineages_one)
         # Squared targets are near score_scale^2 / (1 + score_scale) at all times.
         weight = ((1 + self.score_scale) / self.score_scale.square())[times, None, None]
         return (weight * self.speed * error.square() / (v * (1 - v))).mean()
@@ -248,14 +247,3 @@ class SimplexDiffusion(DiffusionModel):
             "max_time": self.times[-1],
             "min_time": self.times[0],
         }
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    """Softmax over the last dimension, done with that in front: for a few letters this is much faster on a CPU."""
-    return logits.movedim(-1, 0).softmax(dim=0).movedim(0, -1).contiguous()
-
-
-def _pull_towards(letters: Tensor, v: Tensor, evidence: Evidence) -> Tensor:
-    """The exact pull on sticks v if the clean letters have probabilities (n, L, K)."""
-    gain = letters[..., :-1] * evidence.lineages_one
-    return (1 - v) * gain - v * sum_after(letters) * evidence.lineages_zero

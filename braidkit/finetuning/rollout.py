@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from braidkit.diffusion import DiffusionModel, Gaussian, Policy
-from braidkit.kernels import gaussian_step, runs_triton
+from braidkit.diffusion import DiffusionModel, Gaussian, Policy, Sticks
+from braidkit.kernels import gaussian_step, simplex_step
 
 
 class Path(NamedTuple):
@@ -74,9 +74,9 @@ def rollout(
     for t in range(n_steps, 0, -1):
         if t == prefix_step:
             # x carries no gradient for either policy: detaching it for one of them alone inflates this gradient.
-            policy = model.policy(x, t)
-            kl = kl + (n_steps - n_grad_steps) * policy.kl(policy_without_gradient(pretrained, x, t))
-            x = policy.rsample(noise[:, t]).detach()
+            x, step_kl = draw_with_kl(model.policy(x, t), policy_without_gradient(pretrained, x, t), noise[:, t])
+            kl = kl + (n_steps - n_grad_steps) * step_kl
+            x = x.detach()
         elif t > n_grad_steps:
             x = policy_without_gradient(model, x, t).rsample(noise[:, t])
         else:
@@ -87,14 +87,14 @@ def rollout(
 
 
 def draw_with_kl(policy: Policy, reference: Policy, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The next states, and the KL (n,) of a policy to its reference; of normal policies on a GPU in one kernel."""
-    if isinstance(policy, Gaussian) and isinstance(reference, Gaussian):
-        std = policy.std.expand_as(policy.mean) if policy.std.ndim else policy.std
-        tensors = policy.mean, reference.mean, std, noise
-        if runs_triton(*tensors):
-            return gaussian_step(*tensors)
-    kl = policy.kl(reference)
-    return policy.rsample(noise), kl
+    """The next states, and the KL (n,) of a policy to its reference at the same states; fused where a kernel is."""
+    match policy, reference:
+        case Sticks(), Sticks():
+            return simplex_step(policy.x_t, policy.logits, reference.logits, *policy[2:4], noise, policy.step)
+        case Gaussian(), Gaussian():
+            std = policy.std.expand_as(policy.mean) if policy.std.ndim else policy.std
+            return gaussian_step(policy.mean, reference.mean, std, noise)
+    return policy.rsample(noise), policy.kl(reference)
 
 
 def recomputed(policy_at: Callable[..., Policy], *arguments: Any) -> Policy:

@@ -17,6 +17,9 @@ from braidkit.kernels._backend import launch, load_triton, runs_triton
 
 BLOCK = 128
 
+# Sticks are read no closer than this to 0 and 1.
+EPS = 1e-5
+
 
 def simplex_step(
     x_t: Tensor,
@@ -26,7 +29,7 @@ def simplex_step(
     lineages_one: Tensor,
     noise: Tensor,
     step: float,
-    margin: float = 1e-5,
+    margin: float = EPS,
 ) -> tuple[Tensor, Tensor]:
     r"""Draw the next sticks, and sum the KL of the fine-tuned to the pretrained policy.
 
@@ -102,18 +105,36 @@ def simplex_step_twin(
     """The same in plain torch."""
     wide = torch.promote_types(x_t.dtype, torch.float32)
     v = x_t.to(wide).clamp(margin, 1 - margin)
-    b = torch.arange(v.shape[-1], 0, -1, device=v.device, dtype=wide)
-    length = step * 2 / (1 + b)
-
-    def pull(logits: Tensor) -> Tensor:
-        q = logits.to(wide).softmax(dim=-1)
-        after = q[..., 1:].flip(-1).cumsum(dim=-1).flip(-1)
-        return (1 - v) * q[..., :-1] * lineages_one - v * after * lineages_zero
-
-    tuned, variance = pull(logits), length * v * (1 - v)
-    x = v + length * (0.5 * (1 - (1 + b) * v) + tuned) + variance.sqrt() * noise.detach()
-    kl = (length * (tuned - pull(reference_logits))).square() / (2 * variance)
+    tuned, reference = (
+        pull_towards(softmax(part.to(wide)), v, lineages_zero, lineages_one) for part in (logits, reference_logits)
+    )
+    mean, variance = euler_step(v, tuned, step)
+    x = mean + variance.sqrt() * noise.detach()
+    # The means differ by the length of the step times what the pulls do; their difference itself would be rounded.
+    kl = variance * (tuned - reference).square() / (2 * (v * (1 - v)).square())
     return x.to(x_t.dtype), kl.flatten(1).sum(dim=1)
+
+
+def euler_step(v: Tensor, pull: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Mean and variance (n, L, K - 1) of the next sticks, from sticks v in (0, 1) and their pull."""
+    b = torch.arange(v.shape[-1], 0, -1, device=v.device, dtype=v.dtype)
+    length = 2 * step / (1 + b)
+    return v + length * (0.5 * (1 - (1 + b) * v) + pull), length * v * (1 - v)
+
+
+def pull_towards(letters: Tensor, v: Tensor, lineages_zero: Tensor, lineages_one: Tensor) -> Tensor:
+    """The exact pull (n, L, K - 1) on sticks v if the clean letters have probabilities (n, L, K)."""
+    return (1 - v) * letters[..., :-1] * lineages_one - v * sum_after(letters) * lineages_zero
+
+
+def sum_after(x: Tensor) -> Tensor:
+    """``sum_{j>i} x_j`` for i = 0, ..., K - 2, of shape (..., K - 1)."""
+    return x[..., 1:].flip(-1).cumsum(dim=-1).flip(-1)
+
+
+def softmax(logits: Tensor) -> Tensor:
+    """Softmax over the last dimension, done with that in front: for a few letters this is much faster on a CPU."""
+    return logits.movedim(-1, 0).softmax(dim=0).movedim(0, -1).contiguous()
 
 
 class _SimplexStep(torch.autograd.Function):

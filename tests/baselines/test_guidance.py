@@ -67,7 +67,7 @@ def test_sticks_move_by_their_own_variance():
     chain.fit(["ACG", "TTT", "GCA"] * 10, max_iter=2, random_state=0)
     x = chain.initial(4).rsample(torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0)))
     weight = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
-    plain = chain.policy(x, 5)
+    plain = chain.policy(x, 5).normal
     guided = guided_policy(chain, lambda x, t: (x * weight).flatten(1).sum(dim=1), x, 5, STRENGTH)
     assert torch.equal(guided.std, plain.std)
     assert torch.allclose(guided.mean - plain.mean, STRENGTH * plain.std.square() * weight, atol=1e-5)

@@ -16,7 +16,6 @@ from braidkit.diffusion._jacobi import (
     StickLaw,
     break_sticks,
     log_lineage_law,
-    sum_after,
     tabulate_stick,
 )
 
@@ -278,7 +277,6 @@ def test_any_alphabet_letter_and_time(n_letters, letter, t, seed):
     assert (mean[letter] >= mean - 1).all()
 
 
-def test_break_sticks_and_sums():
+def test_break_sticks():
     v = torch.tensor([[0.5, 0.5, 0.25]])
     torch.testing.assert_close(break_sticks(v), torch.tensor([[0.5, 0.25, 0.0625, 0.1875]]))
-    torch.testing.assert_close(sum_after(torch.tensor([1.0, 2.0, 3.0, 4.0])), torch.tensor([9.0, 7.0, 4.0]))

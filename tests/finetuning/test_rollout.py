@@ -1,14 +1,14 @@
 """The path KL against closed form, and what carries gradient."""
 
 import math
-import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from braidkit import MaskedDiffusion, SequenceSpace, SimplexDiffusion
+from braidkit import MaskedDiffusion, SequenceSpace, SimplexDiffusion, kernels
 from braidkit.finetuning import rollout
-from braidkit.kernels import gaussian_step
+from braidkit.kernels._backend import launch
 from tests.worlds import exact_chain, normal_chain, untrained
 
 
@@ -17,6 +17,16 @@ def shifted(pretrained, shift):
     model = pretrained.trainable_copy()
     with torch.no_grad():
         model.network.shift += shift
+    return model
+
+
+def moved(pretrained):
+    """A fine-tuned twin away from the pretrained weights, where the KL has a gradient."""
+    model = pretrained.trainable_copy()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator).to(parameter.device)
     return model
 
 
@@ -93,29 +103,103 @@ def test_the_pathwise_gradient_is_that_of_finite_differences(pretrained, noise):
     assert float(gradient) == pytest.approx(float(numeric.detach()), rel=1e-3)
 
 
-def test_the_fused_step_is_the_same_chain(pretrained, noise, triton_device, monkeypatch):
-    """States, KL and gradient of the weights, with the kernel that runs on a GPU."""
-    module = sys.modules[rollout.__module__]
-    pretrained, noise = pretrained.to(triton_device), noise.to(triton_device)
-    model = shifted(pretrained, 0.3)
-    calls = []
+@pytest.mark.parametrize("kernel", [kernels.gaussian, kernels.simplex])
+def test_the_fused_step_is_the_same_chain(kernel, triton_device, monkeypatch):
+    """States, KL and gradients of the weights, with the kernel that runs on a GPU."""
+    n_steps, launches = 4, []
+    if kernel is kernels.gaussian:
+        pretrained = normal_chain(n_features=2, n_steps=n_steps)
+    else:
+        pretrained = untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=n_steps))
+    model, pretrained = moved(pretrained).to(triton_device), pretrained.to(triton_device)
+    noise = model.draw_noise(4, torch.Generator().manual_seed(0)).to(triton_device)
 
-    def counted(*tensors):
-        calls.append(tensors)
-        return gaussian_step(*tensors)
+    def counted(*arguments, **constants):
+        launches.append(arguments)
+        launch(*arguments, **constants)
 
-    def outcome():
+    def outcome(**truncation):
+        path = rollout(model, pretrained, noise, **truncation)
+        loss = path.point.square().sum() - path.point.flatten(1)[:, 0].sum() + path.kl.sum()
+        return path.point, path.kl, *torch.autograd.grad(loss, list(model.network.parameters()), allow_unused=True)
+
+    monkeypatch.setattr(kernel, "launch", counted)
+    runs = {}, {"n_grad_steps": 2, "prefix_step": 3}
+    found = [outcome(**truncation) for truncation in runs]
+    assert len(launches) == 2 * n_steps + 2 * 3  # forwards and backwards
+    monkeypatch.setattr(kernel, "runs_triton", lambda *tensors: False)
+    for ours, truncation in zip(found, runs, strict=True):
+        for part, expected in zip(ours, outcome(**truncation), strict=True):
+            if expected is not None:
+                scale = float(expected.detach().abs().max())
+                torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5 * scale)
+    assert len(launches) == 2 * n_steps + 2 * 3
+
+
+class HostWaits(TorchDispatchMode):
+    """Counts the operations for which a host waits for a GPU: values read back, and numbers copied there."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "lift_fresh", "_unique2", "repeat_interleave")
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        by_mask = name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1])
+        if name in self.WAITING or by_mask or (name == "_to_copy" and (kwargs or {}).get("device") is not None):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_what_waits_is_noticed():
+    x = torch.ones(3)
+    waits = [lambda: float(x[0]), lambda: x[x > 0], lambda: x.new_tensor(1.0), lambda: torch.equal(x, x), x.nonzero]
+    for wait in waits:
+        with HostWaits() as seen:
+            wait()
+        assert seen.names
+
+
+CHAINS = {
+    "gaussian": lambda: normal_chain(n_features=2, n_steps=5),
+    "simplex": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5)),
+    "score": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5, head="score")),
+    "masked": lambda: untrained(MaskedDiffusion(SequenceSpace("DNA", 6), n_steps=5)),
+}
+
+
+@pytest.mark.parametrize("truncation", [{}, {"n_grad_steps": 2, "prefix_step": 4}], ids=["full", "prefix"])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_the_host_never_waits_in_a_rollout(chain, truncation):
+    pretrained = CHAINS[chain]()
+    model = moved(pretrained)
+    noise = model.draw_noise(4, torch.Generator().manual_seed(0))
+    with HostWaits() as seen:
+        path = rollout(model, pretrained, noise, **truncation)
+        (path.point.square().sum() + path.kl.sum()).backward()
+    assert seen.names == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_gpu_is_never_waited_for_in_a_rollout(chain):
+    pretrained = CHAINS[chain]().to("cuda")
+    model = moved(pretrained)
+    noise = model.draw_noise(4, torch.Generator().manual_seed(0)).to("cuda")
+
+    def update():
         path = rollout(model, pretrained, noise)
-        loss = path.point.square().sum() + path.kl.sum()
-        return path.point, path.kl, torch.autograd.grad(loss, model.network.shift)[0]
+        (path.point.square().sum() + path.kl.sum()).backward()
 
-    monkeypatch.setattr(module, "gaussian_step", counted)
-    found = outcome()
-    assert len(calls) == 12
-    monkeypatch.setattr(module, "runs_triton", lambda *tensors: False)
-    expected = outcome()
-    assert len(calls) == 12
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    update()  # kernels are compiled at their first call
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        update()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize(
@@ -123,21 +207,11 @@ def test_the_fused_step_is_the_same_chain(pretrained, noise, triton_device, monk
     [{}, {"n_grad_steps": 3, "weight": lambda t: 5 / (6 - t)}, {"n_grad_steps": 2, "prefix_step": 4}],
     ids=["full", "weighted", "prefix"],
 )
-@pytest.mark.parametrize("chain", ["gaussian", "simplex", "score", "masked"])
+@pytest.mark.parametrize("chain", CHAINS)
 def test_checkpointing_changes_no_gradient(chain, truncation):
-    space = SequenceSpace("DNA", 6)
-    pretrained = {
-        "gaussian": lambda: normal_chain(n_features=2, n_steps=5),
-        "simplex": lambda: untrained(SimplexDiffusion(space, n_steps=5)),
-        "score": lambda: untrained(SimplexDiffusion(space, n_steps=5, head="score")),
-        "masked": lambda: untrained(MaskedDiffusion(space, n_steps=5)),
-    }[chain]()
-    model = pretrained.trainable_copy()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():  # away from the pretrained weights, where the KL has no gradient
-        for parameter in model.network.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    noise = model.draw_noise(4, generator)
+    pretrained = CHAINS[chain]()
+    model = moved(pretrained)
+    noise = model.draw_noise(4, torch.Generator().manual_seed(0))
     parameters = list(model.network.parameters())
     outcomes = []
     for checkpointing in (False, True):

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braidkit.diffusion._jacobi import StickLaw
-from braidkit.diffusion.simplex import EPS, SimplexDiffusion, _pull_towards, _softmax
+from braidkit.diffusion.simplex import EPS, SimplexDiffusion
 from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.rollout import draw_with_kl
 from braidkit.kernels import simplex_step
-from braidkit.kernels.simplex import simplex_step_twin
+from braidkit.kernels.simplex import simplex_step_twin, sum_after
 from braidkit.spaces import SequenceSpace
 
 H, T = 0.1, 1
@@ -29,18 +30,25 @@ def inputs(n, length, k, device="cpu", outside=True):
 
 
 @pytest.mark.parametrize("k", [2, 4, 20])
-def test_twin_is_the_composition_of_the_chain(k):
-    x_t, logits, reference, *_, noise = inputs(3, 10, k)
-    evidence = StickLaw(k, [0.5, 1.0]).evidence(x_t.clamp(EPS, 1 - EPS), T)
+def test_twin_is_the_euler_step_of_the_letters(k):
+    x_t, logits, reference, zero, one, noise = inputs(3, 10, k)
     v, b = x_t.clamp(EPS, 1 - EPS), torch.arange(k - 1, 0, -1)
     step = H * 2 / (1 + b)
-    drift = 0.5 * (1 - (1 + b) * v)
-    means = [v + step * (drift + _pull_towards(_softmax(part), v, evidence)) for part in (logits, reference)]
+
+    def mean(logits):
+        q = logits.softmax(dim=-1)
+        after = torch.stack([q[..., i + 1 :].sum(dim=-1) for i in range(k - 1)], dim=-1)
+        return v + step * (0.5 * (1 - (1 + b) * v) + (1 - v) * q[..., :-1] * one - v * after * zero)
+
     std = (step * v * (1 - v)).sqrt()
-    x, kl = simplex_step(x_t, logits, reference, evidence.lineages_zero, evidence.lineages_one, noise, H)
-    torch.testing.assert_close(x, means[0] + std * noise)
-    expected = ((means[0] - means[1]).double() / std).square().flatten(1).sum(dim=1) / 2
+    x, kl = simplex_step(x_t, logits, reference, zero, one, noise, H)
+    torch.testing.assert_close(x, mean(logits) + std * noise)
+    expected = ((mean(logits) - mean(reference)).double() / std).square().flatten(1).sum(dim=1) / 2
     torch.testing.assert_close(kl.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_sum_after():
+    torch.testing.assert_close(sum_after(torch.tensor([1.0, 2.0, 3.0, 4.0])), torch.tensor([9.0, 7.0, 4.0]))
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +72,7 @@ def test_twin_is_the_models_step_with_gradients(models, t):
         return policy.rsample(noise), policy.kl(reference.policy(x_t, t))
 
     def by_kernel(x_t):
-        evidence = model.law.evidence(x_t.clamp(EPS, 1 - EPS), t)
-        log_likelihoods = evidence.log_likelihoods()
-        logits = [m._letter_logits(m.network, log_likelihoods, t) for m in (model, reference)]
-        counts = evidence.lineages_zero, evidence.lineages_one
-        return simplex_step(x_t, *logits, *counts, noise, model.times[t] - model.times[t - 1])
+        return draw_with_kl(model.policy(x_t, t), reference.policy(x_t, t), noise)
 
     results = []
     for run in (by_policies, by_kernel):
