@@ -27,14 +27,17 @@ CHANGES = {
 }
 
 
-def measure(setting: dict[str, int], network: str, repeats: int, threads: int) -> tuple[float, float]:
-    """Seconds of an update, and the GiB that it adds to the peak."""
+def measure(
+    setting: dict[str, int], network: str, repeats: int, threads: int, variant: str = "float32"
+) -> tuple[float, float, float]:
+    """Seconds of an update, the GiB that it adds to the peak, and the peak."""
     torch.set_num_threads(threads)
     chain = untrained_chain(network, setting["length"], setting["steps"])
-    update = Update("float32", chain, setting["truncation"], setting["batch_size"])
+    update = Update(variant, chain, setting["truncation"], setting["batch_size"])
     before = peak_gib()
-    times = in_turn({"update": lambda: update.solver.update(0)}, repeats)
-    return medians(times)["update"], peak_gib() - before
+    # The first update counts where it is the only one.
+    times = in_turn({"update": lambda: update.solver.update(0)}, repeats, warmup=int(repeats > 1))
+    return medians(times)["update"], peak_gib() - before, peak_gib()
 
 
 def results(arguments: argparse.Namespace) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ class Update:
         self.naive = NaiveUpdate(self.problem) if variant == "naive" else None
         self.networks = [self.problem.model.network, pretrained.network, self.problem.model.decoder]
         if self.naive is not None:
-            self.networks = [self.naive.network, self.naive.pretrained]
+            self.networks = self.naive.networks
 
     def run(self, i: int) -> float:
         """Seconds of update number i."""

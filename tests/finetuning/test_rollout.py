@@ -139,7 +139,15 @@ def test_the_fused_step_is_the_same_chain(kernel, triton_device, monkeypatch):
 class HostWaits(TorchDispatchMode):
     """Counts the operations for which a host waits for a GPU: values read back, and numbers copied there."""
 
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "lift_fresh", "_unique2", "repeat_interleave")
+    WAITING = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "lift_fresh",
+        "_unique2",
+        "repeat_interleave",
+    )
 
     def __init__(self):
         super().__init__()
