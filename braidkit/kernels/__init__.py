@@ -4,9 +4,9 @@ Each function runs its twin on a CPU and in float64. On a CUDA device it runs as
 backwards, if Triton (``pip install "braidkit[gpu]"``) and a C compiler are installed, and as its twin if not.
 """
 
-from braidkit.kernels._backend import runs_triton
+from braidkit.kernels._backend import has_kernels
 from braidkit.kernels.gaussian import gaussian_step
 from braidkit.kernels.posterior import posterior_penalty
 from braidkit.kernels.simplex import simplex_step
 
-__all__ = ["gaussian_step", "posterior_penalty", "runs_triton", "simplex_step"]
+__all__ = ["gaussian_step", "has_kernels", "posterior_penalty", "simplex_step"]

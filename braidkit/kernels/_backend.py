@@ -40,13 +40,18 @@ def has_triton() -> bool:
 
 
 def runs_triton(*tensors: Tensor) -> bool:
-    """Whether these tensors go to Triton: all on a CUDA device, of 32 bits or fewer, and triton can run.
+    """Whether these tensors go to Triton: all of 32 bits or fewer, on a device with kernels.
 
     Float64 goes to the twins, since the kernels add up in float32.
     """
     if any([x.dtype not in NARROW for x in tensors]):
         return False
-    return ON_CPU or (all([x.is_cuda for x in tensors]) and has_triton())
+    return all([has_kernels(x.device) for x in tensors])
+
+
+def has_kernels(device: torch.device) -> bool:
+    """Whether kernels run on a device: it is of CUDA, and triton can run."""
+    return ON_CPU or (device.type == "cuda" and has_triton())
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.exceptions import InvalidParameterError
+from braidkit.kernels import has_kernels, posterior_penalty
 
 
 class LinearPosterior(nn.Module):
@@ -20,8 +21,8 @@ class LinearPosterior(nn.Module):
     mean(x) = phi^T A^-1 Phi^T y, variance(x) = lam phi^T A^-1 phi: the posterior of the noiseless function, which
     is what Example 1 writes as Y (K + lam I)^-1 k(x) and k(x, x) - k(x)^T (K + lam I)^-1 k(x).
 
-    Everything is in float64. Feed rows with `update`, then call `solve` once; both methods are differentiable in
-    the features.
+    Everything is in float64, but for the variance where a kernel computes it. Feed rows with `update`, then call `solve`
+    once; both methods are differentiable in the features.
 
     Parameters
     ----------
@@ -107,5 +108,7 @@ class LinearPosterior(nn.Module):
         return phi.to(self.weights.dtype) @ self.weights
 
     def variance(self, phi: Tensor) -> Tensor:
-        """Posterior variance of features (n, d), shape (n,), without the noise."""
-        return (phi.to(self.root.dtype) @ self.root).square().sum(dim=1)
+        """Posterior variance of features (n, d), shape (n,), without the noise; a kernel's is in float32."""
+        # A sum of squares, in which nothing cancels: float32 costs digits, but never a sign.
+        root = self.root.float() if has_kernels(phi.device) else self.root
+        return posterior_penalty(phi.to(root.dtype), root)

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.kernels._backend import launch
 from braidkit.rewards import GPBonusReward, lower_coverage
 from braidkit.rewards.features import SequenceFeatures
 from braidkit.rewards.kmers import KmerFeatures, LayerAndKmers
@@ -48,6 +49,30 @@ def test_equals_gpytorch_exact_gp_with_a_kernel_whose_inducing_points_are_the_da
     mean, std = reward.predict(X[100:], return_std=True)
     np.testing.assert_allclose((mean - reward.y_mean_) / reward.y_std_, expected_mean, rtol=0, atol=1e-5)
     np.testing.assert_allclose(std / reward.y_std_, expected_std, rtol=0, atol=1e-5)
+
+
+def test_a_kernel_gives_the_same_bound_and_gradient(sequences, triton_device, monkeypatch):
+    X, y = sequences
+    reward = GPBonusReward(c=1.0, device=triton_device, random_state=0).fit(X[:200], y[:200])
+    x = reward.space_.encode(X[200:220]).to(triton_device)
+    launches = []
+
+    def counted(*arguments, **constants):
+        launches.append(arguments)
+        launch(*arguments, **constants)
+
+    def outcome():
+        point = x.clone().requires_grad_()
+        lower = reward.lower(point)
+        return lower, torch.autograd.grad(lower.sum(), point)[0]
+
+    monkeypatch.setattr("braidkit.kernels.posterior.launch", counted)
+    found = outcome()
+    assert len(launches) == 2  # forwards and backwards
+    monkeypatch.setattr("braidkit.rewards._linear_posterior.has_kernels", lambda device: False)
+    for ours, expected in zip(found, outcome(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5 * float(expected.detach().abs().max()))
+    assert len(launches) == 2
 
 
 def test_the_difference_of_two_averages_is_that_of_the_joint_posterior(exact_gp, sequences):
