@@ -21,8 +21,8 @@ class LinearPosterior(nn.Module):
     mean(x) = phi^T A^-1 Phi^T y, variance(x) = lam phi^T A^-1 phi: the posterior of the noiseless function, which
     is what Example 1 writes as Y (K + lam I)^-1 k(x) and k(x, x) - k(x)^T (K + lam I)^-1 k(x).
 
-    Everything is in float64, but for the variance where a kernel computes it. Feed rows with `update`, then call `solve`
-    once; both methods are differentiable in the features.
+    Everything is in float64, but for the variance where a kernel computes it. Feed rows with `update`, then call
+    `solve` once; both methods are differentiable in the features.
 
     Parameters
     ----------
