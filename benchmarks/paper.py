@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -227,8 +228,12 @@ def run(
     pretraining: Any = None,
     n_jobs: int = 1,
     seeds: Sequence[int] | None = None,
+    only: str = "",
 ) -> None:
-    """All stages of one experiment, regime by regime; each is kept and not done again."""
+    """All stages of one experiment, regime by regime; each is kept and not done again.
+
+    Only methods whose whole name matches the expression `only` are run, all of them if it is empty.
+    """
     seeds = list(range(size.seeds) if seeds is None else seeds)
     own = train_oracle(split, size, out / "oracle")
     judges = {"own oracle": own} | foreign
@@ -243,7 +248,11 @@ def run(
         n_rows = len(parts[seeds[0]].y_offline)
         comparison = joined(
             compare(
-                methods(size, n_rows),
+                {
+                    method: estimator
+                    for method, estimator in methods(size, n_rows).items()
+                    if not only or re.fullmatch(only, method)
+                },
                 parts[seed],
                 oracles=judges,
                 seeds=(seed,),
@@ -299,7 +308,7 @@ def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], pa
     for judge in judges:
         print(f"\nmean by {judge}, and differences paired by seed")
         table = summary.xs((judge, "mean"), level=("source", "metric"))
-        for other in ("STRL", f"STRL, alpha = {SMALL_ALPHA}"):
+        for other in [name for name in ("STRL", f"STRL, alpha = {SMALL_ALPHA}") if name in table.index]:
             differences = comparison.differences(other).xs((judge, "mean"), level=("source", "metric"))
             table = table.join(differences.drop(columns="n_seeds"), rsuffix=f" - {other}")
         print(table.round(3).to_string())
@@ -337,6 +346,7 @@ def arguments(description: str | None) -> tuple[argparse.Namespace, Size]:
     parser.add_argument("--size", choices=list(SIZES), default="cpu")
     parser.add_argument("--n-offline", type=int, nargs="+", help="regimes, 0 for all; by default those of the size")
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--methods", default="", help="expression that the whole names of methods match")
     parser.add_argument("--n-jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
