@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,19 +222,13 @@ def run(
     name: str,
     split: OfflineSplit,
     size: Size,
-    out: Path,
+    given: argparse.Namespace,
     foreign: dict[str, Any],
     *,
     pretraining: Any = None,
-    n_jobs: int = 1,
-    seeds: Sequence[int] | None = None,
-    only: str = "",
 ) -> None:
-    """All stages of one experiment, regime by regime; each is kept and not done again.
-
-    Only methods whose whole name matches the expression `only` are run, all of them if it is empty.
-    """
-    seeds = list(range(size.seeds) if seeds is None else seeds)
+    """All stages of one experiment, regime by regime, by the options of `arguments`; each is kept and not done again."""
+    out, n_jobs, seeds = given.out, given.n_jobs, range(given.first_seed, given.first_seed + size.seeds)
     own = train_oracle(split, size, out / "oracle")
     judges = {"own oracle": own} | foreign
     watch = next(iter(foreign.values()), own)
@@ -251,7 +245,7 @@ def run(
                 {
                     method: estimator
                     for method, estimator in methods(size, n_rows).items()
-                    if not only or re.fullmatch(only, method)
+                    if re.fullmatch(given.methods, method)
                 },
                 parts[seed],
                 oracles=judges,
@@ -345,8 +339,9 @@ def arguments(description: str | None) -> tuple[argparse.Namespace, Size]:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", choices=list(SIZES), default="cpu")
     parser.add_argument("--n-offline", type=int, nargs="+", help="regimes, 0 for all; by default those of the size")
-    parser.add_argument("--seeds", type=int)
-    parser.add_argument("--methods", default="", help="expression that the whole names of methods match")
+    parser.add_argument("--seeds", type=int, help="number of them")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--methods", default=".*", help="expression that the whole names of methods match")
     parser.add_argument("--n-jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()

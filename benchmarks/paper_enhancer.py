@@ -30,16 +30,7 @@ def main() -> None:
     open_chromatin = pd.read_csv(given.data_home / "dhs_200nt.csv.gz").query("cell == 'HepG2'")["sequence"]
     known = set(np.asarray(split.X_oracle))
     pretraining = [row for row in [*split.X_offline, *open_chromatin] if row not in known]
-    run(
-        "HepG2 enhancers",
-        split,
-        size,
-        given.out,
-        {},
-        pretraining=np.asarray(pretraining),
-        n_jobs=given.n_jobs,
-        only=given.methods,
-    )
+    run("HepG2 enhancers", split, size, given, {}, pretraining=np.asarray(pretraining))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def main() -> None:
     X, y = fetch_utr(given.data_home, return_X_y=True, download_if_missing=False)
     split = offline_split(X, y, random_state=0)
     foreign = {"Optimus 5-Prime": Optimus5Prime.from_npz(given.data_home / "optimus5p_mrl.npz")}
-    run("5'UTR", split, size, given.out, foreign, n_jobs=given.n_jobs, only=given.methods)
+    run("5'UTR", split, size, given, foreign)
 
 
 if __name__ == "__main__":
