@@ -227,7 +227,7 @@ def run(
     *,
     pretraining: Any = None,
 ) -> None:
-    """All stages of one experiment, regime by regime, by the options of `arguments`; each is kept and not done again."""
+    """All stages of one experiment, regime by regime, each kept and not done again; `given` is of `arguments`."""
     out, n_jobs, seeds = given.out, given.n_jobs, range(given.first_seed, given.first_seed + size.seeds)
     own = train_oracle(split, size, out / "oracle")
     judges = {"own oracle": own} | foreign
