@@ -147,7 +147,7 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
     if history["lower"][-1] > history["lower"][kept] and history[picked][-1] < there:
         story.append(
             f"After it the lower bound went on rising, to {history['lower'][-1]:.3g}, and the {picked} fell to "
-            f"{history[picked][-1]:.3g}, which is a sign of over-optimisation."
+            f"{history[picked][-1]:.3g}, which is over-optimisation unless it is within the {picked}'s error."
         )
     if designs is not None and len(designs):
         line = (
