@@ -174,8 +174,8 @@ def test_over_optimisation_and_flags_are_told(run, tmp_path, monkeypatch):
     report(run.finetuner, tmp_path / "page.html", designs=designs)
     text = " ".join(Page((tmp_path / "page.html").read_text()).text)
     assert (
-        f"the lower bound went on rising, to {last}, and the judge fell to 2, which is over-optimisation unless it is within the judge's error."
-        in text
+        f"the lower bound went on rising, to {last}, and the judge fell to 2, "
+        "which is over-optimisation unless it is within the judge's error." in text
     )
     assert "1 of them have a flag" in text
 
