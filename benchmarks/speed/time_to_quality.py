@@ -7,7 +7,8 @@ steps, and are judged by the true reward of the designs of their own updates, a 
 
 - "naive": ``naive.py`` on the authors' network, the last 4 steps with gradient;
 - "float32", "bfloat16": the same network, learning rate, truncation and noise under `DirectSolver`;
-- "small": the network and settings that braidkit takes by default, ``truncation="random"``.
+- "small": the network and settings that braidkit takes by default, ``truncation="random"``; "small_bfloat16": the same
+  in bfloat16, which it takes by default for wide networks alone.
 
 "target" is naive's mean over the last quarter of its updates, and seconds are of updates alone, until the moving mean
 first reaches it; training of pretrained models, shared by all seeds, is printed apart. OUT keeps models and finished
@@ -35,7 +36,7 @@ from braidkit.finetuning import DirectSolver, Problem
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import replace_file
 
-VARIANTS = ("naive", "float32", "bfloat16", "small")
+VARIANTS = ("naive", "float32", "bfloat16", "small", "small_bfloat16")
 SPACE = SequenceSpace("DNA", 50)
 ALPHA = 0.1
 WINDOW = 8  # updates of 32 designs
@@ -82,7 +83,7 @@ def run(variant: str, seed: int, arguments: argparse.Namespace) -> None:
     path = arguments.out / f"{variant}-{seed}.json"
     if path.exists():
         return
-    small = variant == "small"
+    small = variant.startswith("small")
     chain = pretrained("small" if small else "paper", arguments.out, "auto" if small else arguments.pretraining)
     recorder = Recorder(GPBonusReward(random_state=seed).fit(*offline()))
     problem = Problem(
@@ -94,7 +95,7 @@ def run(variant: str, seed: int, arguments: argparse.Namespace) -> None:
         learning_rate=3e-3 if small else arguments.learning_rate,
         max_grad_norm=1.0,
         seed=seed,
-        precision="bfloat16" if variant == "bfloat16" else "float32",
+        precision="bfloat16" if variant.endswith("bfloat16") else "float32",
     )
     solver = DirectSolver("random" if small else 4).setup(problem)
     naive = NaiveUpdate(problem) if variant == "naive" else None
@@ -149,7 +150,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--updates", type=int, default=60)
     parser.add_argument("--pretraining", type=int, default=400, help="updates of 64 of the authors' network")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of all but small")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of the authors' network")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
