@@ -200,6 +200,17 @@ def promised(comparison: Comparison, metric: str) -> pd.Series:
     return rows.set_index(["seed", "method"])["value"]
 
 
+def spread(comparison: Comparison, judge: str) -> pd.DataFrame:
+    """How methods differ over seeds by a judge: failures count, and not only means."""
+    results = comparison.results
+    rows = results[(results["source"] == judge) & (results["metric"] == "mean")]
+    values = rows.pivot(index="seed", columns="method", values="value")
+    table = values.agg(["mean", "std", "min", "max"]).T
+    table["below pretrained"] = values.lt(values["pretrained"], axis=0).sum()
+    table["promised too much"] = promised(comparison, "mean").unstack().sub(values).mean()
+    return table
+
+
 def choosing(comparison: Comparison, judge: str) -> pd.DataFrame:
     """What each way to choose c and alpha would have taken, and how good that is by the foreign oracle.
 
@@ -308,6 +319,7 @@ def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], pa
         print(table.round(3).to_string())
     print("\n" + summary.xs("designs", level="source")["mean"].unstack().round(3).to_string())
     print("\n" + summary.xs("cost", level="source")["mean"].unstack().round(1).to_string())
+    print(f"\nover seeds by {judges[-1]}\n" + spread(comparison, judges[-1]).round(2).to_string())
     choices = choosing(comparison, judges[-1])
     print("\n" + choices.to_string(index=False))
     print(choices.groupby("rule", sort=False)[judges[-1]].agg(["mean", "min"]).round(3).to_string(), flush=True)
