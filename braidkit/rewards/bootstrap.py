@@ -25,8 +25,9 @@ class BootstrapReward(BaseReward):
     ----------
     features : nn.Module, optional
         From points (n, \\*space.shape) to features (n, d); each network gets a copy, from the same weights, and a head
-        of its own. By default networks with weights of their own, sized as in `GPBonusReward`; with fewer than 750
-        training rows of nucleotides counts of k-mers and the letters by position, as there.
+        of its own. By default networks with weights of their own, sized as in `GPBonusReward`; with so few
+        training rows of nucleotides that a network learns nothing (750, of long sequences 20,000), counts of k-mers and
+        the letters by position, as there.
     n_estimators : int, default=3
         Networks M, at least 2.
     max_iter : int or "auto", default="auto"

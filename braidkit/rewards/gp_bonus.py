@@ -45,7 +45,8 @@ class GPBonusReward(BaseReward):
         hidden layers for anything else, sized by the space and the number of rows. With fewer than 5,000 training rows
         of nucleotides, counts of k-mers and the letters by position stand beside the layer, so that the penalty grows
         on sequences whose composition is unlike the data's; fewer than 750 teach a network nothing: there are only
-        these, and `max_iter`, `batch_size` and `learning_rate` are not used.
+        these, and `max_iter`, `batch_size` and `learning_rate` are not used. Sequences of more than 64 nucleotides, in
+        which what matters may lie anywhere, are told by k-mers alone up to 20,000 rows, and by both beyond.
     kernel : gpytorch.kernels.Kernel, optional
         On the layer's d outputs. By default linear, computed exactly for any number of rows. Another kernel is copied;
         its parameters that require gradients maximise the marginal likelihood of 500 rows, and it is approximated

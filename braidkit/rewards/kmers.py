@@ -10,17 +10,22 @@ from torch import Tensor, nn
 from braidkit.rewards.features import PREDICT_BATCH, mean_norm
 from braidkit.spaces import SequenceSpace, Space
 
-# Below the first, counts of k-mers stand beside the network of sequences of few letters; below the second, a network
-# learns nothing that they do not say better.
-KMER_ROWS, NETWORK_ROWS = 5000, 750
+# Counts of k-mers are for few letters. With fewer rows than the first, a network learns nothing that they do not say
+# better; below the second they stand beside it. In long sequences, where what matters may lie anywhere, a network needs
+# many more rows, and k-mers stand beside it at any number of them.
 KMER_LETTERS = 5
+NETWORK_ROWS, KMER_ROWS = 750, 5000
+LONG, LONG_NETWORK_ROWS = 64, 20_000
+# The posterior's matrices have as many rows as there are features.
+MAX_KMERS = 1024
 
 
 class KmerFeatures(nn.Module):
-    """Counts of k-mers, k = 1, 2, 3, and, in short sequences, the letter at each position, with nothing to learn.
+    """Counts of k-mers, and, unless there are very many, the letter at each position, with nothing to learn.
 
-    Each is centred and scaled as in sequences of independent, equally frequent letters, and each k and the letters by
-    position weigh alike. On relaxed points a k-mer counts as the product of its letters.
+    k goes up to 3, in sequences of more than 64 letters up to 5. Counts are centred and scaled as in sequences of
+    independent, equally frequent letters, and each k and the letters by position weigh alike. On relaxed points a k-mer
+    counts as the product of its letters.
 
     Parameters
     ----------
@@ -29,17 +34,23 @@ class KmerFeatures(nn.Module):
 
     def __init__(self, length: int, n_letters: int) -> None:
         super().__init__()
-        self.sizes = range(1, min(3, length) + 1)
-        # The posterior's matrices have as many rows as there are features.
+        longest = min(5 if length > LONG else 3, length)
+        self.sizes = [k for k in range(1, longest + 1) if n_letters**k <= MAX_KMERS]
         self.by_position = length * n_letters <= 1000
         self.n_letters = n_letters
 
     def forward(self, x: Tensor) -> Tensor:
-        groups, kmers = [self._scaled(x.flatten(1), 1, 1)] if self.by_position else [], x
-        for k in self.sizes:
-            if k > 1:
-                kmers = (kmers[:, :-1, :, None] * x[:, k - 1 :, None, :]).flatten(2)
-            groups.append(self._scaled(kmers.sum(dim=1), k, kmers.shape[1]))
+        groups = [self._scaled(x.flatten(1), 1, 1)] if self.by_position else []
+        groups.append(self._scaled(x.sum(dim=1), 1, x.shape[1]))
+        windows = [x]  # of k = 1, 2, 3 letters: (n, length - k + 1, n_letters**k)
+        for k in self.sizes[1:]:
+            # A k-mer is a window and the one that follows: their product, summed over positions, is a matrix product.
+            first, second = (k + 1) // 2, k // 2
+            if first > len(windows):
+                windows.append((windows[-1][:, :-1, :, None] * x[:, first - 1 :, None, :]).flatten(2))
+            n_positions = x.shape[1] - k + 1
+            counts = windows[first - 1][:, :n_positions].transpose(1, 2) @ windows[second - 1][:, first:]
+            groups.append(self._scaled(counts.flatten(1), k, n_positions))
         return torch.cat(groups, dim=1)
 
     @property
@@ -81,12 +92,17 @@ class LayerAndKmers(nn.Module):
 
 def few_row_features(features: nn.Module | None, space: Space, n_rows: int) -> nn.Module | None:
     """Counts of k-mers where no features were asked for and a network would learn nothing, else what was asked for."""
-    alone = features is None and n_rows < NETWORK_ROWS
+    alone = features is None and n_rows < (LONG_NETWORK_ROWS if _is_long(space) else NETWORK_ROWS)
     return kmers_for(space, n_rows) if alone else features
 
 
 def kmers_for(space: Space, n_rows: int) -> KmerFeatures | None:
     """Counts of k-mers where they help a Gaussian process (``benchmarks/few_rows.py``), else None."""
-    if not isinstance(space, SequenceSpace) or not 2 <= space.n_letters <= KMER_LETTERS or n_rows >= KMER_ROWS:
+    if not isinstance(space, SequenceSpace) or not 2 <= space.n_letters <= KMER_LETTERS:
         return None
-    return KmerFeatures(space.length, space.n_letters)
+    return KmerFeatures(space.length, space.n_letters) if n_rows < KMER_ROWS or _is_long(space) else None
+
+
+def _is_long(space: Space) -> bool:
+    """Whether elements may lie anywhere in a sequence of the space."""
+    return isinstance(space, SequenceSpace) and space.length > LONG

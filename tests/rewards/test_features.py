@@ -16,7 +16,7 @@ from braidkit.rewards.features import (
     make_networks,
     train_networks,
 )
-from braidkit.rewards.kmers import KmerFeatures
+from braidkit.rewards.kmers import KmerFeatures, few_row_features, kmers_for
 from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
 
 
@@ -39,30 +39,39 @@ def test_sequence_features_see_where_a_letter_is():
     assert distances.min() > 1e-4
 
 
-def test_kmer_features_count_kmers_and_letters_by_position():
-    space = SequenceSpace("DNA", 7)
-    sequences = ["ACGTACG", "AAAAAAA"]
-    phi = KmerFeatures(7, 4)(space.encode(sequences))
-    assert phi.shape == (2, 28 + 4 + 16 + 64)
-    start = 28
-    for k in (1, 2, 3):
-        n, share = 8 - k, 4.0**-k
+@pytest.mark.parametrize(("length", "longest"), [(7, 3), (70, 5)])
+def test_kmer_features_count_kmers_and_letters_by_position(length, longest):
+    space = SequenceSpace("DNA", length)
+    sequences = ["".join(itertools.islice(itertools.cycle("ACGTACG"), length)), "A" * length]
+    phi = KmerFeatures(length, 4)(space.encode(sequences))
+    start = 4 * length
+    positions = (space.encode(sequences).flatten(1) - 0.25) / (0.25 * 0.75 * start) ** 0.5
+    torch.testing.assert_close(phi[:, :start], positions)
+    for k in range(1, longest + 1):
+        n, share = length + 1 - k, 4.0**-k
         kmers = ["".join(kmer) for kmer in itertools.product("ACGT", repeat=k)]
         counts = [[sum(row[i : i + k] == kmer for i in range(n)) for kmer in kmers] for row in sequences]
         expected = (torch.tensor(counts) - n * share) / (n * share * (1 - share) * 4**k) ** 0.5
         torch.testing.assert_close(phi[:, start : start + 4**k], expected)
         start += 4**k
-    positions = (space.encode(sequences).flatten(1) - 0.25) / (0.25 * 0.75 * 28) ** 0.5
-    torch.testing.assert_close(phi[:, :28], positions)
+    assert phi.shape == (2, start)
 
 
-@pytest.mark.parametrize("length", [1, 2, 5])
+def test_long_sequences_are_counted_in_k_mers_at_any_number_of_rows():
+    long, short = SequenceSpace("DNA", 65), SequenceSpace("DNA", 64)
+    assert isinstance(few_row_features(None, long, 19_999), KmerFeatures)
+    assert few_row_features(None, long, 20_000) is None and few_row_features(None, short, 750) is None
+    assert kmers_for(long, 10**6) is not None and kmers_for(short, 5000) is None
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 70])
 def test_kmer_features_take_short_sequences_and_relaxed_points(length):
     x = torch.rand(3, length, 4).softmax(dim=-1).requires_grad_(True)
     features = KmerFeatures(length, 4)
     features(x).square().sum().backward()
     assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
-    assert features(x).shape[1] == 4 * length + sum(4**k for k in range(1, min(3, length) + 1))
+    longest = 5 if length == 70 else min(3, length)
+    assert features(x).shape[1] == 4 * length + sum(4**k for k in range(1, longest + 1))
 
 
 @pytest.mark.parametrize("space", [SequenceSpace("protein", 9), VectorSpace(1), VectorSpace(10), ImageSpace(8, 8, 1)])
