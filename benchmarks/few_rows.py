@@ -3,9 +3,9 @@
     python benchmarks/few_rows.py --data-home DATA --out results/few_rows.json
 
 Four tables: 5'UTRs below the 60 % quantile (50 nt), one factor of TFBind8 (8 nt), GB1 (4 amino acids, log fitness) and
-HepG2 enhancers (200 nt, of which no two strands of one element part). Printed: R2 on 2,000 other rows, its mean over the
-draws of rows and its lowest, for a GPBonusReward on counts of k-mers and letters by position, on the network that is
-its default for more rows, and on its default for as many as there are.
+HepG2 enhancers (200 nt; the two strands of an element stay together). Printed: R2 on 2,000 other rows, its mean over
+the draws of rows and its lowest, for a GPBonusReward on counts of k-mers and letters by position, on the network that
+is its default for more rows, and on its default for as many as there are.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from braidkit.rewards.features import default_features
 from braidkit.rewards.kmers import KmerFeatures
 from braidkit.spaces import infer_space
 
-
 N_TEST = 2000
 
 
 def tables(home: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Sequences and measurements by the name of the table; of enhancers two strands of one element follow each other."""
+    """Sequences and measurements by the name of the table; the two strands of an enhancer follow each other."""
     utr = pd.read_csv(home / "utr_mrl.csv.gz").query("mrl < mrl.quantile(0.6)")
     binding, protein = pd.read_csv(home / "tfbind8.csv.gz"), pd.read_csv(home / "gb1_4site.csv.gz")
     enhancer = pd.read_csv(home / "enhancer_lentimpra.csv.gz").query("cell == 'HepG2'").sort_values("element")
