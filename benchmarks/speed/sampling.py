@@ -2,13 +2,15 @@
 
     python benchmarks/speed/sampling.py --network paper --batch-size 125 --steps 10
 
-From the noise of the first state to decoded designs. The passes are counted, and the time of as many bare ones is what
-"ratio to bare" refers to; "speed" is the time of ``naive.py``, which has the score alone, over ours. Columns are
+From the noise of the first state to decoded designs. The passes are counted, and the time of as many bare ones (that of
+the readout in float32) is what "ratio to bare" refers to; "speed" is the time of ``naive.py``, which has the score alone, over ours. Columns are
 medians over rounds in which all take their turn.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
@@ -17,15 +19,18 @@ from naive import NaiveChain
 
 from braidkit import SequenceSpace, SimplexDiffusion
 
+PRECISIONS = ("float32", "bfloat16")
+
 
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--steps", type=int, default=50)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    space = SequenceSpace("DNA", arguments.length)
+    points = torch.rand(arguments.batch_size, *space.shape).softmax(dim=-1)
     rows: list[dict[str, object]] = []
     for head in ("letters", "score"):
-        space = SequenceSpace("DNA", arguments.length)
         chain = SimplexDiffusion(space, n_steps=arguments.steps, head=head, network=arguments.network)
         torch.manual_seed(0)
         chain.network = network = chain._build_network()
@@ -34,31 +39,33 @@ def main() -> None:
         chain.sample(arguments.batch_size, random_state=0)
         counter.remove()
         n_passes = counter.counts["forward"]
-        passes = BarePasses(network, torch.rand(arguments.batch_size, *space.shape).softmax(dim=-1))
-        calls = {
-            "sample": lambda chain=chain: chain.sample(arguments.batch_size, random_state=0),
-            "bare": passes.forward,
-        }
+        calls: dict[str, Callable[[], object]] = {}
+        for precision in PRECISIONS:
+            calls[precision] = partial(chain.sample, arguments.batch_size, random_state=0, precision=precision)
+            calls[f"bare {precision}"] = BarePasses(network, points, bfloat16=precision == "bfloat16").forward
         if head == "score":
             naive = NaiveChain(chain)
             noise = chain.draw_noise(arguments.batch_size, torch.Generator().manual_seed(0))
             error = naive.sample_points(noise) - chain.sample_points(noise)
             print(f"largest difference of naive from ours in a point: {error.abs().max():.1e}")
-            calls["naive"] = lambda naive=naive, noise=noise: naive.sample_points(noise)
+            calls["naive"] = partial(naive.sample_points, noise)
         times = in_turn(calls, arguments.repeats)
-        ratio = median(own / (n_passes * bare) for own, bare in zip(times["sample"], times["bare"], strict=True))
-        rows.append(
-            {
-                "head": head,
-                "seconds": median(times["sample"]),
-                "ms a step": 1000 * median(times["sample"]) / arguments.steps,
-                "forward": n_passes,
-                "ratio to bare": ratio,
-            }
-        )
-        if "naive" in times:
-            pairs = zip(times["naive"], times["sample"], strict=True)
-            rows[-1]["speed"] = median(theirs / own for theirs, own in pairs)
+        for precision in PRECISIONS:
+            own, steps, readout = times[precision], times[f"bare {precision}"], times["bare float32"]
+            n_readouts = n_passes - arguments.steps
+            bare = [arguments.steps * one + n_readouts * last for one, last in zip(steps, readout, strict=True)]
+            rows.append(
+                {
+                    "head": head,
+                    "precision": precision,
+                    "seconds": median(own),
+                    "ms a step": 1000 * median(own) / arguments.steps,
+                    "forward": n_passes,
+                    "ratio to bare": median(ours / passes for ours, passes in zip(own, bare, strict=True)),
+                }
+            )
+            if "naive" in times:
+                rows[-1]["speed"] = median(theirs / ours for theirs, ours in zip(times["naive"], own, strict=True))
     report(arguments, rows)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from braidkit import persistence
 from braidkit.diffusion._policies import Policy
 from braidkit.diffusion.guided_network import GuidedNetwork
+from braidkit.diffusion.precision import at_precision
 from braidkit.exceptions import (
     CheckpointError,
     IncompatibleModelError,
@@ -322,6 +323,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         n_samples: int = 1,
         random_state: int | np.random.RandomState | torch.Generator | None = None,
         batch_size: int = 256,
+        precision: str = "float32",
     ) -> Any:
         """Draw designs, of the kind that `fit` saw.
 
@@ -331,6 +333,9 @@ class DiffusionModel(nn.Module, abc.ABC):
         random_state : int, RandomState, torch.Generator or None
         batch_size : int, default=256
             Designs at a time; it does not change them.
+        precision : {"float32", "bfloat16"}, default="float32"
+            Of the network within the policies. In bfloat16 wide networks are twice as fast on some processors, and the
+            designs of a seed are other ones.
 
         Returns
         -------
@@ -339,9 +344,11 @@ class DiffusionModel(nn.Module, abc.ABC):
         self.check_trained()
         if n_samples < 1:
             raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
-        generator = as_generator(random_state)
+        if precision not in ("float32", "bfloat16"):
+            raise InvalidParameterError(f'precision must be "float32" or "bfloat16"; got {precision!r}.')
+        generator, chain = as_generator(random_state), at_precision(self, precision)
         sizes = [min(batch_size, n_samples - i) for i in range(0, n_samples, batch_size)]
-        points = [self.sample_points(self.draw_noise(size, generator)) for size in sizes]
+        points = [chain.sample_points(self.draw_noise(size, generator)) for size in sizes]
         return self.space.decode(torch.cat(points), self.kind)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:

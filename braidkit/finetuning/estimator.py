@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from braidkit.diffusion import DiffusionModel
+from braidkit.diffusion.precision import check_precision, resolve_precision
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.checkpoint import open_checkpoint, run_settings
 from braidkit.finetuning.checks import (
@@ -30,7 +31,6 @@ from braidkit.finetuning.checks import (
 )
 from braidkit.finetuning.designer import Designer, untrained_chain
 from braidkit.finetuning.monitor import CheckpointSelection, Monitor
-from braidkit.finetuning.precision import check_precision, resolve_precision
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.persistence import fingerprint

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
 from braidkit.diffusion import DiffusionModel
+from braidkit.diffusion.precision import at_precision
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.precision import at_precision
 from braidkit.finetuning.processes import Processes
 
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from braidkit import ConservativeDiffusionFinetuner, GaussianDiffusion, SequenceSpace, SimplexDiffusion, VectorSpace
+from braidkit.diffusion import precision
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import (
     AdjointMatchingSolver,
     DirectSolver,
     PolicyGradientSolver,
     TrajectoryBalanceSolver,
-    precision,
 )
 from braidkit.networks import DilatedConvNet
 from tests.worlds import normal_chain, problem_on, untrained
@@ -92,6 +92,19 @@ def test_reports_and_designs_are_of_the_exact_networks():
     finetuner.model_.network.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
     finetuner.sample(3, random_state=0)
     assert seen == {torch.float32}
+
+
+@pytest.mark.parametrize("head", ["letters", "score"])
+def test_sampling_in_bfloat16_gives_nearly_the_same_designs(head):
+    chain, seen = simplex(head=head), []
+    chain.network.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    exact, fast = (chain.sample(200, random_state=0, precision=kind) for kind in ("float32", "bfloat16"))
+    # All steps of one chain, then those of the other, whose readout is exact.
+    assert seen == 7 * [torch.float32] + 6 * [torch.bfloat16] + [torch.float32]
+    same = sum(a == b for pair in zip(exact, fast, strict=True) for a, b in zip(*pair, strict=True))
+    assert 0.97 < same / (200 * 8) < 1
+    with pytest.raises(InvalidParameterError, match="precision must be .* got 'auto'"):
+        chain.sample(2, precision="auto")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from braidkit.diffusion import DiffusionModel, Policy
+from braidkit.diffusion._policies import Policy
 from braidkit.exceptions import InvalidParameterError
+
+if TYPE_CHECKING:
+    from braidkit.diffusion._base import DiffusionModel
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Narrower networks, and linear layers alone, lose in conversions what they gain in products.
@@ -40,7 +43,7 @@ def has_bfloat16_units() -> bool:
 
 def at_precision(model: DiffusionModel, precision: str) -> DiffusionModel:
     """The chain itself for "float32"; for "bfloat16" one on the same weights with `Bfloat16Policies`."""
-    return model if precision == "float32" else cast(DiffusionModel, Bfloat16Policies(model))
+    return model if precision == "float32" else cast("DiffusionModel", Bfloat16Policies(model))
 
 
 class Bfloat16Policies:
@@ -68,3 +71,7 @@ class Bfloat16Policies:
         with torch.autocast(x_t.device.type, dtype=torch.bfloat16):
             policy: Any = self._model.policy(x_t, t)
         return type(policy)(*(part.to(x_t.dtype) if isinstance(part, Tensor) else part for part in policy))
+
+    def sample_points(self, noise: Tensor) -> Tensor:
+        """Run the chain on given noise, as the chain itself does, with these policies."""
+        return cast(Any, type(self._model)).sample_points(self, noise)
