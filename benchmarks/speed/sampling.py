@@ -2,9 +2,10 @@
 
     python benchmarks/speed/sampling.py --network paper --batch-size 125 --steps 10
 
-From the noise of the first state to decoded designs. The passes are counted, and the time of as many bare ones (that of
-the readout in float32) is what "ratio to bare" refers to; "speed" is the time of ``naive.py``, which has the score alone, over ours. Columns are
-medians over rounds in which all take their turn.
+From the noise of the first state to decoded designs, with the policies' network in float32 and in bfloat16. The passes
+are counted, and the time of as many bare ones (that of the readout in float32) is what "ratio to bare" refers to;
+"speed" is the time of ``naive.py``, which has the score alone, over ours. Columns are medians over rounds in which all
+take their turn.
 """
 
 from __future__ import annotations
