@@ -8,7 +8,7 @@ steps, and are judged by the true reward of the designs of their own updates, a 
 - "naive": ``naive.py`` on the authors' network, the last 4 steps with gradient;
 - "float32", "bfloat16": the same network, learning rate, truncation and noise under `DirectSolver`;
 - "small": the network and settings that braidkit takes by default, ``truncation="random"``; "small_bfloat16": the same
-  in bfloat16, which it takes by default for wide networks alone.
+  in bfloat16, which it takes by default for wide networks alone; "small_bridge": the same in 25 bridges.
 
 "target" is naive's mean over the last quarter of its updates, and seconds are of updates alone, until the moving mean
 first reaches it; training of pretrained models, shared by all seeds, is printed apart. OUT keeps models and finished
@@ -36,7 +36,7 @@ from braidkit.finetuning import DirectSolver, Problem
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import replace_file
 
-VARIANTS = ("naive", "float32", "bfloat16", "small", "small_bfloat16")
+VARIANTS = ("naive", "float32", "bfloat16", "small", "small_bfloat16", "small_bridge")
 SPACE = SequenceSpace("DNA", 50)
 ALPHA = 0.1
 WINDOW = 8  # updates of 32 designs
@@ -85,6 +85,8 @@ def run(variant: str, seed: int, arguments: argparse.Namespace) -> None:
         return
     small = variant.startswith("small")
     chain = pretrained("small" if small else "paper", arguments.out, "auto" if small else arguments.pretraining)
+    if variant.endswith("bridge"):
+        chain = chain.with_steps(chain.n_steps // 2, "bridge")
     recorder = Recorder(GPBonusReward(random_state=seed).fit(*offline()))
     problem = Problem(
         chain.trainable_copy(),

@@ -60,8 +60,8 @@ class DiffusionModel(nn.Module, abc.ABC):
     _classes: ClassVar[dict[str, type[DiffusionModel]]] = {}
     # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
     _reads_out_by_network: ClassVar[bool] = True
-    # Whether the policies are Gaussian, with a deviation that depends on t alone.
-    constant_std: ClassVar[bool] = False
+    # Whether the policies are Gaussian, with deviations that do not depend on the state.
+    constant_std: bool = False
 
     network: nn.Module | None
     decoder: nn.Module | None

@@ -53,7 +53,7 @@ class GaussianDiffusion(DiffusionModel):
     """
 
     _reads_out_by_network: ClassVar[bool] = False
-    constant_std: ClassVar[bool] = True
+    constant_std = True
     _first_angle, _last_angle = 0.02, math.pi / 2 - 0.005
 
     def __init__(self, space: Space, *, n_steps: int = 20, n_hidden: int = 128) -> None:

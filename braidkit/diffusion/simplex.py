@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._jacobi import StickLaw, break_sticks
+from braidkit.diffusion._jacobi import Evidence, StickLaw, break_sticks
 from braidkit.diffusion._policies import Gaussian, Sticks
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after
@@ -47,6 +48,18 @@ class StationarySticks(NamedTuple):
         return ((self.b / other.b).log() + other.b / self.b - 1).flatten(1).sum(dim=1)
 
 
+class StationaryAngles(StationarySticks):
+    """The same law of the sticks' angles asin(sqrt(v))."""
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Angles from standard normal noise."""
+        return super().rsample(noise).sqrt().asin()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density (n,) of angles (n, length, n_letters - 1) in (0, pi / 2)."""
+        return super().log_prob(x.sin().square()) + (2 * x).sin().log().flatten(1).sum(dim=1)
+
+
 class SimplexDiffusion(DiffusionModel):
     r"""The Dirichlet diffusion of DDSM, the paper's backbone for sequences, with exact noising and exact scores.
 
@@ -60,6 +73,18 @@ class SimplexDiffusion(DiffusionModel):
     with the distribution q of the clean letter, ``Q_i = sum_{k>i} q_k`` and the mean lineage counts E0, E1 given v_i
     and a start at 0 or 1 (`braidkit.diffusion._jacobi`). A state is what was drawn, which may lie outside (0, 1); it is
     clamped where it is read. So the policies are exactly normal, and share their deviation with the pretrained twin.
+
+    With ``scheme="bridge"`` a state is an angle ``theta = asin(sqrt(v))``, where the noise is the same everywhere and
+    the edges reflect: any number is an angle, and is read as ``v = sin^2 theta``. Back in time the diffusion is there
+    ``dtheta = (s/2) [(1/4 + q_i E1) cot theta - (b/2 - 1/4 + Q_i E0) tan theta] dt + (sqrt(s)/2) dB``. E0 and E1 fall
+    with time about as 1 / sinh(t), so that for small t it pulls toward the predicted letter as a Brownian bridge. A
+    step from t to t' takes the solution v' of the drift, which is linear in v, with E0 and E1 averaged over the step as
+    1 / sinh(t) is, and a bridge's noise: ``theta' ~ N(asin(sqrt(v')), s (t - t') (t' / t) / 4)``, where
+
+    ``v' = A/(A+B) + (v - A/(A+B)) exp(-A-B)``, ``w = sinh(t) log(tanh(t/2) / tanh(t'/2))``,
+    ``A_i = s [(t - t') / 4 + w q_i E1]``, ``B_i = s [(t - t') (b/2 - 1/4) + w Q_i E0]``.
+
+    In half of Euler's steps its sequences are at least as good (``benchmarks/speed/steps.py``).
 
     Parameters
     ----------
@@ -77,6 +102,9 @@ class SimplexDiffusion(DiffusionModel):
         Where the chain starts; at 4 hardly anything is left of the letter.
     min_time : float, optional
         Where it ends. By default 0.4 with "letters", where what remains is left to the readout, and 1/400 with "score".
+    scheme : {"euler", "bridge"}, default="euler"
+        How steps are taken: the paper's, or, with head "letters" alone, bridges of angles. The network is the same, and
+        may be trained under either.
 
     Notes
     -----
@@ -112,6 +140,7 @@ class SimplexDiffusion(DiffusionModel):
         network: str = "small",
         max_time: float = 4.0,
         min_time: float | None = None,
+        scheme: str = "euler",
     ) -> None:
         super().__init__(space, n_steps=n_steps)
         if not isinstance(space, SequenceSpace):
@@ -120,6 +149,10 @@ class SimplexDiffusion(DiffusionModel):
             raise InvalidParameterError(f'head must be "letters" or "score"; got {head!r}.')
         if network not in NETWORKS:
             raise InvalidParameterError(f"network must be one of {', '.join(NETWORKS)}; got {network!r}.")
+        if scheme not in ("euler", "bridge"):
+            raise InvalidParameterError(f'scheme must be "euler" or "bridge"; got {scheme!r}.')
+        if scheme == "bridge" and head != "letters":
+            raise InvalidParameterError('scheme="bridge" takes letters; pass head="letters", or scheme="euler".')
         if min_time is None:
             min_time = 0.4 if head == "letters" else 1 / 400
         if not 1e-3 <= min_time < max_time:
@@ -128,6 +161,8 @@ class SimplexDiffusion(DiffusionModel):
             )
         self.head = head
         self.network_size = network
+        self.scheme = scheme
+        self.constant_std = scheme == "bridge"
         self.times = np.linspace(min_time, max_time, self.n_steps + 1).tolist()
         self.law = StickLaw(space.n_letters, self.times)
         self.register_buffer("clock", torch.tensor(self.times), persistent=False)
@@ -144,18 +179,21 @@ class SimplexDiffusion(DiffusionModel):
         return (self.space.length, self.space.n_letters - 1)
 
     def initial(self, n: int) -> StationarySticks:
-        """The uniform law on the simplex, in sticks."""
-        return StationarySticks(self.law.b.expand(n, *self.state_shape))
+        """The uniform law on the simplex, in sticks or their angles."""
+        law = StationarySticks if self.scheme == "euler" else StationaryAngles
+        return law(self.law.b.expand(n, *self.state_shape))
 
     def policy(self, x_t: Tensor, t: int) -> Sticks | Gaussian:
-        """The Euler step of the reverse diffusion from time ``times[t]`` to ``times[t - 1]``."""
+        """The step of the reverse diffusion from time ``times[t]`` to ``times[t - 1]``."""
         if self.network is None:
             raise self._not_trained()
-        v = x_t.clamp(EPS, 1 - EPS)
+        v = self._sticks(x_t)
         step = self.times[t] - self.times[t - 1]
         if self.head == "letters":
             evidence = self.law.evidence(v, t)
             logits = self._letter_logits(self.network, evidence.log_likelihoods(), t)
+            if self.scheme == "bridge":
+                return self._bridge(v, softmax(logits), evidence, t)
             return Sticks(x_t, logits, evidence.lineages_zero, evidence.lineages_one, step)
         lengths = step * self.speed
         return Gaussian(self._reverse(self.network, v, t, lengths), (lengths * v * (1 - v)).sqrt())
@@ -167,7 +205,7 @@ class SimplexDiffusion(DiffusionModel):
         with "score" the mean of a last Euler step to time 0.
         """
         network = self.readout_network
-        v = x_0.clamp(EPS, 1 - EPS)
+        v = self._sticks(x_0)
         if self.head == "score":
             return break_sticks(self._reverse(network, v, 0, self.times[0] * self.speed).clamp(0, 1))
         with torch.no_grad():
@@ -181,10 +219,54 @@ class SimplexDiffusion(DiffusionModel):
         """The network's letters; with "score" the mean of one Euler step all the way to time 0."""
         if self.network is None:
             raise self._not_trained()
-        v = x_t.clamp(EPS, 1 - EPS)
+        v = self._sticks(x_t)
         if self.head == "score":
             return break_sticks(self._reverse(self.network, v, t, self.times[t] * self.speed).clamp(0, 1))
         return softmax(self._letter_logits(self.network, self.law.evidence(v, t).log_likelihoods(), t))
+
+    def with_steps(self, n_steps: int, scheme: str | None = None) -> SimplexDiffusion:
+        """The same trained model at other steps: its network knows all times between the first and the last.
+
+        Parameters
+        ----------
+        n_steps : int
+        scheme : {"euler", "bridge"}, optional
+            By default that of this chain.
+
+        Returns
+        -------
+        model : SimplexDiffusion
+            Frozen, with a copy of the weights.
+
+        Examples
+        --------
+        >>> from braidkit import SequenceSpace, SimplexDiffusion
+        >>> model = SimplexDiffusion(SequenceSpace("DNA", 4), n_steps=10).fit(["ACGT"] * 20, max_iter=2)
+        >>> model.with_steps(5, "bridge").n_steps
+        5
+        """
+        self.check_trained()
+        config = self._config() | {"n_steps": n_steps, "scheme": self.scheme if scheme is None else scheme}
+        model = SimplexDiffusion(self.space, **config)
+        model.kind = self.kind
+        model.network, model.decoder = copy.deepcopy(self.network), copy.deepcopy(self.decoder)
+        model.to(self.device).freeze()
+        return model
+
+    def _sticks(self, x: Tensor) -> Tensor:
+        """Sticks of states, no closer than EPS to 0 and 1."""
+        return (x if self.scheme == "euler" else x.sin().square()).clamp(EPS, 1 - EPS)
+
+    def _bridge(self, v: Tensor, letters: Tensor, evidence: Evidence, t: int) -> Gaussian:
+        """The bridge of angles from time number t to the one before, toward letters (n, L, K), from sticks v."""
+        start, end = self.times[t], self.times[t - 1]
+        length = start - end
+        pulled = math.sinh(start) * math.log(math.tanh(start / 2) / math.tanh(end / 2))
+        up = 0.25 * length + pulled * letters[..., :-1] * evidence.lineages_one
+        down = (0.5 * self.law.b - 0.25) * length + pulled * sum_after(letters) * evidence.lineages_zero
+        target = up / (up + down)
+        mean = target + (v - target) * (-self.speed * (up + down)).exp()
+        return Gaussian(mean.clamp(EPS, 1 - EPS).sqrt().asin(), 0.5 * (self.speed * length * (end / start)).sqrt())
 
     def _reverse(self, network: nn.Module, v: Tensor, t: int, lengths: Tensor) -> Tensor:
         """Mean of an Euler step back in time by the network's score, from sticks v at time number t."""
@@ -212,12 +294,13 @@ class SimplexDiffusion(DiffusionModel):
 
         With much noise they are all alike, and with little one-hot, so that a point carries as much as is known.
         """
-        return softmax(self.law.evidence(x_t.clamp(EPS, 1 - EPS), t).log_likelihoods())
+        return softmax(self.law.evidence(self._sticks(x_t), t).log_likelihoods())
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
-        """Draw sticks, by the exact law of the Jacobi diffusions at ``times[t]``."""
+        """Draw sticks, or their angles, by the exact law of the Jacobi diffusions at ``times[t]``."""
         times = torch.as_tensor(t, device=x.device).expand(len(x))
-        return self.law.noise(x, times, generator)
+        v = self.law.noise(x, times, generator)
+        return v if self.scheme == "euler" else v.sqrt().asin()
 
     def _build_network(self, n_conditions: int = 0) -> nn.Module:
         return DilatedConvNet(self.space.n_letters + n_conditions, self.space.n_letters, **NETWORKS[self.network_size])
@@ -229,7 +312,7 @@ class SimplexDiffusion(DiffusionModel):
         strata = torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)
         distribution = (-self.clock).softmax(dim=0).cumsum(dim=0)
         times = torch.searchsorted(distribution, strata / len(x)).clamp(max=self.n_steps)
-        v = self.noised(x, times, generator).clamp(EPS, 1 - EPS)
+        v = self.law.noise(x, times, generator).clamp(EPS, 1 - EPS)
         evidence = self.law.evidence(v, times)
         if self.head == "letters":
             logits = self._letter_logits(self.network, evidence.log_likelihoods(), times)
@@ -246,4 +329,5 @@ class SimplexDiffusion(DiffusionModel):
             "network": self.network_size,
             "max_time": self.times[-1],
             "min_time": self.times[0],
+            "scheme": self.scheme,
         }

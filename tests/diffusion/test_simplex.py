@@ -14,22 +14,13 @@ from benchmarks.simplex_quality import compare, make_sequences, shuffle_letters
 from braidkit import SequenceSpace, SimplexDiffusion
 from braidkit.diffusion import DiffusionModel
 from braidkit.diffusion._jacobi import StickLaw, break_sticks
-from braidkit.diffusion.simplex import EPS, StationarySticks
+from braidkit.diffusion.simplex import EPS, StationaryAngles, StationarySticks
 from braidkit.exceptions import InvalidParameterError, NotTrainedError
 from braidkit.kernels.simplex import sum_after
+from tests.worlds import IndependentLetters
 
 DNA = SequenceSpace("DNA", length=5)
-
-
-class IndependentLetters(nn.Module):
-    """The exact network of independent letters for head "letters": their log-probabilities, whatever is seen."""
-
-    def __init__(self, probabilities: Tensor) -> None:
-        super().__init__()
-        self.logits = nn.Parameter(probabilities.log())
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.logits.expand_as(x)
+DNA_STICKS = (5, 3)
 
 
 class ExactScore(nn.Module):
@@ -64,10 +55,10 @@ def model_of(head: str, probabilities: Tensor, length: int = 2, n_steps: int = 5
     return model
 
 
-def random_model(head: str, space: SequenceSpace = DNA, n_steps: int = 10) -> SimplexDiffusion:
+def random_model(head: str, space: SequenceSpace = DNA, n_steps: int = 10, **arguments) -> SimplexDiffusion:
     """A chain with random weights."""
     torch.manual_seed(0)
-    model = SimplexDiffusion(space, head=head, n_steps=n_steps)
+    model = SimplexDiffusion(space, head=head, n_steps=n_steps, **arguments)
     model.network = model._build_network()
     return model
 
@@ -149,10 +140,49 @@ def test_kl_is_that_of_the_scores():
     torch.testing.assert_close(model.policy(v, t).kl(other.policy(v, t)), expected, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("head", ["letters", "score"])
-def test_gradient_through_the_state_is_right(head):
+def test_stationary_angles_are_those_of_stationary_sticks():
+    b = torch.tensor([3.0, 2.0, 1.0])
+    noise = torch.randn(5, 1, 3, generator=torch.Generator().manual_seed(0))
+    angles, sticks = (law(b.expand(5, 1, 3)).rsample(noise) for law in (StationaryAngles, StationarySticks))
+    torch.testing.assert_close(angles.sin().square(), sticks)
+    grid = torch.linspace(1e-4, math.pi / 2 - 1e-4, 4001, dtype=torch.float64)
+    for i in range(3):
+        density = StationaryAngles(b[i].double().expand(4001, 1, 1)).log_prob(grid[:, None, None]).exp()
+        assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_short_bridge_is_the_diffusion_that_a_short_euler_step_is():
+    """Mean and variance of the sticks to first order in the step; of a normal angle both are in closed form."""
+    chains = [random_model("letters", n_steps=1, min_time=1.0, max_time=1.001, scheme=s) for s in ("euler", "bridge")]
+    v = 0.02 + 0.96 * torch.rand(50, *DNA_STICKS, generator=torch.Generator().manual_seed(1))
+    euler, bridge = chains[0].policy(v, 1).normal, chains[1].policy(v.sqrt().asin(), 1)
+    mean, std = bridge.mean.double(), bridge.std.double()
+    first, second = ((-2 * k**2 * std**2).exp() * (2 * k * mean).cos() for k in (1, 2))  # E cos 2 k theta'
+    moved = (1 - first) / 2 - v
+    variance = (1 + second - 2 * first**2) / 8
+    torch.testing.assert_close(moved, (euler.mean - v).double(), rtol=0.02, atol=2e-5)
+    torch.testing.assert_close(variance, euler.std.square().double(), rtol=0.02, atol=1e-7)
+
+
+def test_any_number_is_an_angle():
+    model = random_model("letters", scheme="bridge")
+    angle = 0.1 + 1.3 * torch.rand(4, *model.state_shape, generator=torch.Generator().manual_seed(1))
+    policy = model.policy(angle, 4)
+    for image in (-angle, math.pi - angle, angle + 2 * math.pi):
+        torch.testing.assert_close(model.policy(image, 4).mean, policy.mean, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.as_points(image, 4), model.as_points(angle, 4), atol=1e-4, rtol=1e-3)
+    assert policy.std.shape == (3,) and model.constant_std and not random_model("letters").constant_std
+    x = nn.functional.one_hot(torch.arange(5).expand(4, 5) % 4, 4).float()
+    noised = [
+        chain.noised(x, 3, torch.Generator().manual_seed(0)) for chain in (model, random_model("letters", n_steps=10))
+    ]
+    torch.testing.assert_close(noised[0].sin().square(), noised[1])
+
+
+@pytest.mark.parametrize(("head", "scheme"), [("letters", "euler"), ("score", "euler"), ("letters", "bridge")])
+def test_gradient_through_the_state_is_right(head, scheme):
     space = SequenceSpace("ACG", length=3)
-    model = random_model(head, space).double()
+    model = random_model(head, space, scheme=scheme).double()
     v = 0.05 + 0.9 * torch.rand(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     noise = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     for t in (1, 8):
@@ -170,22 +200,26 @@ def test_states_outside_the_interval_are_read_at_its_edge():
 
 
 @pytest.mark.parametrize(
-    ("head", "probabilities"),
+    ("scheme", "head", "probabilities"),
     [
-        ("letters", [0.7, 0.2, 0.09, 0.01]),
-        ("letters", [0.01, 0.09, 0.2, 0.7]),
-        ("letters", [0.3, 0.7]),
-        ("letters", [0.02, 0.3, 0.05, 0.1, 0.13, 0.4]),
-        ("score", [0.05, 0.15, 0.2, 0.6]),
+        ("euler", "letters", [0.7, 0.2, 0.09, 0.01]),
+        ("euler", "letters", [0.01, 0.09, 0.2, 0.7]),
+        ("euler", "letters", [0.3, 0.7]),
+        ("euler", "letters", [0.02, 0.3, 0.05, 0.1, 0.13, 0.4]),
+        ("euler", "score", [0.05, 0.15, 0.2, 0.6]),
+        ("bridge", "letters", [0.7, 0.2, 0.09, 0.01]),
+        ("bridge", "letters", [0.01, 0.09, 0.2, 0.7]),
+        ("bridge", "letters", [0.3, 0.7]),
+        ("bridge", "letters", [0.02, 0.3, 0.05, 0.1, 0.13, 0.4]),
     ],
 )
-def test_exact_network_gives_the_exact_law(head, probabilities):
+def test_exact_network_gives_the_exact_law(scheme, head, probabilities):
     probabilities = torch.tensor(probabilities)
-    model = model_of(head, probabilities, length=10)
+    model = model_of(head, probabilities, length=10, scheme=scheme, n_steps=50 if scheme == "euler" else 20)
     n = 1000
     drawn = model.sample(n, random_state=0).ravel()
     counts = np.bincount(drawn, minlength=len(probabilities))
-    # What Euler's 50 steps add to the sampling error is at most 0.006 of probability.
+    # What Euler's 50 steps, or 20 bridges, add to the sampling error is at most 0.006 of probability.
     error = (probabilities * (1 - probabilities) / len(drawn)).sqrt()
     assert ((torch.from_numpy(counts) / len(drawn) - probabilities).abs() < 4 * error + 0.006).all()
 
@@ -309,6 +343,27 @@ def test_fit_saves_loads_and_samples_the_same(tmp_path):
     assert again.fit(["ACD", "FED", "CCC"] * 10, max_iter=3, random_state=0).sample(7, random_state=2) == designs
 
 
+def test_a_trained_model_takes_other_steps(tmp_path):
+    words = ["ACGTA", "CCGGA", "TTTAC"]
+    model = SimplexDiffusion(DNA).fit(words * 100, max_iter=300, batch_size=64, validation_fraction=0, random_state=0)
+    weights = copy.deepcopy(model.state_dict())
+    bridged = model.with_steps(10, "bridge")
+    assert (bridged.n_steps, bridged.scheme, bridged.frozen) == (10, "bridge", True)
+    assert (bridged.times[0], bridged.times[-1]) == (model.times[0], model.times[-1])
+    designs = bridged.sample(300, random_state=1)
+    shares = [designs.count(word) / 300 for word in words]
+    assert sum(shares) > 0.8 and min(shares) > 0.2, shares
+    bridged.save_pretrained(tmp_path)
+    assert DiffusionModel.from_pretrained(tmp_path).sample(300, random_state=1) == designs
+    assert bridged.with_steps(50, "euler").sample(5, random_state=0) == model.sample(5, random_state=0)
+    tuned = model.trainable_copy()
+    tuned.with_steps(20).network.last[-1].bias.data.add_(1)
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert tuned.with_steps(20).decoder is not None
+    with pytest.raises(NotTrainedError):
+        SimplexDiffusion(DNA).with_steps(10)
+
+
 def test_training_loss_is_the_mean_over_the_chain_times():
     # The cross-entropy of the exact network is the conditional entropy of the letter, averaged over e^-t.
     probabilities = torch.tensor([0.6, 0.25, 0.1, 0.05])
@@ -330,6 +385,8 @@ def test_training_loss_is_the_mean_over_the_chain_times():
 def test_arguments_are_checked():
     for arguments, message in (
         ({"head": "logits"}, 'head must be "letters" or "score"; got \'logits\''),
+        ({"scheme": "heun"}, 'scheme must be "euler" or "bridge"; got \'heun\''),
+        ({"scheme": "bridge", "head": "score"}, 'takes letters; pass head="letters"'),
         ({"network": "huge"}, "network must be one of small, paper; got 'huge'"),
         ({"min_time": 5.0}, "below max_time; got 5.0 and 4.0"),
         ({"min_time": 0.0}, "at least 0.001"),
@@ -352,7 +409,8 @@ def test_paper_network_has_the_authors_size():
 
 
 @pytest.mark.slow
-def test_joint_law_of_dependent_letters():
+@pytest.mark.parametrize(("scheme", "n_steps"), [("euler", 50), ("bridge", 25)])
+def test_joint_law_of_dependent_letters(scheme, n_steps):
     """Three letters with a joint law of 27 words, sampled with their exact posterior."""
     space = SequenceSpace("ACG", length=3)
     words = torch.tensor(list(itertools.product(range(3), repeat=3)))
@@ -365,7 +423,7 @@ def test_joint_law_of_dependent_letters():
             weights = (torch.einsum("nlk,wlk->nw", log_x, one_hot) + probabilities.log()).softmax(dim=-1)
             return (torch.einsum("nw,wlk->nlk", weights, one_hot) / x.clamp(min=1e-30)).clamp(min=1e-30).log()
 
-    model = SimplexDiffusion(space)
+    model = SimplexDiffusion(space, n_steps=n_steps, scheme=scheme)
     model.network, model.kind = Posterior(), "tokens"
     model.freeze()
     drawn = model.sample(20_000, random_state=0)
