@@ -6,6 +6,7 @@ Four tables: 5'UTRs below the 60 % quantile (50 nt), one factor of TFBind8 (8 nt
 HepG2 enhancers (200 nt; the two strands of an element stay together). Printed: R2 on 2,000 other rows, its mean over
 the draws of rows and its lowest, for a GPBonusReward on counts of k-mers and letters by position, on the network that
 is its default for more rows, and on its default for as many as there are.
+Draws share rows where the table has too few.
 """
 
 from __future__ import annotations

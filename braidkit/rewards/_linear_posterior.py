@@ -108,7 +108,7 @@ class LinearPosterior(nn.Module):
         return phi.to(self.weights.dtype) @ self.weights
 
     def variance(self, phi: Tensor) -> Tensor:
-        """Posterior variance of features (n, d), shape (n,), without the noise; a kernel's is in float32."""
-        # A sum of squares, in which nothing cancels: float32 costs digits, but never a sign.
+        """Posterior variance of features (n, d), shape (n,), without the noise; a kernel computes in float32."""
+        # A sum of squares of products with a root of norm 1 at most: float32 costs digits, but never a sign.
         root = self.root.float() if has_kernels(phi.device) else self.root
-        return posterior_penalty(phi.to(root.dtype), root)
+        return posterior_penalty(phi.to(root.dtype), root).double()

@@ -1,4 +1,4 @@
-"""Counts of k-mers, for rewards of few sequences: alone, or beside what a network has learnt."""
+"""Counts of k-mers, for rewards of few sequences and of long ones: alone, or beside what a network has learnt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from braidkit.spaces import SequenceSpace, Space
 KMER_LETTERS = 5
 NETWORK_ROWS, KMER_ROWS = 750, 5000
 LONG, LONG_NETWORK_ROWS = 64, 20_000
-# The posterior's matrices have as many rows as there are features.
+# Of 4 letters and more: the posterior's matrices have as many rows as there are features.
 MAX_KMERS = 1024
 
 
@@ -35,7 +35,7 @@ class KmerFeatures(nn.Module):
     def __init__(self, length: int, n_letters: int) -> None:
         super().__init__()
         longest = min(5 if length > LONG else 3, length)
-        self.sizes = [k for k in range(1, longest + 1) if n_letters**k <= MAX_KMERS]
+        self.sizes = [k for k in range(1, longest + 1) if k <= 3 or n_letters**k <= MAX_KMERS]
         self.by_position = length * n_letters <= 1000
         self.n_letters = n_letters
 

@@ -103,6 +103,28 @@ def test_the_pathwise_gradient_is_that_of_finite_differences(pretrained, noise):
     assert float(gradient) == pytest.approx(float(numeric.detach()), rel=1e-3)
 
 
+@pytest.mark.parametrize("scheme", ["euler", "bridge"])
+def test_the_gradient_of_the_simplex_kl_is_that_of_finite_differences(scheme):
+    """Through the weights, the sticks and their lineage counts."""
+    pretrained = untrained(SimplexDiffusion(SequenceSpace("DNA", 4), n_steps=4, scheme=scheme)).double()
+    model = moved(pretrained)
+    noise = model.draw_noise(8, torch.Generator().manual_seed(0)).double()
+    weights = list(model.network.parameters())
+    generator = torch.Generator().manual_seed(1)
+    direction = [torch.randn(part.shape, generator=generator, dtype=torch.float64) for part in weights]
+
+    def kl(distance):
+        with torch.no_grad():
+            for part, along in zip(weights, direction, strict=True):
+                part.add_(distance * along)
+        return rollout(model, pretrained, noise).kl.mean()
+
+    gradient = torch.autograd.grad(kl(0.0), weights, allow_unused=True)
+    slope = sum((part * along).sum() for part, along in zip(gradient, direction, strict=True) if part is not None)
+    before, after = kl(-1e-6), kl(2e-6)
+    assert float(slope) == pytest.approx(float(after - before) / 2e-6, rel=1e-4)
+
+
 @pytest.mark.parametrize("kernel", [kernels.gaussian, kernels.simplex])
 def test_the_fused_step_is_the_same_chain(kernel, triton_device, monkeypatch):
     """States, KL and gradients of the weights, with the kernel that runs on a GPU."""

@@ -70,6 +70,11 @@ def test_kmer_features_take_short_sequences_and_relaxed_points(length):
     features = KmerFeatures(length, 4)
     features(x).square().sum().backward()
     assert x.grad.isfinite().all() and x.grad.abs().sum() > 0
+    if length > 1:  # on relaxed points a k-mer counts as the product of its letters
+        pairs = (x[:, :-1, :, None] * x[:, 1:, None, :]).sum(dim=1).flatten(1)
+        share, n = 1 / 16, length - 1
+        expected = (pairs - n * share) / (n * share * (1 - share) * 16) ** 0.5
+        torch.testing.assert_close(features(x)[:, 4 * length + 4 :][:, :16], expected)
     longest = 5 if length == 70 else min(3, length)
     assert features(x).shape[1] == 4 * length + sum(4**k for k in range(1, longest + 1))
 
