@@ -125,14 +125,13 @@ def test_the_gradient_of_the_simplex_kl_is_that_of_finite_differences(scheme):
     assert float(slope) == pytest.approx(float(after - before) / 2e-6, rel=1e-4)
 
 
-@pytest.mark.parametrize("kernel", [kernels.gaussian, kernels.simplex])
-def test_the_fused_step_is_the_same_chain(kernel, triton_device, monkeypatch):
+@pytest.mark.parametrize(
+    ("kernel", "chain"), [(kernels.gaussian, "gaussian"), (kernels.gaussian, "bridge"), (kernels.simplex, "simplex")]
+)
+def test_the_fused_step_is_the_same_chain(kernel, chain, triton_device, monkeypatch):
     """States, KL and gradients of the weights, with the kernel that runs on a GPU."""
-    n_steps, launches = 4, []
-    if kernel is kernels.gaussian:
-        pretrained = normal_chain(n_features=2, n_steps=n_steps)
-    else:
-        pretrained = untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=n_steps))
+    pretrained, launches = CHAINS[chain](), []
+    n_steps = pretrained.n_steps
     model, pretrained = moved(pretrained).to(triton_device), pretrained.to(triton_device)
     noise = model.draw_noise(4, torch.Generator().manual_seed(0)).to(triton_device)
 
@@ -195,6 +194,7 @@ def test_what_waits_is_noticed():
 CHAINS = {
     "gaussian": lambda: normal_chain(n_features=2, n_steps=5),
     "simplex": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5)),
+    "bridge": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5, scheme="bridge")),
     "score": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5, head="score")),
     "masked": lambda: untrained(MaskedDiffusion(SequenceSpace("DNA", 6), n_steps=5)),
 }
