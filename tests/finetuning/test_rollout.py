@@ -120,7 +120,9 @@ def test_the_gradient_of_the_simplex_kl_is_that_of_finite_differences(scheme):
         return rollout(model, pretrained, noise).kl.mean()
 
     gradient = torch.autograd.grad(kl(0.0), weights, allow_unused=True)
-    slope = sum((part * along).sum().item() for part, along in zip(gradient, direction, strict=True) if part is not None)
+    slope = sum(
+        (part * along).sum().item() for part, along in zip(gradient, direction, strict=True) if part is not None
+    )
     before, after = kl(-1e-6), kl(2e-6)
     assert slope == pytest.approx((after - before).item() / 2e-6, rel=1e-4)
 
