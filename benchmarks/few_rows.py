@@ -5,8 +5,7 @@
 Four tables: 5'UTRs below the 60 % quantile (50 nt), one factor of TFBind8 (8 nt), GB1 (4 amino acids, log fitness) and
 HepG2 enhancers (200 nt; the two strands of an element stay together). Printed: R2 on 2,000 other rows, its mean over
 the draws of rows and its lowest, for a GPBonusReward on counts of k-mers and letters by position, on the network that
-is its default for more rows, and on its default for as many as there are.
-Draws share rows where the table has too few.
+is its default for more rows, and on its default for as many as there are. Draws share rows where there are too few.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def main() -> None:
                     reward = GPBonusReward(features, space=space, random_state=draw).fit(X[rows], y[rows])
                     r2 = float(reward.score(X[test], y[test]))
                     results.append({"table": name, "rows": n, "draw": draw, "features": kind, "r2": r2})
-            table = pd.DataFrame(results[-3 * given.draws :])
+            table = pd.DataFrame(results[-len(kinds) * given.draws :])
             means = table.groupby("features")["r2"].agg(["mean", "min"]).round(2)
             print(
                 f"{name}, {n} rows: " + "; ".join(f"{k} {m} (lowest {w})" for k, m, w in means.itertuples()), flush=True

@@ -27,6 +27,7 @@ from braidkit.spaces import infer_space
 
 ALPHA, SMALL_ALPHA = 0.1, 0.02
 MAX_CURVES = 3  # seeds whose whole course is followed
+N_HELD_OUT = 4000  # offline rows that judges are compared with
 N_MEASURED = 24  # designs of each run that the last rule of `choosing` measures
 BONUS = "BRAID-Bonus"
 CALIBRATED = f"{BONUS}, c calibrated"
@@ -243,6 +244,10 @@ def run(
     own = train_oracle(split, size, out / "oracle")
     judges = {"own oracle": own} | foreign
     watch = next(iter(foreign.values()), own)
+    rows = np.random.default_rng(0).permutation(len(split.y_offline))[:N_HELD_OUT]
+    for judge, model in judges.items():
+        r = np.corrcoef(model.predict(np.asarray(split.X_offline)[rows]), split.y_offline[rows])[0, 1]
+        print(f"{judge}: correlation {r:.2f} with offline measurements", flush=True)
     sequences = np.asarray(split.X_offline if pretraining is None else pretraining)
     chains = Chains(sequences, size.network, size.pretraining_iter)
     natural = np.asarray(split.X_oracle)[:4000]

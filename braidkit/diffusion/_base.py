@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from braidkit import persistence
 from braidkit.diffusion._policies import Policy
+from braidkit.diffusion._pretraining import pretrain
 from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.precision import at_precision
 from braidkit.exceptions import (
@@ -24,7 +25,6 @@ from braidkit.exceptions import (
     NotTrainedError,
 )
 from braidkit.spaces import Space, space_from_config
-from braidkit.training import fit_supervised
 from braidkit.validation import as_generator
 
 
@@ -231,31 +231,7 @@ class DiffusionModel(nn.Module, abc.ABC):
 
     def _train(self, x: Tensor, seed: int, *, max_iter: int | str, validation_fraction: float, **settings: Any) -> None:
         """Fit the network to points by its loss; `settings` are those of `fit_supervised`."""
-        order = torch.Generator().manual_seed(seed)
-        permutation = torch.randperm(len(x), generator=order)
-        n_held_out = min(int(validation_fraction * len(x)), 4096)
-        held_out, x = x[permutation[:n_held_out]], x[permutation[n_held_out:]]
-        validate = n_held_out >= 16
-        generator = torch.Generator(self.device).manual_seed(seed)
-
-        def validation_loss() -> float:
-            # The same noise at every evaluation, so that weights differ and luck does not.
-            noise = torch.Generator(self.device).manual_seed(seed + 1)
-            losses = [(len(chunk), float(self._loss(chunk, noise))) for chunk in held_out.split(1024)]
-            return sum(n * loss for n, loss in losses) / len(held_out)
-
-        fit_supervised(
-            self,
-            lambda rows: self._loss(x[rows.to(x.device)], generator),
-            len(x),
-            max_iter=auto_max_iter(len(x)) if max_iter == "auto" else int(max_iter),
-            generator=order,
-            validation_loss=validation_loss if validate else None,
-            description="pretraining",
-            **settings,
-        )
-        with torch.no_grad():
-            self._calibrate(held_out if validate else x, generator)
+        pretrain(self, x, seed, max_iter=max_iter, validation_fraction=validation_fraction, **settings)
 
     def freeze(self) -> DiffusionModel:
         """Make the weights constant: evaluation mode, no gradients, no further `fit`."""
@@ -344,8 +320,6 @@ class DiffusionModel(nn.Module, abc.ABC):
         self.check_trained()
         if n_samples < 1:
             raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
-        if precision not in ("float32", "bfloat16"):
-            raise InvalidParameterError(f'precision must be "float32" or "bfloat16"; got {precision!r}.')
         generator, chain = as_generator(random_state), at_precision(self, precision)
         sizes = [min(batch_size, n_samples - i) for i in range(0, n_samples, batch_size)]
         points = [chain.sample_points(self.draw_noise(size, generator)) for size in sizes]
@@ -400,8 +374,3 @@ class DiffusionModel(nn.Module, abc.ABC):
 
     def __sklearn_clone__(self) -> DiffusionModel:
         return self
-
-
-def auto_max_iter(n_rows: int) -> int:
-    """Optimiser updates that suit a number of designs."""
-    return max(100, round(4 * n_rows**0.5))

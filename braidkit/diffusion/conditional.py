@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from braidkit.diffusion._base import DiffusionModel, auto_max_iter
+from braidkit.diffusion._base import DiffusionModel
+from braidkit.diffusion._pretraining import auto_max_iter
 from braidkit.diffusion.guided_network import GuidedNetwork, with_null
 from braidkit.training import fit_supervised
 

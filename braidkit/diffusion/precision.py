@@ -43,6 +43,8 @@ def has_bfloat16_units() -> bool:
 
 def at_precision(model: DiffusionModel, precision: str) -> DiffusionModel:
     """The chain itself for "float32"; for "bfloat16" one on the same weights with `Bfloat16Policies`."""
+    if precision not in ("float32", "bfloat16"):
+        raise InvalidParameterError(f'precision must be "float32" or "bfloat16"; got {precision!r}.')
     return model if precision == "float32" else cast("DiffusionModel", Bfloat16Policies(model))
 
 
