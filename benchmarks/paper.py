@@ -31,6 +31,7 @@ N_HELD_OUT = 4000  # offline rows that judges are compared with
 N_MEASURED = 24  # designs of each run that the last rule of `choosing` measures
 BONUS = "BRAID-Bonus"
 CALIBRATED = f"{BONUS}, c calibrated"
+NOT_TUNED = ("DDOM", "Guidance", "best of n", "ascent")
 # With no more rows than this c is varied more, and runs followed: where the reward is weak it matters most.
 ABLATED_ROWS = 2500
 
@@ -125,13 +126,14 @@ def regime(split: OfflineSplit, n: int, seed: int) -> OfflineSplit:
 class Chains:
     """The shared pretrained model of a seed, trained on sequences alone."""
 
-    def __init__(self, X: Any, network: str, max_iter: int | str) -> None:
+    def __init__(self, X: Any, network: str, max_iter: int | str, scheme: str = "bridge") -> None:
         self.X = X
+        self.scheme = scheme
         self.network = network
         self.max_iter = max_iter
 
     def __call__(self, seed: int) -> SimplexDiffusion:
-        model = SimplexDiffusion(infer_space(list(self.X[:100])), network=self.network)
+        model = SimplexDiffusion(infer_space(list(self.X[:100])), network=self.network, scheme=self.scheme)
         model.fit(self.X, max_iter=self.max_iter, random_state=seed)
         return model
 
@@ -212,6 +214,15 @@ def spread(comparison: Comparison, judge: str) -> pd.DataFrame:
     return table
 
 
+def against(comparison: Comparison, judge: str) -> pd.DataFrame:
+    """Methods less each of those without fine-tuning, paired by seed."""
+    columns = {}
+    for other in [name for name in NOT_TUNED if name in set(comparison.results["method"])]:
+        less = comparison.differences(other).xs((judge, "mean"), level=("source", "metric"))
+        columns[f"less {other}"] = less.apply("{0[mean]:.2f} ({0[low]:.2f} to {0[high]:.2f})".format, axis=1)
+    return pd.DataFrame(columns)
+
+
 def choosing(comparison: Comparison, judge: str) -> pd.DataFrame:
     """What each way to choose c and alpha would have taken, and how good that is by the foreign oracle.
 
@@ -240,8 +251,8 @@ def run(
     pretraining: Any = None,
 ) -> None:
     """All stages of one experiment, regime by regime, each kept and not done again; `given` is of `arguments`."""
-    out, n_jobs, seeds = given.out, given.n_jobs, range(given.first_seed, given.first_seed + size.seeds)
-    own = train_oracle(split, size, out / "oracle")
+    out, n_jobs, seeds = given.out / given.scheme, given.n_jobs, range(given.first_seed, given.first_seed + size.seeds)
+    own = train_oracle(split, size, given.out / "oracle")
     judges = {"own oracle": own} | foreign
     watch = next(iter(foreign.values()), own)
     rows = np.random.default_rng(0).permutation(len(split.y_offline))[:N_HELD_OUT]
@@ -249,7 +260,7 @@ def run(
         r = np.corrcoef(model.predict(np.asarray(split.X_offline)[rows]), split.y_offline[rows])[0, 1]
         print(f"{judge}: correlation {r:.2f} with offline measurements", flush=True)
     sequences = np.asarray(split.X_offline if pretraining is None else pretraining)
-    chains = Chains(sequences, size.network, size.pretraining_iter)
+    chains = Chains(sequences, size.network, size.pretraining_iter, given.scheme)
     natural = np.asarray(split.X_oracle)[:4000]
     for n in size.n_offline:
         path = out / f"n-{n or 'all'}"
@@ -325,6 +336,7 @@ def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], pa
     print("\n" + summary.xs("designs", level="source")["mean"].unstack().round(3).to_string())
     print("\n" + summary.xs("cost", level="source")["mean"].unstack().round(1).to_string())
     print(f"\nover seeds by {judges[-1]}\n" + spread(comparison, judges[-1]).round(2).to_string())
+    print(f"\npaired by seed, by {judges[-1]}\n" + against(comparison, judges[-1]).to_string())
     choices = choosing(comparison, judges[-1])
     print("\n" + choices.to_string(index=False))
     print(choices.groupby("rule", sort=False)[judges[-1]].agg(["mean", "min"]).round(3).to_string(), flush=True)
@@ -359,6 +371,9 @@ def arguments(description: str | None) -> tuple[argparse.Namespace, Size]:
     parser.add_argument("--seeds", type=int, help="number of them")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", default=".*", help="expression that the whole names of methods match")
+    parser.add_argument(
+        "--scheme", choices=["bridge", "euler"], default="bridge", help="25 steps, or 50 of the paper's"
+    )
     parser.add_argument("--n-jobs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()

@@ -2,13 +2,14 @@
 
     PYTHONPATH=. python benchmarks/speed/time_to_quality.py --out OUT --variants naive float32 bfloat16 small --seeds 0
 
-Generated 5'UTRs, whose true reward is known. All variants climb the same fitted reward, 32 trajectories an update, 50
-steps, and are judged by the true reward of the designs of their own updates, a mean over the last `WINDOW` of them:
+Generated 5'UTRs, whose true reward is known. All variants climb the same fitted reward, 32 trajectories an update, and
+are judged by the true reward of the designs of their own updates, a mean over the last `WINDOW` of them:
 
-- "naive": ``naive.py`` on the authors' network, the last 4 steps with gradient;
+- "naive": ``naive.py`` on the authors' network, 50 steps, the last 4 with gradient;
 - "float32", "bfloat16": the same network, learning rate, truncation and noise under `DirectSolver`;
-- "small": the network and settings that braidkit takes by default, ``truncation="random"``; "small_bfloat16": the same
-  in bfloat16, which it takes by default for wide networks alone; "small_bridge": the same in 25 bridges.
+- "small": the network and settings that braidkit takes by default, 25 bridges, ``truncation="random"``;
+  "small_bfloat16": the same in bfloat16, which it takes by default for wide networks alone; "small_euler": the same in
+  50 Euler steps.
 
 "target" is naive's mean over the last quarter of its updates, and seconds are of updates alone, until the moving mean
 first reaches it; training of pretrained models, shared by all seeds, is printed apart. OUT keeps models and finished
@@ -36,7 +37,7 @@ from braidkit.finetuning import DirectSolver, Problem
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import replace_file
 
-VARIANTS = ("naive", "float32", "bfloat16", "small", "small_bfloat16", "small_bridge")
+VARIANTS = ("naive", "float32", "bfloat16", "small", "small_bfloat16", "small_euler")
 SPACE = SequenceSpace("DNA", 50)
 ALPHA = 0.1
 WINDOW = 8  # updates of 32 designs
@@ -85,8 +86,8 @@ def run(variant: str, seed: int, arguments: argparse.Namespace) -> None:
         return
     small = variant.startswith("small")
     chain = pretrained("small" if small else "paper", arguments.out, "auto" if small else arguments.pretraining)
-    if variant.endswith("bridge"):
-        chain = chain.with_steps(chain.n_steps // 2, "bridge")
+    if variant.endswith("euler"):
+        chain = chain.with_steps(50, "euler")
     recorder = Recorder(GPBonusReward(random_state=seed).fit(*offline()))
     problem = Problem(
         chain.trainable_copy(),

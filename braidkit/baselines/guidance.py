@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
-from braidkit.diffusion import DiffusionModel, Gaussian, Policy, Sticks
+from braidkit.diffusion import Bridge, DiffusionModel, Gaussian, Policy, Sticks
 from braidkit.exceptions import InvalidParameterError
 from braidkit.rewards.features import SequenceFeatures, VectorFeatures, auto_max_iter
 from braidkit.spaces import SequenceSpace, Space
@@ -60,9 +60,8 @@ def guided_policy(chain: DiffusionModel, log_likelihood: LogLikelihood, x_t: Ten
         state = x_t.detach().requires_grad_(True)
         (gradient,) = torch.autograd.grad(log_likelihood(state, t).sum(), state)
     policy: Any = chain.policy(x_t, t)
-    if isinstance(policy, Sticks):
+    if isinstance(policy, (Bridge, Gaussian, Sticks)):
         policy = policy.normal
-    if isinstance(policy, Gaussian):
         return Gaussian(policy.mean + strength * policy.std.square() * gradient, policy.std)
     return policy._replace(logits=policy.logits + strength * gradient)
 

@@ -1,7 +1,7 @@
 """Diffusion models: chains of policies from noise to designs."""
 
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._policies import Categorical, Fixed, Gaussian, Policy, Sticks
+from braidkit.diffusion._policies import Bridge, Categorical, Fixed, Gaussian, Policy, Sticks
 from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.guided_network import GuidedNetwork
@@ -10,6 +10,7 @@ from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.diffusion.tabular import TabularDiffusion
 
 __all__ = [
+    "Bridge",
     "Categorical",
     "DiffusionModel",
     "Fixed",

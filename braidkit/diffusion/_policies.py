@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from braidkit.kernels.bridge import bridge_mean, bridge_std
 from braidkit.kernels.simplex import EPS, euler_step, pull_towards, softmax
 
 
@@ -37,6 +38,11 @@ class Gaussian(NamedTuple):
 
     mean: Tensor
     std: Tensor
+
+    @property
+    def normal(self) -> Gaussian:
+        """Itself, as of the policies that are normal without being written so."""
+        return self
 
     def rsample(self, noise: Tensor) -> Tensor:
         """Draw ``mean + std * noise``."""
@@ -92,6 +98,49 @@ class Sticks(NamedTuple):
 
     def kl(self, other: Sticks) -> Tensor:
         """KL per design (n,), nats, of two policies at the same sticks."""
+        return self.normal.kl(other.normal)
+
+
+class Bridge(NamedTuple):
+    """The normal step of sticks' angles, by what it is computed from: what `braidkit.kernels.bridge_step` takes.
+
+    Attributes
+    ----------
+    x_t : Tensor of shape (n, length, K - 1)
+        Angles as they were drawn: any numbers.
+    logits : Tensor of shape (n, length, K)
+        Of the clean letters.
+    lineages_zero, lineages_one : Tensor of shape (n, length, K - 1)
+        Mean lineage counts given the sticks, for starts at 0 and 1.
+    start, end : float
+        Times of the step.
+    """
+
+    x_t: Tensor
+    logits: Tensor
+    lineages_zero: Tensor
+    lineages_one: Tensor
+    start: float
+    end: float
+
+    @property
+    def normal(self) -> Gaussian:
+        """The same law, by its means and deviations."""
+        v = self.x_t.sin().square().clamp(EPS, 1 - EPS)
+        times = self.start, self.end
+        mean = bridge_mean(v, softmax(self.logits), self.lineages_zero, self.lineages_one, *times)
+        return Gaussian(mean, bridge_std(v, *times))
+
+    def rsample(self, noise: Tensor) -> Tensor:
+        """Draw the next angles."""
+        return self.normal.rsample(noise)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density (n,) of angles (n, length, K - 1)."""
+        return self.normal.log_prob(x)
+
+    def kl(self, other: Bridge | Gaussian) -> Tensor:
+        """KL per design (n,), nats, of two policies at the same angles."""
         return self.normal.kl(other.normal)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._jacobi import Evidence, StickLaw, break_sticks
-from braidkit.diffusion._policies import Gaussian, Sticks
+from braidkit.diffusion._jacobi import StickLaw, break_sticks
+from braidkit.diffusion._policies import Bridge, Gaussian, Sticks
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after
 from braidkit.networks import DilatedConvNet
@@ -89,8 +89,8 @@ class SimplexDiffusion(DiffusionModel):
     Parameters
     ----------
     space : SequenceSpace
-    n_steps : int, default=50
-        Steps of the chain, equally long from `max_time` down to `min_time`.
+    n_steps : int, optional
+        Steps of the chain, equally long from `max_time` down to `min_time`. By default 25 bridges, or 50 Euler steps.
     head : {"letters", "score"}, default="letters"
         What the network predicts. "letters": the distribution q, by cross-entropy; the rest of the score is in closed
         form. The network sees the likelihoods of each position's letters given its noised sticks, scaled to sum to one,
@@ -102,9 +102,9 @@ class SimplexDiffusion(DiffusionModel):
         Where the chain starts; at 4 hardly anything is left of the letter.
     min_time : float, optional
         Where it ends. By default 0.4 with "letters", where what remains is left to the readout, and 1/400 with "score".
-    scheme : {"euler", "bridge"}, default="euler"
-        How steps are taken: the paper's, or, with head "letters" alone, bridges of angles. The network is the same, and
-        may be trained under either.
+    scheme : {"bridge", "euler"}, optional
+        How steps are taken: bridges of angles, the default with head "letters" and not to be had with "score", or the
+        paper's Euler steps. The network is the same, and may be trained under either.
 
     Notes
     -----
@@ -135,13 +135,17 @@ class SimplexDiffusion(DiffusionModel):
         self,
         space: SequenceSpace,
         *,
-        n_steps: int = 50,
+        n_steps: int | None = None,
         head: str = "letters",
         network: str = "small",
         max_time: float = 4.0,
         min_time: float | None = None,
-        scheme: str = "euler",
+        scheme: str | None = None,
     ) -> None:
+        if scheme is None:
+            scheme = "euler" if head == "score" else "bridge"
+        if n_steps is None:
+            n_steps = 50 if scheme == "euler" else 25
         super().__init__(space, n_steps=n_steps)
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"SimplexDiffusion needs a SequenceSpace; got {space!r}.")
@@ -150,7 +154,7 @@ class SimplexDiffusion(DiffusionModel):
         if network not in NETWORKS:
             raise InvalidParameterError(f"network must be one of {', '.join(NETWORKS)}; got {network!r}.")
         if scheme not in ("euler", "bridge"):
-            raise InvalidParameterError(f'scheme must be "euler" or "bridge"; got {scheme!r}.')
+            raise InvalidParameterError(f'scheme must be "bridge" or "euler"; got {scheme!r}.')
         if scheme == "bridge" and head != "letters":
             raise InvalidParameterError('scheme="bridge" takes letters; pass head="letters", or scheme="euler".')
         if min_time is None:
@@ -183,19 +187,19 @@ class SimplexDiffusion(DiffusionModel):
         law = StationarySticks if self.scheme == "euler" else StationaryAngles
         return law(self.law.b.expand(n, *self.state_shape))
 
-    def policy(self, x_t: Tensor, t: int) -> Sticks | Gaussian:
+    def policy(self, x_t: Tensor, t: int) -> Bridge | Sticks | Gaussian:
         """The step of the reverse diffusion from time ``times[t]`` to ``times[t - 1]``."""
         if self.network is None:
             raise self._not_trained()
         v = self._sticks(x_t)
-        step = self.times[t] - self.times[t - 1]
         if self.head == "letters":
             evidence = self.law.evidence(v, t)
             logits = self._letter_logits(self.network, evidence.log_likelihoods(), t)
+            counts = evidence.lineages_zero, evidence.lineages_one
             if self.scheme == "bridge":
-                return self._bridge(v, softmax(logits), evidence, t)
-            return Sticks(x_t, logits, evidence.lineages_zero, evidence.lineages_one, step)
-        lengths = step * self.speed
+                return Bridge(x_t, logits, *counts, self.times[t], self.times[t - 1])
+            return Sticks(x_t, logits, *counts, self.times[t] - self.times[t - 1])
+        lengths = (self.times[t] - self.times[t - 1]) * self.speed
         return Gaussian(self._reverse(self.network, v, t, lengths), (lengths * v * (1 - v)).sqrt())
 
     def readout(self, x_0: Tensor) -> Tensor:
@@ -230,7 +234,7 @@ class SimplexDiffusion(DiffusionModel):
         Parameters
         ----------
         n_steps : int
-        scheme : {"euler", "bridge"}, optional
+        scheme : {"bridge", "euler"}, optional
             By default that of this chain.
 
         Returns
@@ -256,17 +260,6 @@ class SimplexDiffusion(DiffusionModel):
     def _sticks(self, x: Tensor) -> Tensor:
         """Sticks of states, no closer than EPS to 0 and 1."""
         return (x if self.scheme == "euler" else x.sin().square()).clamp(EPS, 1 - EPS)
-
-    def _bridge(self, v: Tensor, letters: Tensor, evidence: Evidence, t: int) -> Gaussian:
-        """The bridge of angles from time number t to the one before, toward letters (n, L, K), from sticks v."""
-        start, end = self.times[t], self.times[t - 1]
-        length = start - end
-        pulled = math.sinh(start) * math.log(math.tanh(start / 2) / math.tanh(end / 2))
-        up = 0.25 * length + pulled * letters[..., :-1] * evidence.lineages_one
-        down = (0.5 * self.law.b - 0.25) * length + pulled * sum_after(letters) * evidence.lineages_zero
-        target = up / (up + down)
-        mean = target + (v - target) * (-self.speed * (up + down)).exp()
-        return Gaussian(mean.clamp(EPS, 1 - EPS).sqrt().asin(), 0.5 * (self.speed * length * (end / start)).sqrt())
 
     def _reverse(self, network: nn.Module, v: Tensor, t: int, lengths: Tensor) -> Tensor:
         """Mean of an Euler step back in time by the network's score, from sticks v at time number t."""

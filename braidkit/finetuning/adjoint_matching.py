@@ -8,7 +8,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor
 
-from braidkit.diffusion import DiffusionModel, Gaussian
+from braidkit.diffusion import Bridge, DiffusionModel, Gaussian
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.finetuning.rollout import sample_path
 from braidkit.finetuning.solver import Solver
@@ -50,7 +50,7 @@ class AdjointMatchingSolver(Solver):
             nonlocal adjoint
             for t in range(1, problem.model.n_steps + 1):
                 state = path[t].requires_grad_(True)
-                reference = cast(Gaussian, self.pretrained.policy(state, t))
+                reference = cast(Bridge | Gaussian, self.pretrained.policy(state, t)).normal
                 target = (reference.mean + reference.std.square() * adjoint).detach()
                 (adjoint,) = torch.autograd.grad(reference.mean, state, adjoint)
                 policy = self.model.policy(path[t].detach(), t)

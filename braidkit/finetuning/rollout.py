@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from braidkit.diffusion import DiffusionModel, Gaussian, Policy, Sticks
-from braidkit.kernels import gaussian_step, simplex_step
+from braidkit.diffusion import Bridge, DiffusionModel, Gaussian, Policy, Sticks
+from braidkit.kernels import bridge_step, gaussian_step, simplex_step
 
 
 class Path(NamedTuple):
@@ -91,6 +91,8 @@ def draw_with_kl(policy: Policy, reference: Policy, noise: Tensor) -> tuple[Tens
     match policy, reference:
         case Sticks(), Sticks():
             return simplex_step(policy.x_t, policy.logits, reference.logits, *policy[2:4], noise, policy.step)
+        case Bridge(), Bridge():
+            return bridge_step(policy.x_t, policy.logits, reference.logits, *policy[2:4], noise, *policy[4:])
         case Gaussian(), Gaussian():
             std = policy.std.expand_as(policy.mean) if policy.std.ndim else policy.std
             return gaussian_step(policy.mean, reference.mean, std, noise)

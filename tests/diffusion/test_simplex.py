@@ -45,20 +45,25 @@ class ExactScore(nn.Module):
         return torch.stack(y, dim=-1) / x.clamp(min=1e-12) / self.scale[number]
 
 
-def model_of(head: str, probabilities: Tensor, length: int = 2, n_steps: int = 50, **arguments) -> SimplexDiffusion:
+def model_of(
+    head: str, probabilities: Tensor, length: int = 2, n_steps: int = 50, scheme: str = "euler", **arguments
+) -> SimplexDiffusion:
     """A frozen chain with the exact network of independent letters."""
+    arguments |= {"n_steps": n_steps, "scheme": scheme}
     alphabet = "ACDEFGHIKLMNPQRSTVWY"[: len(probabilities)]
-    model = SimplexDiffusion(SequenceSpace(alphabet, length=length), head=head, n_steps=n_steps, **arguments)
+    model = SimplexDiffusion(SequenceSpace(alphabet, length=length), head=head, **arguments)
     model.network = IndependentLetters(probabilities) if head == "letters" else ExactScore(model, probabilities)
     model.kind = "tokens"
     model.freeze()
     return model
 
 
-def random_model(head: str, space: SequenceSpace = DNA, n_steps: int = 10, **arguments) -> SimplexDiffusion:
+def random_model(
+    head: str, space: SequenceSpace = DNA, n_steps: int = 10, scheme: str = "euler", **arguments
+) -> SimplexDiffusion:
     """A chain with random weights."""
     torch.manual_seed(0)
-    model = SimplexDiffusion(space, head=head, n_steps=n_steps, **arguments)
+    model = SimplexDiffusion(space, head=head, n_steps=n_steps, scheme=scheme, **arguments)
     model.network = model._build_network()
     return model
 
@@ -155,7 +160,7 @@ def test_a_short_bridge_is_the_diffusion_that_a_short_euler_step_is():
     """Mean and variance of the sticks to first order in the step; of a normal angle both are in closed form."""
     chains = [random_model("letters", n_steps=1, min_time=1.0, max_time=1.001, scheme=s) for s in ("euler", "bridge")]
     v = 0.02 + 0.96 * torch.rand(50, *DNA_STICKS, generator=torch.Generator().manual_seed(1))
-    euler, bridge = chains[0].policy(v, 1).normal, chains[1].policy(v.sqrt().asin(), 1)
+    euler, bridge = chains[0].policy(v, 1).normal, chains[1].policy(v.sqrt().asin(), 1).normal
     mean, std = bridge.mean.double(), bridge.std.double()
     first, second = ((-2 * k**2 * std**2).exp() * (2 * k * mean).cos() for k in (1, 2))  # E cos 2 k theta'
     moved = (1 - first) / 2 - v
@@ -167,9 +172,9 @@ def test_a_short_bridge_is_the_diffusion_that_a_short_euler_step_is():
 def test_any_number_is_an_angle():
     model = random_model("letters", scheme="bridge")
     angle = 0.1 + 1.3 * torch.rand(4, *model.state_shape, generator=torch.Generator().manual_seed(1))
-    policy = model.policy(angle, 4)
+    policy = model.policy(angle, 4).normal
     for image in (-angle, math.pi - angle, angle + 2 * math.pi):
-        torch.testing.assert_close(model.policy(image, 4).mean, policy.mean, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.policy(image, 4).normal.mean, policy.mean, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(model.as_points(image, 4), model.as_points(angle, 4), atol=1e-4, rtol=1e-3)
     assert policy.std.shape == (3,) and model.constant_std and not random_model("letters").constant_std
     x = nn.functional.one_hot(torch.arange(5).expand(4, 5) % 4, 4).float()
@@ -347,15 +352,18 @@ def test_a_trained_model_takes_other_steps(tmp_path):
     words = ["ACGTA", "CCGGA", "TTTAC"]
     model = SimplexDiffusion(DNA).fit(words * 100, max_iter=300, batch_size=64, validation_fraction=0, random_state=0)
     weights = copy.deepcopy(model.state_dict())
-    bridged = model.with_steps(10, "bridge")
-    assert (bridged.n_steps, bridged.scheme, bridged.frozen) == (10, "bridge", True)
-    assert (bridged.times[0], bridged.times[-1]) == (model.times[0], model.times[-1])
-    designs = bridged.sample(300, random_state=1)
-    shares = [designs.count(word) / 300 for word in words]
-    assert sum(shares) > 0.8 and min(shares) > 0.2, shares
-    bridged.save_pretrained(tmp_path)
-    assert DiffusionModel.from_pretrained(tmp_path).sample(300, random_state=1) == designs
-    assert bridged.with_steps(50, "euler").sample(5, random_state=0) == model.sample(5, random_state=0)
+    other = model.with_steps(40, "euler")
+    assert (other.n_steps, other.scheme, other.frozen) == (40, "euler", True)
+    assert (other.times[0], other.times[-1]) == (model.times[0], model.times[-1])
+    for chain in (other, model.with_steps(10)):
+        designs = chain.sample(300, random_state=1)
+        shares = [designs.count(word) / 300 for word in words]
+        assert sum(shares) > 0.8 and min(shares) > 0.2, shares
+    other.save_pretrained(tmp_path / "other")
+    assert DiffusionModel.from_pretrained(tmp_path / "other").sample(5, random_state=1) == other.sample(
+        5, random_state=1
+    )
+    assert other.with_steps(25, "bridge").sample(5, random_state=0) == model.sample(5, random_state=0)
     tuned = model.trainable_copy()
     tuned.with_steps(20).network.last[-1].bias.data.add_(1)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
@@ -382,10 +390,20 @@ def test_training_loss_is_the_mean_over_the_chain_times():
     assert entropies[0] < 0.2 < entropies[-1]
 
 
+def test_steps_suit_the_head():
+    chains = [SimplexDiffusion(DNA, **one) for one in ({}, {"head": "score"}, {"scheme": "euler"}, {"n_steps": 7})]
+    assert [(chain.scheme, chain.n_steps) for chain in chains] == [
+        ("bridge", 25),
+        ("euler", 50),
+        ("euler", 50),
+        ("bridge", 7),
+    ]
+
+
 def test_arguments_are_checked():
     for arguments, message in (
         ({"head": "logits"}, 'head must be "letters" or "score"; got \'logits\''),
-        ({"scheme": "heun"}, 'scheme must be "euler" or "bridge"; got \'heun\''),
+        ({"scheme": "heun"}, 'scheme must be "bridge" or "euler"; got \'heun\''),
         ({"scheme": "bridge", "head": "score"}, 'takes letters; pass head="letters"'),
         ({"network": "huge"}, "network must be one of small, paper; got 'huge'"),
         ({"min_time": 5.0}, "below max_time; got 5.0 and 4.0"),
@@ -454,7 +472,7 @@ def test_law_is_shared_between_models_of_one_grid():
 
 def test_noised_states_have_the_exact_mean_of_their_time():
     """E[v_t | v_0] = m + exp(-t) (v_0 - m), m = 1 / (1 + b), as (a + b) s / 2 = 1."""
-    model = SimplexDiffusion(SequenceSpace("DNA", length=1), n_steps=10)
+    model = SimplexDiffusion(SequenceSpace("DNA", length=1), n_steps=10, scheme="euler")
     x = torch.eye(4)[2].expand(40_000, 1, 4)
     t = torch.arange(40_000) % 2 * 4
     states = model.noised(x, t, torch.Generator().manual_seed(0))

@@ -128,7 +128,7 @@ def test_the_gradient_of_the_simplex_kl_is_that_of_finite_differences(scheme):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "chain"), [(kernels.gaussian, "gaussian"), (kernels.gaussian, "bridge"), (kernels.simplex, "simplex")]
+    ("kernel", "chain"), [(kernels.gaussian, "gaussian"), (kernels.bridge, "bridge"), (kernels.simplex, "euler")]
 )
 def test_the_fused_step_is_the_same_chain(kernel, chain, triton_device, monkeypatch):
     """States, KL and gradients of the weights, with the kernel that runs on a GPU."""
@@ -195,8 +195,8 @@ def test_what_waits_is_noticed():
 
 CHAINS = {
     "gaussian": lambda: normal_chain(n_features=2, n_steps=5),
-    "simplex": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5)),
-    "bridge": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5, scheme="bridge")),
+    "bridge": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5)),
+    "euler": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5, scheme="euler")),
     "score": lambda: untrained(SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=5, head="score")),
     "masked": lambda: untrained(MaskedDiffusion(SequenceSpace("DNA", 6), n_steps=5)),
 }

@@ -1,6 +1,6 @@
 """Compile every kernel for CUDA, on any machine; a program of its own, since the tests' triton may interpret."""
 
-from braidkit.kernels import gaussian, posterior, simplex
+from braidkit.kernels import bridge, gaussian, posterior, simplex
 
 FLOAT, HALF = "*fp32", "*bf16"
 
@@ -31,6 +31,12 @@ def main():
         print(compile_kernel(forward, [FLOAT, kind, kind, *[FLOAT] * 8], ["fp32", "fp32", "i32"], **constants))
         pointers = [*[FLOAT] * 10, kind, kind, FLOAT, FLOAT]
         print(compile_kernel(backward, pointers, ["fp32", "fp32", "i32", "i32"], **constants))
+    forward, backward = bridge._kernels()
+    for kind, k in ((FLOAT, 4), (HALF, 20)):
+        constants = {"K": k, "MARGIN": bridge.EPS, "BLOCK": bridge.BLOCK}
+        numbers = ["fp32", "fp32", "fp32", "i32"]
+        print(compile_kernel(forward, [FLOAT, kind, kind, *[FLOAT] * 10], numbers, **constants))
+        print(compile_kernel(backward, [FLOAT] * 15, [*numbers, "i32"], **constants))
 
 
 if __name__ == "__main__":

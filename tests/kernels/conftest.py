@@ -12,7 +12,7 @@ from braidkit.kernels import _backend
 def assert_equal_to_twin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """A check that a public function and its twin have the same values and gradients, and that Triton ran."""
     launches = []
-    for module in ("gaussian", "posterior", "simplex"):
+    for module in ("bridge", "gaussian", "posterior", "simplex"):
         original = _backend.launch
 
         def counted(*args, original=original, **kwargs):
