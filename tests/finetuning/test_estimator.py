@@ -355,9 +355,13 @@ def test_every_solver_fits_and_resumes(chain, vectors, solver, tmp_path):
     assert parts.history_["lower"][-1] == pytest.approx(whole.history_["lower"][-1], rel=1e-6)
 
 
-def test_adjoint_matching_on_sequences_is_refused_before_any_work():
+def test_adjoint_matching_is_refused_on_steps_of_euler_before_any_work():
+    X = ["ACGT", "ACGA", "TCGA"] * 10
+    chain = SimplexDiffusion(SequenceSpace("DNA", 4), n_steps=3, scheme="euler").fit(X, max_iter=1, random_state=0)
+    finetuner = quick(chain, solver="adjoint_matching")
     with pytest.raises(IncompatibleModelError, match="SimplexDiffusion does not have"):
-        ConservativeDiffusionFinetuner(solver="adjoint_matching").fit(["ACGT", "ACGA", "TCGA"], [0.0, 1.0, 2.0])
+        finetuner.fit(X, np.arange(30.0))
+    assert finetuner.set_params(pretrained=chain.with_steps(3, "bridge")).fit(X, np.arange(30.0)).history_
 
 
 def test_options_of_a_solver_are_parameters_of_the_estimator():
