@@ -9,7 +9,7 @@ are judged by the true reward of the designs of their own updates, a mean over t
 - "float32", "bfloat16": the same network, learning rate, truncation and noise under `DirectSolver`;
 - "small": the network and settings that braidkit takes by default, 25 bridges, ``truncation="random"``;
   "small_bfloat16": the same in bfloat16, which it takes by default for wide networks alone; "small_euler": the same in
-  50 Euler steps.
+  50 Euler steps; "small_euler_bfloat16": both.
 
 "target" is naive's mean over the last quarter of its updates, and seconds are of updates alone, until the moving mean
 first reaches it; training of pretrained models, shared by all seeds, is printed apart. OUT keeps models and finished
@@ -22,6 +22,7 @@ import argparse
 import functools
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -33,11 +34,12 @@ from torch import Tensor
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion, make_utr
 from braidkit.datasets import offline_split
+from braidkit.evaluation.comparison import t_interval
 from braidkit.finetuning import DirectSolver, Problem
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import replace_file
 
-VARIANTS = ("naive", "float32", "bfloat16", "small", "small_bfloat16", "small_euler")
+VARIANTS = ("naive", "float32", "bfloat16", "small", "small_bfloat16", "small_euler", "small_euler_bfloat16")
 SPACE = SequenceSpace("DNA", 50)
 ALPHA = 0.1
 WINDOW = 8  # updates of 32 designs
@@ -86,7 +88,7 @@ def run(variant: str, seed: int, arguments: argparse.Namespace) -> None:
         return
     small = variant.startswith("small")
     chain = pretrained("small" if small else "paper", arguments.out, "auto" if small else arguments.pretraining)
-    if variant.endswith("euler"):
+    if "euler" in variant:
         chain = chain.with_steps(50, "euler")
     recorder = Recorder(GPBonusReward(random_state=seed).fit(*offline()))
     problem = Problem(
@@ -146,6 +148,23 @@ def table(out: Path) -> list[dict[str, object]]:
     return rows
 
 
+def paired(variants: Sequence[str], out: Path) -> None:
+    """Print the last quarter of variants less that of the first, paired by seed, at as many updates and seconds."""
+    first, *others = variants
+    for other in others:
+        updates, seconds = [], []
+        for path in sorted(out.glob(f"{first}-[0-9]*.json")):
+            theirs, own = (json.loads(file.read_text()) for file in (path, out / path.name.replace(first, other)))
+            quarter, taken = len(theirs) // 4, sum(update["seconds"] for update in theirs)
+            target = mean(update["true"] for update in theirs[-quarter:])
+            n = int(np.searchsorted(np.cumsum([update["seconds"] for update in own]), taken))
+            updates.append(mean(update["true"] for update in own[-quarter:]) - target)
+            seconds.append(mean(update["true"] for update in own[max(n - quarter, 0) : max(n, 1)]) - target)
+        for name, differences in (("updates", updates), ("seconds", seconds)):
+            low, high = t_interval(np.array(differences), 0.95)[1:]
+            print(f"{other} less {first} after as many {name}: {mean(differences):.2f} ({low:.2f} to {high:.2f})")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -164,6 +183,8 @@ def main() -> None:
     rows = table(arguments.out)
     arguments.out = arguments.out / "table.json"
     report(arguments, rows)
+    if len(arguments.seeds) > 1:
+        paired(arguments.variants, arguments.out.parent)
 
 
 if __name__ == "__main__":
