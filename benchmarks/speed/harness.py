@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
+    """Wall-clock seconds of one call, until a GPU that it uses is done."""
     began = time.perf_counter()
     call()
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -55,7 +57,7 @@ class BarePasses:
     def __init__(self, network: nn.Module, x: Tensor, t: Tensor | None = None, *, bfloat16: bool = False) -> None:
         self.network = network
         self.x = x
-        self.t = torch.ones(1) if t is None else t
+        self.t = torch.ones(1, device=x.device) if t is None else t
         self.bfloat16 = bfloat16
 
     @property
@@ -65,6 +67,14 @@ class BarePasses:
     def forward(self) -> None:
         with torch.no_grad():
             self._run(self.x)
+
+    def graphed(self) -> Callable[[], object]:
+        """The forward pass as a CUDA graph: what a GPU takes when no kernel waits to be launched."""
+        self.forward()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.forward()
+        return graph.replay
 
     def input_gradient(self) -> None:
         self.network.requires_grad_(False)
@@ -117,10 +127,10 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def report(arguments: argparse.Namespace, rows: list[dict[str, object]]) -> None:
+def report(arguments: argparse.Namespace, rows: list[dict[str, object]], device: str = "cpu") -> None:
     """Print the rows as a table; write them and what they ran on to ``--out``."""
     setting = {name: value for name, value in vars(arguments).items() if not isinstance(value, Path) and name != "out"}
-    setting |= {"processor": processor(), "torch": torch.__version__, "device": "cpu", "state": "float32"}
+    setting |= {"processor": processor(), "torch": torch.__version__, "device": device, "state": "float32"}
     setting["peak memory, GiB"] = peak_gib()
     print(json.dumps(setting))
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -5,7 +5,7 @@
 From the noise of the first state to decoded designs, with the policies' network in float32 and in bfloat16. The passes
 are counted, and the time of as many bare ones (that of the readout in float32) is what "ratio to bare" refers to;
 "speed" is the time of ``naive.py``, which has the score alone, over ours. Columns are medians over rounds in which all
-take their turn.
+take their turn. With ``--device cuda`` the bare passes are CUDA graphs, and there is no naive.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ PRECISIONS = ("float32", "bfloat16")
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     space = SequenceSpace("DNA", arguments.length)
-    points = torch.rand(arguments.batch_size, *space.shape).softmax(dim=-1)
+    points = torch.rand(arguments.batch_size, *space.shape, device=arguments.device).softmax(dim=-1)
     rows: list[dict[str, object]] = []
     for head in ("letters", "score"):
         chain = SimplexDiffusion(space, n_steps=arguments.steps, head=head, network=arguments.network)
         torch.manual_seed(0)
         chain.network = network = chain._build_network()
-        chain.freeze()
+        chain.to(arguments.device).freeze()
         counter = CountPasses(network, batch_size=arguments.batch_size)
         chain.sample(arguments.batch_size, random_state=0)
         counter.remove()
@@ -43,8 +44,9 @@ def main() -> None:
         calls: dict[str, Callable[[], object]] = {}
         for precision in PRECISIONS:
             calls[precision] = partial(chain.sample, arguments.batch_size, random_state=0, precision=precision)
-            calls[f"bare {precision}"] = BarePasses(network, points, bfloat16=precision == "bfloat16").forward
-        if head == "score":
+            bare_passes = BarePasses(network, points, bfloat16=precision == "bfloat16")
+            calls[f"bare {precision}"] = bare_passes.forward if arguments.device == "cpu" else bare_passes.graphed()
+        if head == "score" and arguments.device == "cpu":
             naive = NaiveChain(chain)
             noise = chain.draw_noise(arguments.batch_size, torch.Generator().manual_seed(0))
             error = naive.sample_points(noise) - chain.sample_points(noise)
@@ -67,7 +69,7 @@ def main() -> None:
             )
             if "naive" in times:
                 rows[-1]["speed"] = median(theirs / ours for theirs, ours in zip(times["naive"], own, strict=True))
-    report(arguments, rows)
+    report(arguments, rows, "cpu" if arguments.device == "cpu" else torch.cuda.get_device_name())
 
 
 if __name__ == "__main__":
