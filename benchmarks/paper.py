@@ -336,7 +336,8 @@ def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], pa
     print("\n" + summary.xs("designs", level="source")["mean"].unstack().round(3).to_string())
     print("\n" + summary.xs("cost", level="source")["mean"].unstack().round(1).to_string())
     print(f"\nover seeds by {judges[-1]}\n" + spread(comparison, judges[-1]).round(2).to_string())
-    print(f"\npaired by seed, by {judges[-1]}\n" + against(comparison, judges[-1]).to_string())
+    if set(NOT_TUNED) & set(comparison.results["method"]):
+        print(f"\npaired by seed, by {judges[-1]}\n" + against(comparison, judges[-1]).to_string())
     choices = choosing(comparison, judges[-1])
     print("\n" + choices.to_string(index=False))
     print(choices.groupby("rule", sort=False)[judges[-1]].agg(["mean", "min"]).round(3).to_string(), flush=True)
