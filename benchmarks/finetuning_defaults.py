@@ -33,7 +33,7 @@ RUNS = {
     "alpha 0.03": {"alpha": 0.03},
     "alpha 0.3": {"alpha": 0.3},
     "truncation 5": {"truncation": 5},
-    "truncation 50": {"truncation": 50},
+    "whole chain": {"truncation": 10**6},
 }
 
 

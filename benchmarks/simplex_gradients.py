@@ -15,7 +15,7 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from braidkit.diffusion.simplex import EPS, SimplexDiffusion
+from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.spaces import SequenceSpace
 
 PRIOR = torch.tensor([0.4, 0.3, 0.2, 0.1])
@@ -41,7 +41,7 @@ def run(model: SimplexDiffusion, theta: Tensor, seed: int) -> tuple[Tensor, Tens
     state = model.initial(n).rsample(noise[:, 0])
     for t in range(model.n_steps, 0, -1):
         state = model.policy(state, t).rsample(noise[:, t])
-    likelihoods = model.law.evidence(state.clamp(EPS, 1 - EPS), 0).log_likelihoods()
+    likelihoods = model.law.evidence(model._sticks(state), 0).log_likelihoods()
     return (likelihoods + PRIOR.log()).softmax(dim=-1)[:, 0], model.readout(state)[:, 0]
 
 
@@ -53,7 +53,7 @@ def main() -> None:
     args = parser.parse_args()
     print("min_time  law error  derivative        prediction: mean, SNR        linear estimate: mean, SNR")
     for min_time in args.min_times:
-        model = SimplexDiffusion(SequenceSpace("DNA", length=1), min_time=min_time)
+        model = SimplexDiffusion(SequenceSpace("DNA", length=1), min_time=min_time, scheme="euler")
         with torch.no_grad():
             law, up, down = (
                 run(model, torch.full((args.n_law, 1, 1), theta), 1)[0].argmax(dim=-1) for theta in (0.0, 0.25, -0.25)

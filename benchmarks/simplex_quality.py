@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--n-samples", type=int, default=4_000)
     parser.add_argument("--max-iter", type=int, default=1_500)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
-    parser.add_argument("--n-steps", type=int, default=50)
+    parser.add_argument("--n-steps", type=int)
     parser.add_argument("--heads", nargs="+", default=["letters", "score"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

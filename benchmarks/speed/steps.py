@@ -62,7 +62,8 @@ def main() -> None:
             "activity KS": float(ks_2samp(judge.predict(designs), activity).statistic),
         }
 
-    trained = SimplexDiffusion(SequenceSpace("DNA", 50), network=arguments.network).fit(training, random_state=0)
+    trained = SimplexDiffusion(SequenceSpace("DNA", 50), n_steps=50, scheme="euler", network=arguments.network)
+    trained.fit(training, random_state=0)
     rows = [distances("held out", others)]
     for scheme, steps in itertools.product(("euler", "bridge"), arguments.steps):
         chain = trained.with_steps(steps, scheme)

@@ -12,7 +12,9 @@ are judged by the true reward of the designs of their own updates, a mean over t
   50 Euler steps; "small_euler_bfloat16": both.
 
 "target" is naive's mean over the last quarter of its updates, and seconds are of updates alone, until the moving mean
-first reaches it; training of pretrained models, shared by all seeds, is printed apart. OUT keeps models and finished
+first reaches it; training of pretrained models, shared by all seeds, is printed apart. With several seeds the last
+quarter of each variant less that of the first one given is printed, after as many updates, and after as many seconds,
+or at its end if that comes before. OUT keeps models and finished
 runs: call it again to go on, or several times at once for different variants and seeds.
 """
 
@@ -148,13 +150,14 @@ def table(out: Path) -> list[dict[str, object]]:
     return rows
 
 
-def paired(variants: Sequence[str], out: Path) -> None:
+def paired(variants: Sequence[str], seeds: Sequence[int], out: Path) -> None:
     """Print the last quarter of variants less that of the first, paired by seed, at as many updates and seconds."""
     first, *others = variants
     for other in others:
         updates, seconds = [], []
-        for path in sorted(out.glob(f"{first}-[0-9]*.json")):
-            theirs, own = (json.loads(file.read_text()) for file in (path, out / path.name.replace(first, other)))
+        for seed in seeds:
+            files = [out / f"{variant}-{seed}.json" for variant in (first, other)]
+            theirs, own = (json.loads(file.read_text()) for file in files)
             quarter, taken = len(theirs) // 4, sum(update["seconds"] for update in theirs)
             target = mean(update["true"] for update in theirs[-quarter:])
             n = int(np.searchsorted(np.cumsum([update["seconds"] for update in own]), taken))
@@ -184,7 +187,7 @@ def main() -> None:
     arguments.out = arguments.out / "table.json"
     report(arguments, rows)
     if len(arguments.seeds) > 1:
-        paired(arguments.variants, arguments.out.parent)
+        paired(arguments.variants, arguments.seeds, arguments.out.parent)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Gaussian(NamedTuple):
 
     @property
     def normal(self) -> Gaussian:
-        """Itself, as of the policies that are normal without being written so."""
+        """Itself; `Sticks` and `Bridge` compute theirs."""
         return self
 
     def rsample(self, noise: Tensor) -> Tensor:

@@ -64,8 +64,8 @@ class SimplexDiffusion(DiffusionModel):
     r"""The Dirichlet diffusion of DDSM, the paper's backbone for sequences, with exact noising and exact scores.
 
     Each position holds K - 1 sticks v in (0, 1), of ``x_k = v_k prod_{j<k} (1 - v_j)``, which forget their letter by
-    the Jacobi diffusion ``dv = (s/2) [1 - v - b v] dt + sqrt(s v (1 - v)) dB``, b = K - 1, ..., 1, s = 2 / (1 + b). A
-    step of length h back in time is the Euler step of the reverse diffusion,
+    the Jacobi diffusion ``dv = (s/2) [1 - v - b v] dt + sqrt(s v (1 - v)) dB``, b = K - 1, ..., 1, s = 2 / (1 + b).
+    With ``scheme="euler"`` a step of length h back in time is the Euler step of the reverse diffusion,
 
     ``mean_i = v_i + h s_i [(1 - (1 + b_i) v_i) / 2 + (1 - v_i) q_i E1(v_i) - v_i Q_i E0(v_i)]``,
     ``std_i^2 = h s_i v_i (1 - v_i)``,
@@ -74,7 +74,7 @@ class SimplexDiffusion(DiffusionModel):
     and a start at 0 or 1 (`braidkit.diffusion._jacobi`). A state is what was drawn, which may lie outside (0, 1); it is
     clamped where it is read. So the policies are exactly normal, and share their deviation with the pretrained twin.
 
-    With ``scheme="bridge"`` a state is an angle ``theta = asin(sqrt(v))``, where the noise is the same everywhere and
+    By default a state is an angle ``theta = asin(sqrt(v))``, where the noise is the same everywhere and
     the edges reflect: any number is an angle, and is read as ``v = sin^2 theta``. Back in time the diffusion is there
     ``dtheta = (s/2) [(1/4 + q_i E1) cot theta - (b/2 - 1/4 + Q_i E0) tan theta] dt + (sqrt(s)/2) dB``. E0 and E1 fall
     with time about as 1 / sinh(t), so that for small t it pulls toward the predicted letter as a Brownian bridge. A
@@ -103,7 +103,7 @@ class SimplexDiffusion(DiffusionModel):
     min_time : float, optional
         Where it ends. By default 0.4 with "letters", where what remains is left to the readout, and 1/400 with "score".
     scheme : {"bridge", "euler"}, optional
-        How steps are taken: bridges of angles, the default with head "letters" and not to be had with "score", or the
+        How steps are taken: bridges of angles, the default with head "letters", and not available with "score", or the
         paper's Euler steps. The network is the same, and may be trained under either.
 
     Notes
@@ -229,7 +229,7 @@ class SimplexDiffusion(DiffusionModel):
         return softmax(self._letter_logits(self.network, self.law.evidence(v, t).log_likelihoods(), t))
 
     def with_steps(self, n_steps: int, scheme: str | None = None) -> SimplexDiffusion:
-        """The same trained model at other steps: its network knows all times between the first and the last.
+        """The same trained model at other steps: the network reads any time between the first and the last.
 
         Parameters
         ----------

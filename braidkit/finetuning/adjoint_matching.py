@@ -34,8 +34,9 @@ class AdjointMatchingSolver(Solver):
     def check(self, model: DiffusionModel) -> None:
         if not model.constant_std:
             raise IncompatibleModelError(
-                f"adjoint matching needs Gaussian policies of constant deviation, which a {type(model).__name__} does "
-                'not have; pass solver="direct", "policy_gradient" or "trajectory_balance".'
+                "adjoint matching needs Gaussian policies of constant deviation, which this "
+                f"{type(model).__name__} does not have; pass "
+                'solver="direct", "policy_gradient" or "trajectory_balance".'
             )
 
     def update(self, i: int) -> dict[str, float]:

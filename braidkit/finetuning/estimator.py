@@ -70,8 +70,8 @@ class ConservativeDiffusionFinetuner(Designer):
         The design space, where `pretrained` does not tell it: strings make a SequenceSpace, 2-D numbers a VectorSpace.
     solver : str or Solver, default="direct"
         How the objective is climbed: "direct" (back-propagation through the chain), "adjoint_matching" (the same
-        gradient carried back step by step; for a GaussianDiffusion), or, for any reward, "policy_gradient" and
-        "trajectory_balance". An instance, such as ``DirectSolver(truncation=5)``, has options.
+        gradient carried back step by step; for a GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any
+        reward, "policy_gradient" and "trajectory_balance". An instance has options: ``DirectSolver(truncation=5)``.
     max_iter : int or "auto", default="auto"
         Optimiser updates; "auto" grows with the number of rows.
     batch_size : int, default=128

@@ -328,8 +328,10 @@ def _kernels() -> tuple[Any, Any]:
             moved, moved0 = target + (v - target) * left, target0 + (v - target0) * left0
             # From the gradients in the mean angles to those in the next sticks, in q E1 and in Q E0.
             to_angle0 = -4 * c * d / (speed * variance)
-            to_moved = 0.5 * (g - to_angle0) / tl.sqrt(moved * (1 - moved))
-            to_moved0 = 0.5 * to_angle0 / tl.sqrt(moved0 * (1 - moved0))
+            kept = tl.minimum(tl.maximum(moved, MARGIN), 1 - MARGIN)
+            kept0 = tl.minimum(tl.maximum(moved0, MARGIN), 1 - MARGIN)
+            to_moved = 0.5 * (g - to_angle0) / tl.sqrt(kept * (1 - kept))
+            to_moved0 = 0.5 * to_angle0 / tl.sqrt(kept0 * (1 - kept0))
             to_moved = tl.where((moved >= MARGIN) & (moved <= 1 - MARGIN), to_moved, 0.0)
             to_moved0 = tl.where((moved0 >= MARGIN) & (moved0 <= 1 - MARGIN), to_moved0, 0.0)
             nearer, nearer0 = (1 - left) / (up + down), (1 - left0) / (up0 + down0)

@@ -62,8 +62,9 @@ def test_a_linear_log_likelihood_tilts_tokens_exactly(kind):
     assert torch.allclose(guided.logits.softmax(dim=-1), law / law.sum(dim=-1, keepdim=True), atol=1e-5)
 
 
-def test_sticks_move_by_their_own_variance():
-    chain = SimplexDiffusion(SequenceSpace("DNA", length=3), n_steps=5)
+@pytest.mark.parametrize("scheme", ["euler", "bridge"])
+def test_states_of_the_simplex_move_by_their_own_variance(scheme):
+    chain = SimplexDiffusion(SequenceSpace("DNA", length=3), n_steps=5, scheme=scheme)
     chain.fit(["ACG", "TTT", "GCA"] * 10, max_iter=2, random_state=0)
     x = chain.initial(4).rsample(torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0)))
     weight = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))

@@ -34,7 +34,7 @@ class Step(NamedTuple):
         x = 1.2 * x - 0.1 if outside else 0.1 + 0.8 * x
         if self is BRIDGE:
             x = 0.5 * torch.pi * x
-            x[1:, 0, 0] = 0.001 if outside else x[1:, 0, 0]
+            x[1:, 0, 0] *= 1 - outside
         v = x.sin().square() if self is BRIDGE else x
         evidence = StickLaw(k, [END, START]).evidence(v.clamp(EPS, 1 - EPS), 1)
         network, other = torch.randn(2, n, length, k, generator=generator)
@@ -180,6 +180,18 @@ def test_clamped_sticks_take_no_gradient(triton_device, step):
     assert outside.any()
     assert not x.grad[outside].any()
     assert x.grad[~outside].all()
+
+
+@pytest.mark.parametrize("edge", [0, 1])
+def test_bridges_to_an_edge_take_no_gradient(triton_device, edge):
+    """Counts that pull a stick beyond the clamp: its mean is at the edge, whatever the letters are."""
+    x, logits, reference, zero, one, noise = BRIDGE.inputs(2, 5, 4, triton_device, outside=False)
+    counts = [1e7 * (1 - edge) * (1 + zero), 1e7 * edge * (1 + one)]
+    logits = (0.1 * logits).requires_grad_()
+    drawn, kl = bridge_step(x, logits, reference, *counts, 0 * noise, START, END)
+    (drawn.sum() + kl.sum()).backward()
+    assert (((drawn.sin().square() - edge).abs() - EPS).abs() < 1e-6).all()
+    assert not logits.grad.any()
 
 
 @settings(max_examples=20)
