@@ -177,12 +177,13 @@ def test_exact_network_gives_the_exact_law(scheme, head, probabilities):
     assert ((torch.from_numpy(counts) / len(drawn) - probabilities).abs() < 4 * error + 0.006).all()
 
 
-def test_pathwise_gradient_of_the_letters_frequency():
+@pytest.mark.parametrize("scheme", ["euler", "bridge"])
+def test_pathwise_gradient_of_the_letters_frequency(scheme):
     # Adding theta to the logit of one letter changes its frequency; the pathwise gradient must agree with differences.
     probabilities, letter, n = torch.tensor([0.4, 0.3, 0.2, 0.1]), 2, 3000
 
     def frequency(theta: float, seed: int) -> tuple[Tensor, Tensor]:
-        model = model_of("letters", probabilities, length=1, n_steps=20)
+        model = model_of("letters", probabilities, length=1, n_steps=20, scheme=scheme)
         decoder, tuned = model.network, copy.deepcopy(model.network)
         shift = torch.full((n, 1, 1), theta, requires_grad=True)
         tuned.forward = lambda x, t: decoder(x, t) + shift * torch.eye(4)[letter]
