@@ -65,17 +65,11 @@ class SimplexDiffusion(DiffusionModel):
 
     Each position holds K - 1 sticks v in (0, 1), of ``x_k = v_k prod_{j<k} (1 - v_j)``, which forget their letter by
     the Jacobi diffusion ``dv = (s/2) [1 - v - b v] dt + sqrt(s v (1 - v)) dB``, b = K - 1, ..., 1, s = 2 / (1 + b).
-    With ``scheme="euler"`` a step of length h back in time is the Euler step of the reverse diffusion,
+    Back in time it needs the distribution q of the clean letter, ``Q_i = sum_{k>i} q_k``, and the mean lineage counts
+    E0, E1 given v_i and a start at 0 or 1 (`braidkit.diffusion._jacobi`).
 
-    ``mean_i = v_i + h s_i [(1 - (1 + b_i) v_i) / 2 + (1 - v_i) q_i E1(v_i) - v_i Q_i E0(v_i)]``,
-    ``std_i^2 = h s_i v_i (1 - v_i)``,
-
-    with the distribution q of the clean letter, ``Q_i = sum_{k>i} q_k`` and the mean lineage counts E0, E1 given v_i
-    and a start at 0 or 1 (`braidkit.diffusion._jacobi`). A state is what was drawn, which may lie outside (0, 1); it is
-    clamped where it is read. So the policies are exactly normal, and share their deviation with the pretrained twin.
-
-    By default a state is an angle ``theta = asin(sqrt(v))``, where the noise is the same everywhere and
-    the edges reflect: any number is an angle, and is read as ``v = sin^2 theta``. Back in time the diffusion is there
+    By default a state is an angle ``theta = asin(sqrt(v))``, where the noise is the same everywhere and the edges
+    reflect: any number is an angle, and is read as ``v = sin^2 theta``. Back in time the diffusion is there
     ``dtheta = (s/2) [(1/4 + q_i E1) cot theta - (b/2 - 1/4 + Q_i E0) tan theta] dt + (sqrt(s)/2) dB``. E0 and E1 fall
     with time about as 1 / sinh(t), so that for small t it pulls toward the predicted letter as a Brownian bridge. A
     step from t to t' takes the solution v' of the drift, which is linear in v, with E0 and E1 averaged over the step as
@@ -84,7 +78,14 @@ class SimplexDiffusion(DiffusionModel):
     ``v' = A/(A+B) + (v - A/(A+B)) exp(-A-B)``, ``w = sinh(t) log(tanh(t/2) / tanh(t'/2))``,
     ``A_i = s [(t - t') / 4 + w q_i E1]``, ``B_i = s [(t - t') (b/2 - 1/4) + w Q_i E0]``.
 
-    In half of Euler's steps its sequences are at least as good (``benchmarks/speed/steps.py``).
+    With ``scheme="euler"`` a state is v itself, and a step of length h the Euler step of the reverse diffusion,
+
+    ``mean_i = v_i + h s_i [(1 - (1 + b_i) v_i) / 2 + (1 - v_i) q_i E1(v_i) - v_i Q_i E0(v_i)]``,
+    ``std_i^2 = h s_i v_i (1 - v_i)``.
+
+    It is what was drawn, which may lie outside (0, 1), and is clamped where it is read. So either way the policies are
+    exactly normal, and share their deviation with the pretrained twin. In half of Euler's steps the sequences of
+    bridges are at least as good (``benchmarks/speed/steps.py``).
 
     Parameters
     ----------

@@ -36,7 +36,8 @@ class AdjointMatchingSolver(Solver):
             raise IncompatibleModelError(
                 "adjoint matching needs Gaussian policies of constant deviation, which this "
                 f"{type(model).__name__} does not have; pass "
-                'solver="direct", "policy_gradient" or "trajectory_balance".'
+                'solver="direct", "policy_gradient" or "trajectory_balance", or, for a SimplexDiffusion of letters, '
+                'pretrained.with_steps(25, "bridge").'
             )
 
     def update(self, i: int) -> dict[str, float]:

@@ -51,9 +51,10 @@ class Designer(BaseEstimator, abc.ABC):
     def score(self, X: Any, y: Any) -> float:
         """Judge the designs by measurements that `fit` did not see: larger is better.
 
-        A fresh reward of default settings, never this estimator's own, is fitted on `X` and `y`, and its *mean*
-        averaged over designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter itself. It
-        cannot see an error that both rewards share, such as one of the assay.
+        A fresh reward, never this estimator's own, is fitted on `X` and `y`, and its mean less one standard deviation
+        (``c=1``) averaged over designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter
+        itself, and designs far from all measurements cannot win by what the fresh reward imagines there. It cannot see
+        an error that both rewards share, such as one of the assay.
 
         Parameters
         ----------
@@ -68,10 +69,8 @@ class Designer(BaseEstimator, abc.ABC):
         """
         check_is_fitted(self)
         validate_designs(self, X)
-        judge = GPBonusReward(space=self.space_, random_state=0).fit(X, y)
-        designs = self.space_.encode(self.sample(self.batch_size, random_state=0))
-        with torch.no_grad():
-            return float(judge.mean_and_penalty(designs)[0].mean())
+        judge = GPBonusReward(c=1, space=self.space_, random_state=0).fit(X, y)
+        return float(judge.predict_lower(self.sample(self.batch_size, random_state=0)).mean())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
