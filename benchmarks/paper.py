@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -20,6 +21,7 @@ from braidkit import BootstrapReward, ConservativeDiffusionFinetuner, GPBonusRew
 from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, StandardFinetuner
 from braidkit.datasets import OfflineSplit
 from braidkit.evaluation import BudgetedSelection, CalibrationReport, Comparison, compare
+from braidkit.evaluation.displays import AblationDisplay, RewardDistributionDisplay
 from braidkit.evaluation.run_cache import digest
 from braidkit.finetuning.designer import Designer
 from braidkit.oracles import EnformerOracle
@@ -343,23 +345,20 @@ def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], pa
     print(choices.groupby("rule", sort=False)[judges[-1]].agg(["mean", "min"]).round(3).to_string(), flush=True)
     if len(comparison.failures):
         print(comparison.failures[["method", "seed", "stage", "error"]].to_string(index=False))
-    draw(comparison.designs, judges[-1], path / "figure2.png")
+    summary.reset_index().to_json(path / "summary.json", orient="records", indent=2)
+    draw(comparison, judges[-1], path)
 
 
-def draw(designs: pd.DataFrame, judge: str, path: Path) -> None:
-    """Figure 2: distributions of the foreign judge's rewards by method."""
-    import matplotlib
-
+def draw(comparison: Comparison, judge: str, path: Path) -> None:
+    """Figure 2, distributions of a judge's rewards by method, and its means over c (Figures 4 and 5)."""
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    order = designs.groupby("method")[judge].median().dropna().sort_values().index
-    figure, axis = plt.subplots(figsize=(7, 0.35 * len(order) + 1), layout="constrained")
-    axis.boxplot([designs[designs["method"] == name][judge] for name in order], orientation="horizontal", sym="")
-    axis.set_yticks(range(1, len(order) + 1), order)
-    axis.set_xlabel(judge)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    RewardDistributionDisplay.from_comparison(comparison, judge).plot().figure_.savefig(path / "figure2.png", dpi=110)
+    small = f", alpha = {SMALL_ALPHA}"
+    arms = {"no penalty": "STRL", "0.1": BONUS, "1": f"{BONUS}, c = 1", "calibrated": CALIBRATED}
+    present = {c: name + small for c, name in arms.items() if name + small in set(comparison.results["method"])}
+    if len(present) > 1:
+        ablation = AblationDisplay.from_comparison(comparison, present, source=judge, name=judge)
+        ablation.plot().figure_.savefig(path / "ablation.png", dpi=110)
 
 
 def arguments(description: str | None) -> tuple[argparse.Namespace, Size]:

@@ -8,7 +8,7 @@ from braidkit.baselines import StandardFinetuner
 from tests.baselines.worlds import trained
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "masked"])
+@pytest.mark.parametrize("kind", ["gaussian", "masked", "simplex"])
 def test_it_is_the_conservative_objective_without_the_penalty(kind):
     """The same designs as with c = 0, whatever the penalty of its own reward."""
     chain, X, y = trained(kind, max_iter=20)

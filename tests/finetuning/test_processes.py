@@ -28,7 +28,9 @@ def runs(tmp_path_factory):
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         two_processes.main(alone)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    # Launched as for two GPUs; the script asks for the CPU, where the two speak by gloo.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     ended = subprocess.run(
         [*launch, two_processes.__file__, str(two)],
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},

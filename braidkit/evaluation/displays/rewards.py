@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, label_line, new_axes, span
 from braidkit.exceptions import InvalidParameterError
+
+if TYPE_CHECKING:
+    from braidkit.evaluation.comparison import Comparison
 
 
 class RewardDistributionDisplay:
@@ -107,6 +110,30 @@ class RewardDistributionDisplay:
             name=f"{name}, predicted by the judge",
             reference=float(np.max(y)),
         )
+
+    @classmethod
+    def from_comparison(cls, comparison: Comparison, oracle: str) -> RewardDistributionDisplay:
+        """Compare methods and references by an oracle, designs of all seeds together, best median on top (Figure 2).
+
+        Parameters
+        ----------
+        comparison : Comparison
+            From `braidkit.evaluation.compare`.
+        oracle : str
+            Its name there. What it did not judge has no row.
+
+        Raises
+        ------
+        InvalidParameterError
+            If no oracle has that name.
+        """
+        designs = comparison.designs
+        oracles = [column for column in designs.columns if column not in ("method", "seed", "design")]
+        if oracle not in oracles:
+            raise InvalidParameterError(f"oracle must be one of {', '.join(map(repr, oracles))}; got {oracle!r}.")
+        groups = designs.dropna(subset=[oracle]).groupby("method")[oracle]
+        order = groups.median().sort_values(ascending=False).index
+        return cls.from_values({method: groups.get_group(method).to_numpy() for method in order}, name=oracle)
 
     def plot(self, ax: Any = None) -> RewardDistributionDisplay:
         """Draw on `ax`, or on a new figure."""

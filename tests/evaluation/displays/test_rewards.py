@@ -1,7 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import pyplot
 
+from braidkit.evaluation import Comparison
 from braidkit.evaluation.displays import RewardDistributionDisplay
 from braidkit.exceptions import InvalidParameterError
 
@@ -47,3 +49,25 @@ def test_rewards_from_an_estimator_are_all_predicted_by_the_judge(run):
     assert display.name == "MRL, predicted by the judge"
     again = RewardDistributionDisplay.from_estimator(*run, n_samples=50, random_state=0)
     assert all((again.values[group] == values).all() for group, values in display.values.items())
+
+
+def test_methods_of_a_comparison_are_ordered_by_their_median(texts):
+    designs = pd.DataFrame(
+        {
+            "method": ["BRAID"] * 3 + ["STRL"] * 3 + ["BRAID"] * 3 + ["natural"] * 3,
+            "seed": [0] * 6 + [1] * 6,
+            "design": ["A"] * 12,
+            "truth": [1.0, 2.0, 3.0, 0.0, 0.5, 1.0, 5.0, 6.0, 7.0, np.nan, np.nan, np.nan],
+        }
+    )
+    comparison = Comparison(results=pd.DataFrame(), designs=designs, failures=pd.DataFrame())
+    display = RewardDistributionDisplay.from_comparison(comparison, "truth").plot()
+    assert {method: values.tolist() for method, values in display.values.items()} == {
+        "BRAID": [1, 2, 3, 5, 6, 7],
+        "STRL": [0, 0.5, 1],
+    }
+    assert list(display.values) == ["BRAID", "STRL"]
+    assert texts(display.ax_) == ["4", "0.5"]
+    assert display.ax_.get_xlabel() == "truth"
+    with pytest.raises(InvalidParameterError, match="oracle must be one of 'truth'; got 'Optimus'"):
+        RewardDistributionDisplay.from_comparison(comparison, "Optimus")
