@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
+from scipy.stats import ks_2samp
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
@@ -34,11 +35,13 @@ class Comparison:
     Attributes
     ----------
     results : DataFrame
-        One row for each "method", "seed", "source" and "metric", with its "value". Sources are the oracles by name;
-        "designs" for what they say themselves, with no oracle; "promised" for what a fine-tuned chain's history says of
-        the checkpoint kept (iteration, mean, lower, penalty, judge, kl); and "cost". Beside the methods stand the
-        references "offline" (rows that the methods saw), "pretrained" (draws from the shared chain), "natural"
-        (measured rows that the methods did not see) and "shuffled" (those, with their neighbouring letters shuffled).
+        One row for each "method", "seed", "source" and "metric", with its "value". Sources are the oracles by name
+        (with the "mean", "median", "95th percentile", and the "Kolmogorov-Smirnov" distance of their rewards from those
+        of "natural", if the oracle may judge these); "designs" for what they say themselves, with no oracle; "promised"
+        for what a fine-tuned chain's history says of the checkpoint kept (iteration, mean, lower, penalty, judge, kl);
+        and "cost". Beside the methods stand the references "offline" (rows that the methods saw), "pretrained" (draws
+        from the shared chain), "natural" (measured rows that the methods did not see) and "shuffled" (those, with their
+        neighbouring letters shuffled).
     designs : DataFrame
         One row a design: "method", "seed", "design", and a column for each oracle.
     failures : DataFrame
@@ -253,7 +256,14 @@ def _not_run(method: str, seed: int) -> Outcome:
 
 def _collect(outcomes: list[Outcome], oracles: list[str]) -> Comparison:
     """The tables of all runs."""
+    natural = {o.seed: o.rewards for o in outcomes if o.method == "natural"}
     results = [(o.method, o.seed, *measure) for o in outcomes for measure in o.measures]
+    results += [
+        (o.method, o.seed, name, "Kolmogorov-Smirnov", float(ks_2samp(own, natural[o.seed][name]).statistic))
+        for o in outcomes
+        for name, own in o.rewards.items()
+        if name in natural.get(o.seed, {})
+    ]
     designs: list[pd.DataFrame] = []
     for outcome in outcomes:
         table = pd.DataFrame({"method": outcome.method, "seed": outcome.seed, "design": outcome.designs})

@@ -94,6 +94,9 @@ def test_all_methods_are_judged_alike_beside_references(split, chain):
         truth = share_of_g(designs["design"])
         np.testing.assert_array_equal(designs["truth"], truth)
         expected = {"mean": truth.mean(), "median": np.median(truth), "95th percentile": np.quantile(truth, 0.95)}
+        natural = share_of_g(comparison.designs.query(f"method == 'natural' and seed == {seed}")["design"])
+        below = [np.mean(values[:, None] <= np.union1d(truth, natural), axis=0) for values in (truth, natural)]
+        expected["Kolmogorov-Smirnov"] = pytest.approx(np.abs(below[0] - below[1]).max())
         for metric, value in expected.items():
             assert values_of(comparison, method=method, source="truth", metric=metric)[seed] == value
     offline, natural = (comparison.designs.query(f"method == '{name}'")["design"] for name in ("offline", "natural"))
@@ -249,6 +252,7 @@ def test_rows_that_an_oracle_was_trained_on(split):
     # It knows the natural rows by heart; what it says of them would be no scale.
     assert list(judged) == ["top", "offline", "shuffled"]
     assert comparison.designs.query("method == 'natural'")["own"].isna().all()
+    assert set(comparison.results.query("metric == 'Kolmogorov-Smirnov'")["source"]) == {"truth"}
 
 
 def test_paired_differences_by_hand():
