@@ -33,8 +33,7 @@ class BudgetedSelection:
     - to `choose`, with estimators that are fitted.
 
     The budget belongs to the object. Clones share it. A copy in another process cannot, so it has nothing left: use
-    ``n_jobs=1``. A run that resumes from a checkpoint counts the rounds that it had before; if it was killed between a
-    round and its checkpoint, that round is asked again.
+    ``n_jobs=1``. A run that resumes from a checkpoint counts the rounds that it had before, and asks none again.
 
     Parameters
     ----------

@@ -144,10 +144,10 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
         f"Fine-tuning did {estimator.n_iter_:,} updates. One checkpoint was kept: {why}. By the {picked} they have "
         f"{there:.3g}, those of the pretrained model {before:.3g}, at a path KL of {kl:.3g} nats to it.",
     ]
-    if history["lower"][-1] > history["lower"][kept] and history[picked][-1] < there:
+    if estimator.over_optimising_since_ is not None:
         story.append(
-            f"After it the lower bound went on rising, to {history['lower'][-1]:.3g}, and the {picked} fell to "
-            f"{history[picked][-1]:.3g}, which is over-optimisation unless it is within the {picked}'s error."
+            f"After update {estimator.over_optimising_since_:,} the run over-optimised: the lower bound went on rising,"
+            f" to {history['lower'][-1]:.3g}, and the {picked} fell to {history[picked][-1]:.3g}, beyond its error."
         )
     if designs is not None and len(designs):
         line = (

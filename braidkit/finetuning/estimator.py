@@ -121,6 +121,8 @@ class ConservativeDiffusionFinetuner(Designer):
         Updates of the checkpoint that `model_` is: best by objective and veto, or by the `selection`.
     n_iter_ : int
         Updates done.
+    over_optimising_since_ : int or None
+        The update that the judge or the `selection` likes best, if `fit` warned that what came after over-optimised.
     precision_ : str
         What "auto" came to.
     space_ : Space
@@ -342,6 +344,7 @@ class ConservativeDiffusionFinetuner(Designer):
         )
         monitor.restore_best()
         self.history_, self.best_iter_ = monitor.history, monitor.best_iter
+        self.over_optimising_since_ = monitor.over_optimising_since
         self.model_ = model.freeze()
 
 

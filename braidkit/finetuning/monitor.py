@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import math
+import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,8 +121,13 @@ class Monitor:
         self.criterion = "judge" if selection is None else "oracle"
         self.history: dict[str, list[float]] = {column: [] for column in dict.fromkeys([*COLUMNS, self.criterion])}
         self.best_iter = 0
-        # What tells this run from others to the selection: its directory, if it can be resumed.
+        # The update whose designs judge or selection liked best, while those of the last evaluation are surely worse
+        # and the lower bound has risen.
+        self.over_optimising_since: int | None = None
+        # What tells this run from others to the selection: its directory, if it can be resumed. What was measured is
+        # kept beside that, by update, before anything else happens: no design is paid for twice.
         self._run = object() if checkpoint is None else str(checkpoint.resolve())
+        self._rounds: dict[str, list[float]] = {}
         self._best_score = -math.inf
         self._best_weights: dict[str, Tensor] = {}
         # Designs of the checkpoint to keep, and of the one that the judge likes best: the first process's business.
@@ -134,10 +141,11 @@ class Monitor:
         """Resume, or evaluate the chain as it is; gives the number of updates done."""
         start = self.resume()
         if self.selection is not None:
+            self._rounds = self.processes.once(self._saved_rounds)
             last = start if self.gave_up(start) else max(start, max_iter)
-            to_come = last // self.every - start // self.every + (start == 0)
-            n_done = len(self.history["oracle"])
-            self.processes.once(functools.partial(self.selection.open_run, self._run, n_done, to_come))
+            to_come = range(start - start % self.every + self.every * (start > 0), last + 1, self.every)
+            n_to_come = sum(str(n) not in self._rounds for n in to_come)
+            self.processes.once(functools.partial(self.selection.open_run, self._run, len(self._rounds), n_to_come))
         if start == 0:
             self.evaluate(0)
         return start
@@ -156,24 +164,26 @@ class Monitor:
 
     def evaluate(self, n_done: int) -> None:
         """Add a row to the history, and keep the weights if they are the best."""
-        row, score, is_best, is_worse = self.processes.once(self._measure)
+        row, score, is_best, is_worse = self.processes.once(functools.partial(self._measure, n_done))
         for column, value in zip(self.history, [n_done, *row], strict=True):
             self.history[column].append(value)
         if is_best:
             self._best_score, self.best_iter = score, n_done
             assert self.model.network is not None
             self._best_weights = copy.deepcopy(self.model.network.state_dict())
+        last = {column: values[-1] for column, values in self.history.items()}
+        top = int(np.argmax(self.history[self.criterion]))
+        fooled = is_worse and last["lower"] > self.history["lower"][top]
+        self.over_optimising_since = int(self.history["iteration"][top]) if fooled else None
         if self.verbose:
-            last = {column: values[-1] for column, values in self.history.items()}
             line = f"step {n_done:<5} mean {last['mean']:.3g}  lower {last['lower']:.3g}  "
             line += f"{self.criterion} {last[self.criterion]:.3g}  KL {last['kl']:.3g} nats"
-            top = int(np.argmax(self.history[self.criterion]))
-            if is_worse and last["lower"] > self.history["lower"][top]:
-                line += f"  over-optimising since step {self.history['iteration'][top]}"
+            if fooled:
+                line += f"  over-optimising since step {self.over_optimising_since}"
             tqdm.write(line)
 
     @torch.no_grad()
-    def _measure(self) -> tuple[list[float], float, bool, bool]:
+    def _measure(self, n_done: int) -> tuple[list[float], float, bool, bool]:
         """The history's columns but the first, the score, whether it is the best, and whether designs got worse."""
         path = evaluate(self.model, self.solver.problem.pretrained, self.noise)
         designs = self.model.space.discretise(path.point)
@@ -181,12 +191,34 @@ class Monitor:
         judged = self.judge.mean_and_penalty(designs)[0].mean().item()
         row = [mean, mean - penalty, penalty, path.kl.mean().item(), judged]
         if self.selection is not None:
-            scores = torch.as_tensor(self.selection.query(self._run, self.model.space.decode(designs, self.model.kind)))
+            scores = torch.as_tensor(self._asked(self.selection, n_done, designs), dtype=torch.float64)
             score, error = scores.mean().item(), scores.std().item() / len(scores) ** 0.5
             return [*row, score], score, score > self._best_score, score < self._best_score - SURE * error
         aim = mean - penalty if self.climbs == "lower" else mean
         score = aim - self.solver.problem.alpha * self.reward.y_std_ * path.kl.mean().item()
         return row, score, *self._verdict(designs, score, judged)
+
+    def _asked(self, selection: CheckpointSelection, n_done: int, designs: Tensor) -> list[float]:
+        """True rewards of an update's designs, asked for once: a run that is resumed makes the same ones again."""
+        if str(n_done) not in self._rounds:
+            scores = selection.query(self._run, self.model.space.decode(designs, self.model.kind))
+            self._rounds[str(n_done)] = scores.tolist()
+            if self.checkpoint is not None:
+                with persistence.replace_file(self._rounds_file) as temporary:
+                    temporary.write_text(json.dumps(self._rounds))
+        return self._rounds[str(n_done)]
+
+    def _saved_rounds(self) -> dict[str, list[float]]:
+        """The rounds that earlier processes of this run asked for, by update."""
+        if self.checkpoint is None or not self._rounds_file.exists():
+            return {}
+        rounds: dict[str, list[float]] = json.loads(self._rounds_file.read_text())
+        return rounds
+
+    @property
+    def _rounds_file(self) -> Path:
+        assert self.checkpoint is not None
+        return self.checkpoint.with_name(f"{self.checkpoint.name}-rounds.json")
 
     def _verdict(self, designs: Tensor, score: float, judged: float) -> tuple[bool, bool]:
         """Whether designs of an objective and a judge's mean are the best so far, and whether they got worse."""
@@ -213,9 +245,16 @@ class Monitor:
         return difference < -SURE * error
 
     def restore_best(self) -> None:
-        """Put the best weights back into the model."""
+        """Put the best weights back into the model; warns if those of the end were over-optimised."""
         assert self.model.network is not None
         self.model.network.load_state_dict(self._best_weights)
+        if self.over_optimising_since is not None and self.processes.rank == 0:
+            warnings.warn(
+                f"over-optimisation: after update {self.over_optimising_since} the reward's lower bound rose, and the "
+                f"{self.criterion} finds the designs surely worse. Those of update {self.best_iter} are kept. More "
+                "measurements, a larger alpha or a larger penalty would hold longer.",
+                stacklevel=2,
+            )
 
     def save(self, n_done: int) -> None:
         """Write all that is needed to resume, in place of the checkpoint before."""
@@ -224,8 +263,14 @@ class Monitor:
         tensors |= {f"best.{name}": value for name, value in self._best_weights.items()}
         tensors |= {f"solver.{name}": value for name, value in self.solver.state_tensors().items()}
         tensors |= {f"designs.{name}": value for name, value in self._designs.items()}
-        config = {"n_iter": n_done, "best_iter": self.best_iter, "best_score": self._best_score}
-        persistence.save(self.checkpoint, config=config | {"history": self.history}, tensors=tensors)
+        config = {
+            "n_iter": n_done,
+            "best_iter": self.best_iter,
+            "best_score": self._best_score,
+            "over_optimising_since": self.over_optimising_since,
+            "history": self.history,
+        }
+        persistence.save(self.checkpoint, config=config, tensors=tensors)
 
     def resume(self) -> int:
         """Go on from a checkpoint, if there is one; gives the number of updates that it has seen."""
@@ -241,5 +286,5 @@ class Monitor:
         self.solver.load_state_tensors(parts["solver"])
         self._best_weights, self._designs = parts["best"], parts["designs"]
         self.history, self.best_iter = config["history"], config["best_iter"]
-        self._best_score = config["best_score"]
+        self._best_score, self.over_optimising_since = config["best_score"], config["over_optimising_since"]
         return int(config["n_iter"])

@@ -170,12 +170,13 @@ def test_over_optimisation_and_flags_are_told(run, tmp_path, monkeypatch):
     history["judge"] = [1.0, 5.0, *([2.0] * (last - 1))]
     monkeypatch.setattr(run.finetuner, "history_", history)
     monkeypatch.setattr(run.finetuner, "best_iter_", 1)
+    monkeypatch.setattr(run.finetuner, "over_optimising_since_", 1)
     designs = pd.DataFrame({"sequence": run.X[:2], "mean": [1, 2], "lower": [0, 1], "flags": ["", "measured already"]})
     report(run.finetuner, tmp_path / "page.html", designs=designs)
     text = " ".join(Page((tmp_path / "page.html").read_text()).text)
     assert (
-        f"the lower bound went on rising, to {last}, and the judge fell to 2, "
-        "which is over-optimisation unless it is within the judge's error." in text
+        f"After update 1 the run over-optimised: the lower bound went on rising, to {last}, and the judge fell to 2, "
+        "beyond its error." in text
     )
     assert "1 of them have a flag" in text
 

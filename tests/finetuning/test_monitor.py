@@ -155,6 +155,18 @@ def test_over_optimisation_is_told(capsys):
     assert len(lines) == n_iter // 2 + 1
     assert lines[-1].endswith(f"over-optimising since step {monitor.best_iter}")
     assert "over-optimising" not in lines[1]
+    assert monitor.over_optimising_since == monitor.best_iter
+    with pytest.warns(
+        UserWarning, match=f"after update {monitor.best_iter} the reward's lower bound rose, and the judge"
+    ):
+        monitor.restore_best()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_run_that_does_not_over_optimise_does_not_warn():
+    _, monitor, _, _ = run(error=1e6, max_iter=8)
+    assert monitor.over_optimising_since is None
+    monitor.restore_best()
 
 
 def test_a_checkpoint_holds_the_best_weights_as_well_as_the_last(tmp_path):
@@ -163,6 +175,7 @@ def test_a_checkpoint_holds_the_best_weights_as_well_as_the_last(tmp_path):
     best = {name: value.clone() for name, value in solver.problem.model.network.state_dict().items()}
     again, resumed, _, _ = run(checkpoint=tmp_path / "run", max_iter=0)
     assert resumed.best_iter == monitor.best_iter and resumed.history == monitor.history
+    assert resumed.over_optimising_since == monitor.over_optimising_since == monitor.best_iter
     assert resumed.gave_up(n_iter)
     resumed.restore_best()
     assert all(torch.equal(value, best[name]) for name, value in again.problem.model.network.state_dict().items())
@@ -209,3 +222,23 @@ def test_a_resumed_run_tells_the_selection_what_it_has_had(tmp_path):
     assert third.opened[0][1:] == (n_iter // 2 + 1, 0)  # it had given up
     assert len(first.rounds) + len(second.rounds) == len(monitor.history["oracle"]) == n_iter // 2 + 1
     assert first.opened[0][0] == second.opened[0][0] == third.opened[0][0]
+
+
+def test_a_run_killed_before_its_checkpoint_asks_no_round_again(tmp_path, monkeypatch):
+    whole, killed, resumed = Laboratory(), Laboratory(), Laboratory()
+    _, expected, _, _ = run(max_iter=6, selection=whole, checkpoint=tmp_path / "whole")
+    save = Monitor.save
+
+    def fails_at_the_second(monitor, n_done):
+        if n_done == 4:
+            raise MemoryError
+        save(monitor, n_done)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Monitor, "save", fails_at_the_second)
+        run(max_iter=6, selection=killed, checkpoint=tmp_path / "run")
+    _, monitor, _, _ = run(max_iter=6, selection=resumed, checkpoint=tmp_path / "run")
+    assert len(whole.rounds) == 4 and len(killed.rounds) == 3 and len(resumed.rounds) == 1
+    # Rounds 0, 2 and 4 are done, the last of them not in the checkpoint.
+    assert resumed.opened[0][1:] == (3, 1)
+    assert monitor.history == expected.history and monitor.best_iter == expected.best_iter
