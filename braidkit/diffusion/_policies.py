@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from braidkit.kernels.bridge import bridge_mean, bridge_std
-from braidkit.kernels.simplex import EPS, euler_step, pull_towards, softmax
+from braidkit.kernels import has_kernels
+from braidkit.kernels.bridge import bridge_mean, bridge_std, bridge_step
+from braidkit.kernels.simplex import EPS, euler_step, pull_towards, simplex_step, softmax
 
 
 class Policy(Protocol):
@@ -89,7 +90,9 @@ class Sticks(NamedTuple):
         return Gaussian(mean, variance.sqrt())
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """Draw the next sticks."""
+        """Draw the next sticks; by the kernel where there is one, whose KL of a policy to itself is not read."""
+        if has_kernels(self.x_t.device):
+            return simplex_step(self.x_t, self.logits, self.logits, *self[2:4], noise, self.step)[0]
         return self.normal.rsample(noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -132,7 +135,9 @@ class Bridge(NamedTuple):
         return Gaussian(mean, bridge_std(v, *times))
 
     def rsample(self, noise: Tensor) -> Tensor:
-        """Draw the next angles."""
+        """Draw the next angles, as `Sticks` does."""
+        if has_kernels(self.x_t.device):
+            return bridge_step(self.x_t, self.logits, self.logits, *self[2:4], noise, *self[4:])[0]
         return self.normal.rsample(noise)
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The steps of sticks and of their angles: Triton against its twin, the twin against the chain's policies."""
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braidkit.diffusion._jacobi import StickLaw
+from braidkit.diffusion._policies import Bridge, Sticks
 from braidkit.diffusion.simplex import EPS, SimplexDiffusion
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.rollout import draw_with_kl
@@ -149,6 +151,21 @@ def test_triton_equals_twin_with_narrow_logits(triton_device, assert_equal_to_tw
     x, logits, reference, *rest = step.inputs(3, 50, k, triton_device)
     tensors = [x, logits.bfloat16(), reference.bfloat16(), *rest]
     assert_equal_to_twin(step.run, step.twin, tensors, step.numbers, n_with_gradient=5, rtol=1e-2)
+
+
+def test_policies_draw_by_the_kernel(triton_device, step, monkeypatch):
+    x, logits, _, zero, one, noise = step.inputs(3, 50, 4, triton_device)
+    policy = Bridge(x, logits, zero, one, START, END) if step is BRIDGE else Sticks(x, logits, zero, one, START - END)
+    expected = policy.normal.rsample(noise)
+    kernel = "_BridgeStep" if step is BRIDGE else "_SimplexStep"
+    function = getattr(sys.modules[step.run.__module__], kernel)
+    with monkeypatch.context() as patch:
+        calls = []
+        apply = function.apply
+        patch.setattr(function, "apply", lambda *arguments: calls.append(1) or apply(*arguments))
+        drawn = policy.rsample(noise)
+    assert calls == [1]
+    torch.testing.assert_close(drawn, expected, rtol=2e-5, atol=1e-5)
 
 
 def test_triton_reads_strided_tensors(triton_device, assert_equal_to_twin, step):
