@@ -149,14 +149,16 @@ def test_the_fused_step_is_the_same_chain(kernel, chain, triton_device, monkeypa
     monkeypatch.setattr(kernel, "launch", counted)
     runs = {}, {"n_grad_steps": 2, "prefix_step": 3}
     found = [outcome(**truncation) for truncation in runs]
-    assert len(launches) == 2 * n_steps + 2 * 3  # forwards and backwards
+    # Forwards and backwards; sticks also draw by the kernel where there is no gradient.
+    n_launches = 2 * n_steps + 2 * 3 + (n_steps - 3 if chain != "gaussian" else 0)
+    assert len(launches) == n_launches
     monkeypatch.setattr(kernel, "runs_triton", lambda *tensors: False)
     for ours, truncation in zip(found, runs, strict=True):
         for part, expected in zip(ours, outcome(**truncation), strict=True):
             if expected is not None:
                 scale = float(expected.detach().abs().max())
                 torch.testing.assert_close(part, expected, rtol=1e-4, atol=1e-5 * scale)
-    assert len(launches) == 2 * n_steps + 2 * 3
+    assert len(launches) == n_launches
 
 
 class HostWaits(TorchDispatchMode):
