@@ -351,6 +351,8 @@ def report(name: str, n_rows: int, comparison: Comparison, judges: list[str], pa
 
 def draw(comparison: Comparison, judge: str, path: Path) -> None:
     """Figure 2, distributions of a judge's rewards by method, and its means over c (Figures 4 and 5)."""
+    import matplotlib.pyplot as plt
+
     matplotlib.use("Agg")
     RewardDistributionDisplay.from_comparison(comparison, judge).plot().figure_.savefig(path / "figure2.png", dpi=110)
     small = f", alpha = {SMALL_ALPHA}"
@@ -359,6 +361,7 @@ def draw(comparison: Comparison, judge: str, path: Path) -> None:
     if len(present) > 1:
         ablation = AblationDisplay.from_comparison(comparison, present, source=judge, name=judge)
         ablation.plot().figure_.savefig(path / "ablation.png", dpi=110)
+    plt.close("all")
 
 
 def arguments(description: str | None) -> tuple[argparse.Namespace, Size]:

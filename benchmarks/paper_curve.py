@@ -31,6 +31,8 @@ def main() -> None:
     rows = []
     for folder in given.results.glob("n-*"):
         results = pd.read_csv(folder / "results.csv")
+        if STRL not in set(results["method"]):
+            continue
         values = results[(results["source"] == given.judge) & (results["metric"] == "mean")]
         differences = Comparison(results, pd.DataFrame(), pd.DataFrame()).differences(STRL)
         n = float("inf") if folder.name == "n-all" else int(folder.name[2:])

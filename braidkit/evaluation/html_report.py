@@ -145,9 +145,10 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
         f"{there:.3g}, those of the pretrained model {before:.3g}, at a path KL of {kl:.3g} nats to it.",
     ]
     if estimator.over_optimising_since_ is not None:
+        climbed, column = ("lower bound", "lower") if estimator._climbs == "lower" else ("mean", "mean")
         story.append(
-            f"After update {estimator.over_optimising_since_:,} the run over-optimised: the lower bound went on rising,"
-            f" to {history['lower'][-1]:.3g}, and the {picked} fell to {history[picked][-1]:.3g}, beyond its error."
+            f"After update {estimator.over_optimising_since_:,} the run over-optimised: the {climbed} went on rising, "
+            f"to {history[column][-1]:.3g}, and the {picked} fell to {history[picked][-1]:.3g}, beyond its error."
         )
     if designs is not None and len(designs):
         line = (

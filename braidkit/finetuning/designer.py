@@ -53,8 +53,8 @@ class Designer(BaseEstimator, abc.ABC):
 
         A fresh reward, never this estimator's own, is fitted on `X` and `y`, and its mean less one standard deviation
         (``c=1``) averaged over designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter
-        itself, and designs far from all measurements cannot win by what the fresh reward imagines there. It cannot see
-        an error that both rewards share, such as one of the assay.
+        itself, and designs pay for being far from the measurements, where the fresh reward knows little. It cannot
+        see an error that both rewards share, such as one of the assay.
 
         Parameters
         ----------

@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,9 @@ class ConservativeDiffusionFinetuner(Designer):
         self.history_, self.best_iter_ = monitor.history, monitor.best_iter
         self.over_optimising_since_ = monitor.over_optimising_since
         self.model_ = model.freeze()
+        alarm = monitor.alarm()
+        if alarm and processes.rank == 0:
+            warnings.warn(alarm, stacklevel=3)
 
 
 def auto_max_iter(n_rows: int) -> int:

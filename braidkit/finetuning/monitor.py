@@ -6,7 +6,6 @@ import copy
 import functools
 import json
 import math
-import warnings
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -121,13 +120,13 @@ class Monitor:
         self.criterion = "judge" if selection is None else "oracle"
         self.history: dict[str, list[float]] = {column: [] for column in dict.fromkeys([*COLUMNS, self.criterion])}
         self.best_iter = 0
-        # The update whose designs judge or selection liked best, while those of the last evaluation are surely worse
-        # and the lower bound has risen.
+        # The update whose designs judge or selection liked best, while those of the last evaluation are surely worse,
+        # but better by the reward.
         self.over_optimising_since: int | None = None
         # What tells this run from others to the selection: its directory, if it can be resumed. What was measured is
         # kept beside that, by update, before anything else happens: no design is paid for twice.
         self._run = object() if checkpoint is None else str(checkpoint.resolve())
-        self._rounds: dict[str, list[float]] = {}
+        self._rounds: dict[str, dict[str, Any]] = {}
         self._best_score = -math.inf
         self._best_weights: dict[str, Tensor] = {}
         # Designs of the checkpoint to keep, and of the one that the judge likes best: the first process's business.
@@ -145,7 +144,8 @@ class Monitor:
             last = start if self.gave_up(start) else max(start, max_iter)
             to_come = range(start - start % self.every + self.every * (start > 0), last + 1, self.every)
             n_to_come = sum(str(n) not in self._rounds for n in to_come)
-            self.processes.once(functools.partial(self.selection.open_run, self._run, len(self._rounds), n_to_come))
+            n_had = max(len(self._rounds), len(self.history["oracle"]))
+            self.processes.once(functools.partial(self.selection.open_run, self._run, n_had, n_to_come))
         if start == 0:
             self.evaluate(0)
         return start
@@ -172,8 +172,8 @@ class Monitor:
             assert self.model.network is not None
             self._best_weights = copy.deepcopy(self.model.network.state_dict())
         last = {column: values[-1] for column, values in self.history.items()}
-        top = int(np.argmax(self.history[self.criterion]))
-        fooled = is_worse and last["lower"] > self.history["lower"][top]
+        top = int(np.nanargmax(self.history[self.criterion]))
+        fooled = is_worse and last[self.climbs] > self.history[self.climbs][top]
         self.over_optimising_since = int(self.history["iteration"][top]) if fooled else None
         if self.verbose:
             line = f"step {n_done:<5} mean {last['mean']:.3g}  lower {last['lower']:.3g}  "
@@ -200,19 +200,22 @@ class Monitor:
 
     def _asked(self, selection: CheckpointSelection, n_done: int, designs: Tensor) -> list[float]:
         """True rewards of an update's designs, asked for once: a run that is resumed makes the same ones again."""
-        if str(n_done) not in self._rounds:
+        asked = self._rounds.get(str(n_done), {})
+        digest = persistence.fingerprint(designs)
+        if asked.get("designs") != digest:
             scores = selection.query(self._run, self.model.space.decode(designs, self.model.kind))
-            self._rounds[str(n_done)] = scores.tolist()
+            asked = self._rounds[str(n_done)] = {"designs": digest, "rewards": scores.tolist()}
             if self.checkpoint is not None:
                 with persistence.replace_file(self._rounds_file) as temporary:
                     temporary.write_text(json.dumps(self._rounds))
-        return self._rounds[str(n_done)]
+        rewards: list[float] = asked["rewards"]
+        return rewards
 
-    def _saved_rounds(self) -> dict[str, list[float]]:
+    def _saved_rounds(self) -> dict[str, dict[str, Any]]:
         """The rounds that earlier processes of this run asked for, by update."""
         if self.checkpoint is None or not self._rounds_file.exists():
             return {}
-        rounds: dict[str, list[float]] = json.loads(self._rounds_file.read_text())
+        rounds: dict[str, dict[str, Any]] = json.loads(self._rounds_file.read_text())
         return rounds
 
     @property
@@ -245,16 +248,20 @@ class Monitor:
         return difference < -SURE * error
 
     def restore_best(self) -> None:
-        """Put the best weights back into the model; warns if those of the end were over-optimised."""
+        """Put the best weights back into the model."""
         assert self.model.network is not None
         self.model.network.load_state_dict(self._best_weights)
-        if self.over_optimising_since is not None and self.processes.rank == 0:
-            warnings.warn(
-                f"over-optimisation: after update {self.over_optimising_since} the reward's lower bound rose, and the "
-                f"{self.criterion} finds the designs surely worse. Those of update {self.best_iter} are kept. More "
-                "measurements, a larger alpha or a larger penalty would hold longer.",
-                stacklevel=2,
-            )
+
+    def alarm(self) -> str | None:
+        """What to warn of, if the last designs were over-optimised."""
+        if self.over_optimising_since is None:
+            return None
+        climbed = {"lower": "lower bound", "mean": "mean"}[self.climbs]
+        return (
+            f"over-optimisation: after update {self.over_optimising_since} the reward's {climbed} rose, and the "
+            f"{self.criterion} finds the designs surely worse. Those of update {self.best_iter} are kept. More "
+            "measurements, a larger alpha or a larger penalty would hold longer."
+        )
 
     def save(self, n_done: int) -> None:
         """Write all that is needed to resume, in place of the checkpoint before."""

@@ -94,8 +94,11 @@ def test_no_use_exceeds_the_budget(n_queries, n_rounds, n_runs, uses):
 def test_a_run_keeps_the_checkpoint_that_the_oracle_likes(data, chain):
     oracle = CountingOracle()
     budget = BudgetedSelection(oracle, n_queries=40, n_rounds=7)
-    by_oracle = finetuner(chain, selection=budget, max_iter=24, n_iter_no_change=7).fit(*data)
+    with pytest.warns(UserWarning, match="over-optimisation: after update .* the oracle finds") as told:
+        by_oracle = finetuner(chain, selection=budget, max_iter=24, n_iter_no_change=7).fit(*data)
+    assert [warning.filename for warning in told] == [__file__]
     history = by_oracle.history_
+    assert by_oracle.over_optimising_since_ == by_oracle.best_iter_
     assert oracle.n_calls == budget.n_calls == 40 * 7 == 40 * len(history["oracle"])
     assert budget.n_left == 0
     # The data say that more is better, without end; the oracle knows that (1, 1) is best.

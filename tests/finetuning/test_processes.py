@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
         two_processes.main(alone)
     # Launched as for two GPUs; the script asks for the CPU, where the two speak by gloo.
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     ended = subprocess.run(
         [*launch, two_processes.__file__, str(two)],
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
