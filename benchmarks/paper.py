@@ -36,6 +36,7 @@ CALIBRATED = f"{BONUS}, c calibrated"
 NOT_TUNED = ("DDOM", "Guidance", "best of n", "ascent")
 # With no more rows than this c is varied more, and runs followed: where the reward is weak it matters most.
 ABLATED_ROWS = 2500
+ABLATED_C = (0.01, 0.3, 1, 3)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def methods(size: Size, n_rows: int) -> dict[str, Designer]:
     small = f"alpha = {SMALL_ALPHA}"
     rewards |= {f"{name}, {small}": reward for name, reward in rewards.items()}
     if n_rows <= ABLATED_ROWS:
-        rewards[f"{BONUS}, c = 1, {small}"] = GPBonusReward(c=1)
+        rewards |= {f"{BONUS}, c = {c:g}, {small}": GPBonusReward(c=c) for c in ABLATED_C}
     tuned: dict[str, Designer] = {
         name: ConservativeDiffusionFinetuner(alpha=SMALL_ALPHA if small in name else ALPHA, reward=reward, **tuning)
         for name, reward in rewards.items()
@@ -356,7 +357,8 @@ def draw(comparison: Comparison, judge: str, path: Path) -> None:
     matplotlib.use("Agg")
     RewardDistributionDisplay.from_comparison(comparison, judge).plot().figure_.savefig(path / "figure2.png", dpi=110)
     small = f", alpha = {SMALL_ALPHA}"
-    arms = {"no penalty": "STRL", "0.1": BONUS, "1": f"{BONUS}, c = 1", "calibrated": CALIBRATED}
+    arms = {f"{c:g}": f"{BONUS}, c = {c:g}" for c in ABLATED_C} | {"0.1": BONUS}
+    arms = {"no penalty": "STRL", **dict(sorted(arms.items())), "calibrated": CALIBRATED}
     present = {c: name + small for c, name in arms.items() if name + small in set(comparison.results["method"])}
     if len(present) > 1:
         ablation = AblationDisplay.from_comparison(comparison, present, source=judge, name=judge)
