@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import MeasuredTable
@@ -66,6 +70,14 @@ def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> st
     return f"warning: the bound was calibrated to hold for {100 * reward.level:g} %, and falls short"
 
 
+@contextlib.contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Warnings are lines on stderr, also of a quiet run, without the place in the code that they came from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_place, **_more: tqdm.write(f"warning: {message}", file=sys.stderr)
+        yield
+
+
 def run_job(
     table: MeasuredTable, directory: RunDirectory, settings: Settings, say: Say
 ) -> tuple[ConservativeDiffusionFinetuner, pd.DataFrame, dict[str, Any]]:
@@ -90,7 +102,7 @@ def run_job(
         random_state=settings.seed,
         verbose=int(not settings.quiet),
     )
-    with directory.timed("fit"):
+    with directory.timed("fit"), plain_warnings():
         finetuner.fit(table.sequences, table.y)
     warning = warn_of_short_bound(
         finetuner.reward_, finetuner.reward_check_, round(finetuner.validation_fraction * len(table.y))
@@ -128,6 +140,7 @@ def run_job(
         "reward": finetuner.reward_check_,
         "n_iter": finetuner.n_iter_,
         "best_iter": finetuner.best_iter_,
+        "over_optimising_since": finetuner.over_optimising_since_,
         "history": finetuner.history_,
         "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),
     }

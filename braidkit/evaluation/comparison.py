@@ -257,13 +257,13 @@ def _not_run(method: str, seed: int) -> Outcome:
 def _collect(outcomes: list[Outcome], oracles: list[str]) -> Comparison:
     """The tables of all runs."""
     natural = {o.seed: o.rewards for o in outcomes if o.method == "natural"}
-    results = [(o.method, o.seed, *measure) for o in outcomes for measure in o.measures]
-    results += [
-        (o.method, o.seed, name, "Kolmogorov-Smirnov", float(ks_2samp(own, natural[o.seed][name]).statistic))
-        for o in outcomes
-        for name, own in o.rewards.items()
-        if name in natural.get(o.seed, {})
-    ]
+    results: list[tuple[str, int, str, str, float]] = []
+    for o in outcomes:
+        results += [(o.method, o.seed, *measure) for measure in o.measures]
+        for name, own in o.rewards.items():
+            if o.method != "natural" and name in natural.get(o.seed, {}):
+                distance = float(ks_2samp(own, natural[o.seed][name]).statistic)
+                results.append((o.method, o.seed, name, "Kolmogorov-Smirnov", distance))
     designs: list[pd.DataFrame] = []
     for outcome in outcomes:
         table = pd.DataFrame({"method": outcome.method, "seed": outcome.seed, "design": outcome.designs})

@@ -12,12 +12,14 @@ from braidkit.persistence import fingerprint, replace_file
 
 # Parameters that may differ when a run resumes; the pretrained model's weights may not.
 FREE = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
+# Counts what checkpoints have held: one of an older form is refused.
+FORM = "2"
 
 
 def run_settings(estimator: Any, data: str) -> dict[str, str]:
     """What must be as before when a run resumes: parameters, the data's fingerprint, the pretrained weights."""
     settings = {name: repr(value) for name, value in estimator.get_params(deep=False).items() if name not in FREE}
-    settings |= {"estimator": type(estimator).__name__, "data": data}
+    settings |= {"estimator": type(estimator).__name__, "data": data, "form of the checkpoint": FORM}
     if estimator.pretrained is not None:
         settings["pretrained"] = fingerprint(estimator.pretrained)
     return settings

@@ -15,6 +15,7 @@ from braidkit.cli.job import Settings, run_job
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
+from braidkit.finetuning.monitor import Monitor
 from braidkit.persistence import fingerprint
 
 OPTIONS = ["--sequence", "seq", "--target", "mrl", "--n", "12", "--max-iter", "4"]
@@ -155,6 +156,20 @@ def test_a_killed_process_resumes_with_the_model_that_it_had_pretrained(table, t
     assert "pretrained: none given" not in resumed.stdout
     assert "step 0 " not in resumed.stdout
     assert (out / "designs.csv").read_text() == (tmp_path / "straight" / "designs.csv").read_text()
+
+
+def test_an_over_optimised_run_warns_in_a_line_and_is_recorded(table, chain, tmp_path, monkeypatch):
+    def fooled(monitor, n_done, evaluate=Monitor.evaluate):
+        evaluate(monitor, n_done)
+        monitor.over_optimising_since = 2
+
+    monkeypatch.setattr(Monitor, "evaluate", fooled)
+    out = tmp_path / "run"
+    result = design(table, *OPTIONS, "--pretrained", chain, "--quiet", "--out", out)
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.stderr.splitlines() if "over-optimisation" in line)
+    assert line.startswith("warning: over-optimisation: after update 2 the reward's lower bound rose")
+    assert RunDirectory(out).read()["over_optimising_since"] == 2
 
 
 def test_a_bootstrap_reward_is_used_when_asked_for(table, chain, tmp_path):

@@ -128,6 +128,26 @@ def test_a_resumed_run_counts_what_it_has_had(data, chain, tmp_path):
     assert budget.oracle.n_calls == 30
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_asks_for_no_design_again(data, chain, tmp_path):
+    oracle, rounds = CountingOracle(), iter(range(9))
+
+    def predict(X):
+        if next(rounds) == 1:
+            raise RuntimeError("the laboratory is closed")
+        return oracle.predict(X)
+
+    def run():
+        selection = BudgetedSelection(predict, n_queries=10, n_rounds=4)
+        settings = {"n_iter_no_change": 9, "checkpoint_dir": tmp_path / "run", "max_iter": 3}
+        return finetuner(chain, selection=selection, **settings).fit(*data)
+
+    with pytest.raises(RuntimeError, match="closed"):
+        run()
+    assert oracle.n_calls == 10 and not (tmp_path / "run" / "fine-tuning").exists()
+    assert len(run().history_["oracle"]) == 4
+    assert oracle.n_calls == 40
+
+
 def test_runs_without_enough_calls_are_refused_before_any(data, chain):
     oracle = CountingOracle()
     budget = BudgetedSelection(oracle, n_queries=10, n_rounds=7)

@@ -88,7 +88,9 @@ def test_all_methods_are_judged_alike_beside_references(split, chain):
     assert comparison.failures.empty
     assert list(comparison.results["method"].unique()) == [*methods, "offline", "pretrained", "natural", "shuffled"]
     measures = comparison.results[comparison.results["source"] != "cost"]
-    assert measures.groupby(["method", "seed"]).size().nunique() == 1
+    sizes = measures.groupby("method")["metric"].nunique()
+    # Of natural sequences from themselves there is no distance.
+    assert set(sizes.drop("natural")) == {sizes["natural"] + 1}
     for (method, seed), designs in comparison.designs.groupby(["method", "seed"]):
         assert len(designs) == 40
         truth = share_of_g(designs["design"])
@@ -96,7 +98,8 @@ def test_all_methods_are_judged_alike_beside_references(split, chain):
         expected = {"mean": truth.mean(), "median": np.median(truth), "95th percentile": np.quantile(truth, 0.95)}
         natural = share_of_g(comparison.designs.query(f"method == 'natural' and seed == {seed}")["design"])
         below = [np.mean(values[:, None] <= np.union1d(truth, natural), axis=0) for values in (truth, natural)]
-        expected["Kolmogorov-Smirnov"] = pytest.approx(np.abs(below[0] - below[1]).max())
+        if method != "natural":
+            expected["Kolmogorov-Smirnov"] = pytest.approx(np.abs(below[0] - below[1]).max())
         for metric, value in expected.items():
             assert values_of(comparison, method=method, source="truth", metric=metric)[seed] == value
     offline, natural = (comparison.designs.query(f"method == '{name}'")["design"] for name in ("offline", "natural"))

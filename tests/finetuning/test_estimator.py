@@ -234,7 +234,12 @@ def test_a_checkpoint_of_another_run_is_refused_and_left_alone(vectors, chain, t
     with pytest.raises(CheckpointError, match="data was .*, now .*; choose another checkpoint_dir"):
         quick(chain, checkpoint_dir=tmp_path).fit(X, 2 * y)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert json.loads((tmp_path / "settings.json").read_text())["alpha"] == "0.001"
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["alpha"] == "0.001"
+    del settings["form of the checkpoint"]
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    with pytest.raises(CheckpointError, match=r"\(form of the checkpoint was None, now 2\)"):
+        quick(chain, checkpoint_dir=tmp_path).fit(X, y)
 
 
 def test_ctrl_c_keeps_the_best_so_far(vectors, chain, monkeypatch):
