@@ -13,7 +13,7 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
-from paper import BONUS, CALIBRATED, SMALL_ALPHA
+from paper_tables import BONUS, CALIBRATED, SMALL_ALPHA
 
 from braidkit.evaluation import Comparison
 
