@@ -84,7 +84,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             mark([1, 2, 4, 8], ["1", "2", "4", "8"])
         axis.minorticks_off()
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False, title="slope of seconds")
+    axes[0].legend(frameon=False, title="slope of seconds", fontsize="small", handlelength=1.2)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
