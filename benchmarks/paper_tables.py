@@ -97,8 +97,8 @@ def draw(comparison: Comparison, judge: str, path: Path) -> None:
     matplotlib.use("Agg")
     RewardDistributionDisplay.from_comparison(comparison, judge).plot().figure_.savefig(path / "figure2.png", dpi=110)
     small = f", alpha = {SMALL_ALPHA}"
-    arms = {f"{c:g}": f"{BONUS}, c = {c:g}" for c in ABLATED_C} | {"0.1": BONUS}
-    arms = {"no penalty": "STRL", **dict(sorted(arms.items())), "calibrated": CALIBRATED}
+    arms = {c: f"{BONUS}, c = {c:g}" for c in ABLATED_C} | {0.1: BONUS}
+    arms = {"no penalty": "STRL", **{f"{c:g}": arms[c] for c in sorted(arms)}, "calibrated": CALIBRATED}
     present = {c: name + small for c, name in arms.items() if name + small in set(comparison.results["method"])}
     if len(present) > 1:
         ablation = AblationDisplay.from_comparison(comparison, present, source=judge, name=judge)

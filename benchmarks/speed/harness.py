@@ -129,7 +129,9 @@ def options(description: str | None) -> argparse.ArgumentParser:
 
 def report(arguments: argparse.Namespace, rows: list[dict[str, object]], device: str = "cpu") -> None:
     """Print the rows as a table; write them and what they ran on to ``--out``."""
-    setting = {name: value for name, value in vars(arguments).items() if not isinstance(value, Path) and name != "out"}
+    setting = {
+        name: value for name, value in vars(arguments).items() if value is not None and not isinstance(value, Path)
+    }
     setting |= {"processor": processor(), "torch": torch.__version__, "device": device, "state": "float32"}
     setting["peak memory, GiB"] = peak_gib()
     print(json.dumps(setting))

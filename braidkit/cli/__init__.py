@@ -44,7 +44,7 @@ _seed = click.option(
     help="The same seed gives the same designs.",
 )
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-_quiet = click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+_quiet = click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
 
 
 @click.group(cls=_Group)
@@ -63,9 +63,9 @@ def main() -> None:
 @click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")
 @click.option(
     "--alpha",
-    type=float,
-    help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.  [default: 0.02, or "
-    "0.1 with fewer than 1,000 measurements]",
+    default=0.02,
+    show_default=True,
+    help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.",
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
@@ -83,7 +83,6 @@ def design(
     out: Path,
     alphabet: str | None,
     length: int | None,
-    alpha: float | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -92,21 +91,17 @@ def design(
     TABLE is a CSV or TSV file with a header row. A run that was killed goes on when the same command is given again.
     Ctrl-C while it fine-tunes keeps the best model so far.
     """
-    from braidkit.cli.job import Settings, alpha_for, run_job
+    from braidkit.cli.job import Settings, run_job
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
     from braidkit.persistence import fingerprint
 
-    say = _speaker(options["quiet"])
+    settings = Settings(target=target, n=n, **options)
+    say = _speaker(settings.quiet)
     measured = read_table(
         table, sequence=sequence, target=target, alphabet=alphabet, length=length, on_ambiguous="drop"
     )
     say(measured.describe())
-    if alpha is None:
-        alpha = alpha_for(len(measured.y))
-        if alpha > 0.02:
-            say(f"alpha = {alpha:g}, as fewer than 1,000 were measured: a reward of so few is soon fooled")
-    settings = Settings(target=target, n=n, alpha=alpha, **options)
     record = {"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record()
     directory = RunDirectory(out)
     if directory.open(record, overwrite=overwrite):

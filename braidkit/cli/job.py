@@ -25,8 +25,6 @@ from braidkit.persistence import replace_file
 from braidkit.rewards import BootstrapReward, GPBonusReward
 
 Say = Callable[[str], None]
-# With fewer rows runs at alpha = 0.02 are a lottery; see docs/experiments.md.
-FEW_ROWS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Settings:
 
     target: str
     n: int
-    alpha: float
+    alpha: float = 0.02
     reward: str = "bonus"
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
@@ -61,11 +59,6 @@ class Settings:
         return GPBonusReward(device=self.device) if self.c is None else GPBonusReward(c=self.c, device=self.device)
 
 
-def alpha_for(n_rows: int) -> float:
-    """The weight of the KL where none is given: a reward of few rows is fooled within reach of a lighter one."""
-    return 0.1 if n_rows < FEW_ROWS else 0.02
-
-
 def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> str | None:
     """A warning where a calibrated bound holds for plainly fewer held-out rows than was asked of it."""
     if getattr(reward, "c", None) != "calibrated":
@@ -79,12 +72,21 @@ def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> st
 
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
-    """Warnings are lines on stderr, also of a quiet run, without the place in the code that they came from."""
+    """What `warnings.warn` says to the user is a line on stderr, also of a quiet run, without its place in the code."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_place, **_more: tqdm.write(f"warning: {message}", file=sys.stderr)
+        show = warnings.showwarning
+
+        def show_plainly(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if category is UserWarning:
+                tqdm.write(f"warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.showwarning = show_plainly
         yield
 
 
+@plain_warnings()
 def run_job(
     table: MeasuredTable, directory: RunDirectory, settings: Settings, say: Say
 ) -> tuple[ConservativeDiffusionFinetuner, pd.DataFrame, dict[str, Any]]:
@@ -109,7 +111,7 @@ def run_job(
         random_state=settings.seed,
         verbose=int(not settings.quiet),
     )
-    with directory.timed("fit"), plain_warnings():
+    with directory.timed("fit"):
         finetuner.fit(table.sequences, table.y)
     warning = warn_of_short_bound(
         finetuner.reward_, finetuner.reward_check_, round(finetuner.validation_fraction * len(table.y))

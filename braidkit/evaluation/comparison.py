@@ -36,12 +36,12 @@ class Comparison:
     ----------
     results : DataFrame
         One row for each "method", "seed", "source" and "metric", with its "value". Sources are the oracles by name
-        (with the "mean", "median", "95th percentile", and the "Kolmogorov-Smirnov" distance of their rewards from those
-        of "natural", if the oracle may judge these); "designs" for what they say themselves, with no oracle; "promised"
-        for what a fine-tuned chain's history says of the checkpoint kept (iteration, mean, lower, penalty, judge, kl);
-        and "cost". Beside the methods stand the references "offline" (rows that the methods saw), "pretrained" (draws
-        from the shared chain), "natural" (measured rows that the methods did not see) and "shuffled" (those, with their
-        neighbouring letters shuffled).
+        (with the "mean", "median", "95th percentile", and, but for "natural" itself, the "Kolmogorov-Smirnov" distance
+        of their rewards from those of "natural", if the oracle may judge these); "designs" for what they say
+        themselves, with no oracle; "promised" for what a fine-tuned chain's history says of the checkpoint kept
+        (iteration, mean, lower, penalty, judge, kl); and "cost". Beside the methods stand the references "offline"
+        (rows that the methods saw), "pretrained" (draws from the shared chain), "natural" (measured rows that the
+        methods did not see) and "shuffled" (those, with their neighbouring letters shuffled).
     designs : DataFrame
         One row a design: "method", "seed", "design", and a column for each oracle.
     failures : DataFrame

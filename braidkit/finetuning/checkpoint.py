@@ -12,14 +12,14 @@ from braidkit.persistence import fingerprint, replace_file
 
 # Parameters that may differ when a run resumes; the pretrained model's weights may not.
 FREE = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
-# Counts what checkpoints have held: one of an older form is refused.
+# Raise it whenever what a checkpoint holds changes: one of another form is refused.
 FORM = "2"
 
 
 def run_settings(estimator: Any, data: str) -> dict[str, str]:
     """What must be as before when a run resumes: parameters, the data's fingerprint, the pretrained weights."""
     settings = {name: repr(value) for name, value in estimator.get_params(deep=False).items() if name not in FREE}
-    settings |= {"estimator": type(estimator).__name__, "data": data, "form of the checkpoint": FORM}
+    settings |= {"estimator": type(estimator).__name__, "data": data, "form": FORM}
     if estimator.pretrained is not None:
         settings["pretrained"] = fingerprint(estimator.pretrained)
     return settings
@@ -31,7 +31,7 @@ def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
     Raises
     ------
     CheckpointError
-        If it belongs to another run, naming what differs.
+        If it belongs to another run, naming what differs, or to another version.
     """
     path = directory / "settings.json"
     if not path.exists():
@@ -39,6 +39,8 @@ def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
             temporary.write_text(json.dumps(settings, indent=2) + "\n")
         return
     before = json.loads(path.read_text())
+    if before.get("form") != settings["form"]:
+        raise CheckpointError(f"{directory} was written by another version of braidkit; remove it to start afresh.")
     differ = sorted(name for name in before.keys() | settings.keys() if before.get(name) != settings.get(name))
     if differ:
         changes = "; ".join(f"{name} was {before.get(name)}, now {settings.get(name)}" for name in differ)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from braidkit import SequenceSpace, SimplexDiffusion
 from braidkit.cli import main
-from braidkit.cli.job import Settings, alpha_for, run_job
+from braidkit.cli.job import Settings, run_job
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
@@ -91,14 +91,8 @@ def test_a_run_leaves_designs_figures_models_and_a_record(finished, table):
     assert record["finished"] is True
     assert record["settings"]["data"] == fingerprint(measured.sequences, measured.y)
     assert record["settings"]["max_iter"] == record["n_iter"] == 4
-    assert record["settings"]["alpha"] == 0.1
     assert record["designs"]["lower"] == pytest.approx(designs["lower"].median(), rel=1e-4)
     assert set(record["seconds"]) == {"fit", "designs", "report"}
-
-
-def test_few_measurements_are_held_closer_to_the_pretrained_model(finished):
-    assert alpha_for(999) == 0.1 > alpha_for(1000) == 0.02
-    assert "alpha = 0.1, as fewer than 1,000 were measured" in finished[1]
 
 
 def test_a_finished_run_is_refused_unless_overwritten(finished, table, chain):
@@ -123,7 +117,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
         if line.startswith("12 designs"):
             raise PowerCut
 
-    settings = Settings(target="mrl", n=12, alpha=0.1, max_iter=4, pretrained=chain)
+    settings = Settings(target="mrl", n=12, max_iter=4, pretrained=chain)
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
     directory = RunDirectory(tmp_path / "run")
     directory.open({"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record())
@@ -132,7 +126,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
 
     other = design(table, *OPTIONS, "--pretrained", chain, "--alpha", "0.5", "--out", directory.path)
     assert other.exit_code == 2
-    assert "unfinished run of other data or settings (alpha was 0.1, now 0.5)" in other.stderr
+    assert "unfinished run of other data or settings (alpha was 0.02, now 0.5)" in other.stderr
     same = design(table, *OPTIONS, "--pretrained", chain, "--out", directory.path)
     assert same.exit_code == 0, same.output
     assert f"going on with the unfinished run in {directory.path}" in same.stdout
