@@ -56,8 +56,7 @@ def run(split: OfflineSplit, rows: np.ndarray, penalty: str, seed: int, out: Pat
     X, y = np.asarray(split.X_offline)[rows], split.y_offline[rows]
     below = np.flatnonzero(split.y_oracle < split.cut)[:4000]
     unseen, measured = np.asarray(split.X_oracle)[below], split.y_oracle[below]
-    reward = GPBonusReward(**PENALTIES[penalty], random_state=seed)
-    fitted = reward.fit(X, y)
+    fitted = GPBonusReward(**PENALTIES[penalty], random_state=seed).fit(X, y)
     lower = fitted.predict_lower(unseen)
     finetuner = ConservativeDiffusionFinetuner(
         shared_chain(split, seed, out),

@@ -157,7 +157,7 @@ def test_over_optimisation_is_told(capsys):
     assert "over-optimising" not in lines[1]
     assert monitor.over_optimising_since == monitor.best_iter
     assert monitor.alarm().startswith(
-        f"over-optimisation: after update {monitor.best_iter} the reward's lower bound rose"
+        f"over-optimisation: after update {monitor.best_iter} the reward's lower bound rose, and the judge"
     )
 
 
