@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel
-from braidkit.finetuning.rollout import rollout
+from braidkit.finetuning.rollout import graph_bytes, rollout
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.validation import check_count
+
+# Of the graphs that are in memory together, on a CPU: with fewer trajectories at once an update is slower.
+GRAPH_BYTES = 4 * 2**30
+CHECKPOINTED_BYTES = 2**27
 
 
 class DirectSolver(Solver):
@@ -32,9 +36,8 @@ class DirectSolver(Solver):
         Steps at the end of the chain that carry gradient. "random" draws their number uniformly for each update.
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
-        default as many as keep the states of a step to some thousand numbers, at which processors are already busy;
-        with `checkpointing` a quarter of them. Where a GPU's memory does not hold them, half as many are taken from
-        then on, with a warning.
+        default on a CPU as many as have graphs of 4 GiB in all, with `checkpointing` of 128 MiB, and on a GPU the
+        whole batch. Where a GPU's memory does not hold them, half as many are taken from then on, with a warning.
     checkpointing : bool, default=False
         Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
         network at one step, whatever K, for one more forward pass of both networks a step with gradient.
@@ -61,19 +64,21 @@ class DirectSolver(Solver):
 
     def setup(self, problem: Problem) -> DirectSolver:
         super().setup(problem)
-        numbers = 2048 if self.checkpointing else 8192
-        self._rows = self.rows_at_once or max(1, numbers // math.prod(problem.model.state_shape))
+        self._most_rows = self.rows_at_once or problem.batch_size
+        measured = self.rows_at_once is None and problem.model.device.type == "cpu"
+        self._row_bytes = graph_bytes(self.model, self.pretrained) if measured else 0
         return self
 
     def update(self, i: int) -> dict[str, float]:
         """One step of Algorithm 2 on fresh trajectories."""
         problem, lower = self.problem, 0.0
         noise, truncation = self.draw_noise(i), self._draw_truncation(self.generator(i))
+        rows = self._rows_at_once(truncation["n_grad_steps"])
 
         def losses() -> Iterator[Tensor]:
             nonlocal lower
             lower = 0.0
-            for chunk in noise.split(self._rows):
+            for chunk in noise.chunk(math.ceil(len(noise) / rows)):
                 path = rollout(self.model, self.pretrained, chunk, checkpointing=self.checkpointing, **truncation)
                 reward = problem.reward(path.point)
                 lower += float(reward.detach().sum()) / len(noise)
@@ -84,16 +89,23 @@ class DirectSolver(Solver):
                 self.accumulate(losses())
                 break
             except torch.OutOfMemoryError as error:
-                if self._rows == 1:
+                if rows == 1:
                     error.add_note("A single trajectory is too much: pass solver=DirectSolver(checkpointing=True).")
                     raise
-            self._rows = math.ceil(min(self._rows, len(noise)) / 2)
+            rows = self._most_rows = math.ceil(min(rows, len(noise)) / 2)
             warnings.warn(
-                f"out of memory: {self._rows} trajectories at once from here on; gradients add up as before.",
+                f"out of memory: {rows} trajectories at once from here on; gradients add up as before.",
                 stacklevel=2,
             )
         self.step()
         return {"lower": lower}
+
+    def _rows_at_once(self, n_grad_steps: int) -> int:
+        """Trajectories whose graphs are in memory together, given the steps of an update that carry gradient."""
+        if not self._row_bytes:
+            return self._most_rows
+        budget, n_steps = (CHECKPOINTED_BYTES, 1) if self.checkpointing else (GRAPH_BYTES, n_grad_steps)
+        return max(1, min(self._most_rows, budget // (n_steps * self._row_bytes)))
 
     def _draw_truncation(self, generator: torch.Generator) -> dict[str, Any]:
         """Which steps carry gradient in this update, and what makes up for the others: arguments of `rollout`."""

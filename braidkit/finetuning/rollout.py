@@ -99,6 +99,26 @@ def draw_with_kl(policy: Policy, reference: Policy, noise: Tensor) -> tuple[Tens
     return policy.rsample(noise), policy.kl(reference)
 
 
+def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
+    """Bytes that one step's graph keeps for each trajectory."""
+    totals = []
+    for n in (2, 3):  # what both keep is of the weights
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor.detach()
+
+        noise = model.draw_noise(n, torch.Generator().manual_seed(0)).to(model.device)
+        x = model.initial(n).rsample(noise[:, 0]).detach().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            graph = draw_with_kl(model.policy(x, model.n_steps), pretrained.policy(x, model.n_steps), noise[:, 1])
+        totals.append(sum(kept.values()))
+        del graph
+    return totals[1] - totals[0]
+
+
 def recomputed(policy_at: Callable[..., Policy], *arguments: Any) -> Policy:
     """A policy whose graph is not kept, but built again when the gradient comes back to it."""
     # Noise is drawn beforehand, so that a policy computed again needs no state of a generator.

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from braidkit.finetuning import DirectSolver, evaluate, rollout
-from tests.worlds import exact_chain, normal_chain, problem_on
+from braidkit import SequenceSpace, SimplexDiffusion
+from braidkit.finetuning import DirectSolver, direct, evaluate, rollout
+from braidkit.finetuning.rollout import graph_bytes
+from tests.worlds import exact_chain, normal_chain, problem_on, untrained
 
 
 def solver_for(pretrained, reward, **changes):
@@ -65,6 +67,45 @@ def test_what_saves_memory_does_not_change_an_update(changes):
         solver.update(3)
         gradients.append(float(model.network.shift.grad))
     assert gradients[0] == pytest.approx(gradients[1], rel=1e-4)
+
+
+def test_a_graph_grows_with_trajectories_and_steps_as_foreseen():
+    """What autograd keeps of a rollout is `graph_bytes` for each trajectory and step, weights apart."""
+    pretrained = untrained(SimplexDiffusion(SequenceSpace("DNA", 12), n_steps=6))
+    model = pretrained.trainable_copy()
+
+    def kept(n, n_grad_steps):
+        storages = {}
+
+        def note(tensor):
+            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            path = rollout(model, pretrained, model.draw_noise(n, torch.Generator()), n_grad_steps)
+        assert path.kl.requires_grad
+        return sum(storages.values())
+
+    # The first step's states carry no gradient, so that the pretrained network keeps nothing there.
+    more = (kept(20, 5) - kept(4, 5)) - (kept(20, 1) - kept(4, 1))
+    assert more == pytest.approx(16 * 4 * graph_bytes(model, pretrained), rel=0.02)
+
+
+@pytest.mark.parametrize(("checkpointing", "n_steps"), [(False, 3), (True, 1)])
+def test_as_many_trajectories_are_in_memory_as_keep_within_the_budget(monkeypatch, checkpointing, n_steps):
+    pretrained, sizes = normal_chain(n_features=2, n_steps=6), []
+
+    def reward(x):
+        sizes.append(len(x))
+        return x[:, 0]
+
+    model, solver = solver_for(pretrained, reward, truncation=3, checkpointing=checkpointing)
+    each = n_steps * graph_bytes(model, pretrained)
+    for rows, expected in ((0.5, [1] * 64), (32, [32, 32]), (40, [32, 32]), (1000, [64])):
+        monkeypatch.setattr(direct, "CHECKPOINTED_BYTES" if checkpointing else "GRAPH_BYTES", int(rows * each))
+        sizes.clear()
+        solver.update(0)
+        assert sizes == expected
 
 
 def test_out_of_memory_halves_the_rows_at_once_and_not_the_batch():
