@@ -30,6 +30,7 @@ EXTRAS = {
     "dist": ["accelerate>=1.15"],
     "test": [
         "pytest>=8.3.2",
+        "pytest-xdist>=3.6.1",
         "hypothesis>=6.112",
         "matplotlib>=3.9",
         "pooch>=1.8.2",

@@ -59,15 +59,15 @@ class Settings:
         return GPBonusReward(device=self.device) if self.c is None else GPBonusReward(c=self.c, device=self.device)
 
 
-def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> str | None:
-    """A warning where a calibrated bound holds for plainly fewer held-out rows than was asked of it."""
+def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> None:
+    """Warn where a calibrated bound holds for plainly fewer held-out rows than was asked of it."""
     if getattr(reward, "c", None) != "calibrated":
-        return None
+        return
     # Two standard errors of a share of so many rows, the calibration's own included.
     slack = 2 * (2 * reward.level * (1 - reward.level) / n_rows) ** 0.5
-    if check["overall"] >= reward.level - slack:
-        return None
-    return f"warning: the bound was calibrated to hold for {100 * reward.level:g} %, and falls short"
+    if check["overall"] < reward.level - slack:
+        text = f"the bound was calibrated to hold for {100 * reward.level:g} % of rows, and falls short on unseen ones"
+        warnings.warn(text, stacklevel=2)
 
 
 @contextlib.contextmanager
@@ -113,11 +113,8 @@ def run_job(
     )
     with directory.timed("fit"):
         finetuner.fit(table.sequences, table.y)
-    warning = warn_of_short_bound(
-        finetuner.reward_, finetuner.reward_check_, round(finetuner.validation_fraction * len(table.y))
-    )
-    if warning:
-        say(warning)
+    n_held_out = round(finetuner.validation_fraction * len(table.y))
+    warn_of_short_bound(finetuner.reward_, finetuner.reward_check_, n_held_out)
     with directory.timed("designs"):
         finetuner.model_.save_pretrained(directory / "model")
         if settings.pretrained is None:
@@ -127,7 +124,10 @@ def run_job(
     out = directory.path
     say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/")
     if len(designs) < settings.n:
-        say("warning: the model makes no more different designs than these; a larger --alpha keeps it more diverse")
+        warnings.warn(
+            f"the model makes no more than {len(designs):,} different designs; a larger --alpha keeps it more diverse",
+            stacklevel=2,
+        )
     with directory.timed("report"):
         try:
             draw_figures(finetuner, table, directory, settings)

@@ -3,15 +3,16 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from braidkit import SequenceSpace, SimplexDiffusion
+from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion
 from braidkit.cli import main
-from braidkit.cli.job import Settings, run_job
+from braidkit.cli.job import Settings, run_job, warn_of_short_bound
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
@@ -185,8 +186,19 @@ def test_a_calibrated_bound_holds_for_most_held_out_rows(table, chain, tmp_path)
     out = tmp_path / "run"
     result = design(table, *OPTIONS, "--pretrained", chain, "--c", "calibrated", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "warning" not in result.stdout
+    assert "warning" not in result.output
     assert RunDirectory(out).read()["reward"]["overall"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("c", "share", "warned"), [("calibrated", 0.85, True), ("calibrated", 0.9, False), (1.0, 0.5, False)]
+)
+def test_a_calibrated_bound_that_falls_short_is_told(c, share, warned):
+    """Of 100 rows, 0.95 less two standard errors of 0.031 are 0.888."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_short_bound(GPBonusReward(c=c), {"overall": share}, n_rows=100)
+    assert ["calibrated to hold for 95 % of rows" in str(warning.message) for warning in caught] == [True] * warned
 
 
 def test_without_matplotlib_only_the_report_and_figures_are_missing(table, chain, tmp_path, monkeypatch):
