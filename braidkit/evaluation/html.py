@@ -15,12 +15,14 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid #ddd; }
 figure { margin: 1.2rem 0; } img { max-width: 100%; } figcaption { color: #444; max-width: 44rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 0.85rem; }
+.wide { overflow: auto; max-height: 80vh; } table { border-collapse: collapse; font-size: 0.85rem; }
 th, td { text-align: left; padding: 0.2rem 0.7rem 0.2rem 0; border-bottom: 1px solid #eee; vertical-align: top; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } td.sequence { font-family: monospace; }
 table.sorts td { white-space: nowrap; }
 table.sorts td.sequence { max-width: 26rem; overflow: hidden; text-overflow: ellipsis; }
-table.sorts th { cursor: pointer; white-space: nowrap; } table.sorts th::after { content: " \\2195"; color: #999; }
+table.sorts th { cursor: pointer; white-space: nowrap; position: sticky; top: 0; background: #fff; }
+table.sorts th::after { content: " \\2195"; color: #999; }
+@media print { .wide { max-height: none; } }
 .warning { border-left: 4px solid #d55e00; padding-left: 0.8rem; }
 """
 
@@ -31,7 +33,7 @@ for (const head of document.querySelectorAll("table.sorts th")) head.addEventLis
   for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
   const value = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
-  const compare = (a, b) => isNaN(a - b) ? a.localeCompare(b) : a - b;
+  const compare = (a, b) => isNaN(a - b) ? a.localeCompare(b, "en", { numeric: true }) : a - b;
   body.append(...[...body.rows].sort((a, b) => sign * compare(value(a), value(b))));
 });
 """
