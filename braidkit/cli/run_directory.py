@@ -12,6 +12,7 @@ from typing import Any
 
 from braidkit.evaluation.html_report import versions
 from braidkit.exceptions import BraidkitError, CheckpointError
+from braidkit.finetuning.checkpoint import FORM
 from braidkit.persistence import replace_file
 
 RECORD = "run.json"
@@ -76,8 +77,8 @@ class RunDirectory:
         Raises
         ------
         CheckpointError
-            If the directory holds a finished run, an unfinished run of other settings (naming them), or files that no
-            run has written.
+            If the directory holds a finished run, an unfinished run of other settings (naming them) or of another
+            version, or files that no run has written.
         """
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"{self.path} is a file; choose a directory.")
@@ -91,6 +92,11 @@ class RunDirectory:
                 f"{self.path} holds a finished run; choose another directory, or pass --overwrite to replace it."
             )
         elif before:
+            if before.get("form") != FORM:
+                raise CheckpointError(
+                    f"{self.path} holds an unfinished run of another version of braidkit; choose another directory, or "
+                    "pass --overwrite to start afresh."
+                )
             changes = [
                 f"{name} was {before['settings'].get(name)}, now {settings.get(name)}"
                 for name in dict.fromkeys([*settings, *before["settings"]])
@@ -103,7 +109,13 @@ class RunDirectory:
                 )
             self.record = before
             return True
-        self.record = {"finished": False, "settings": dict(settings), "versions": versions(), "seconds": {}}
+        self.record = {
+            "finished": False,
+            "form": FORM,
+            "settings": dict(settings),
+            "versions": versions(),
+            "seconds": {},
+        }
         self._write()
         return False
 

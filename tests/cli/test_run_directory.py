@@ -48,6 +48,18 @@ def test_an_unfinished_run_of_other_settings_is_refused_by_name(directory):
         directory.open(SETTINGS | {"c": 0.1})
 
 
+def test_an_unfinished_run_of_another_version_is_refused_and_kept(directory):
+    directory.open(SETTINGS)
+    leave_outputs(directory)
+    directory.record["form"] = "0"
+    (directory / "run.json").write_text(json.dumps(directory.record))
+    with pytest.raises(CheckpointError, match="another version of braidkit; choose another directory, or pass --over"):
+        directory.open(SETTINGS)
+    assert (directory / "checkpoint" / "config.json").exists()
+    assert directory.open(SETTINGS, overwrite=True) is False
+    assert RunDirectory(directory.path).open(SETTINGS) is True
+
+
 def test_a_finished_run_is_refused_unless_overwritten(directory):
     directory.open(SETTINGS)
     leave_outputs(directory)
