@@ -63,9 +63,9 @@ def main() -> None:
 @click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")
 @click.option(
     "--alpha",
-    default=0.02,
-    show_default=True,
-    help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.",
+    type=float,
+    help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.  "
+    "[default: 0.02, and 0.1 with fewer than 1,000 rows]",
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
@@ -91,16 +91,18 @@ def design(
     TABLE is a CSV or TSV file with a header row. A run that was killed goes on when the same command is given again.
     Ctrl-C while it fine-tunes keeps the best model so far.
     """
-    from braidkit.cli.job import Settings, run_job
+    from braidkit.cli.job import Settings, default_alpha, run_job
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
     from braidkit.persistence import fingerprint
 
-    settings = Settings(target=target, n=n, **options)
-    say = _speaker(settings.quiet)
     measured = read_table(
         table, sequence=sequence, target=target, alphabet=alphabet, length=length, on_ambiguous="drop"
     )
+    if options["alpha"] is None:
+        options["alpha"] = default_alpha(len(measured.y))
+    settings = Settings(target=target, n=n, **options)
+    say = _speaker(settings.quiet)
     say(measured.describe())
     record = {"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record()
     directory = RunDirectory(out)

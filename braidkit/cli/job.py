@@ -33,7 +33,7 @@ class Settings:
 
     target: str
     n: int
-    alpha: float = 0.02
+    alpha: float
     reward: str = "bonus"
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
@@ -57,6 +57,11 @@ class Settings:
         if self.reward == "bootstrap":
             return BootstrapReward(device=self.device)
         return GPBonusReward(device=self.device) if self.c is None else GPBonusReward(c=self.c, device=self.device)
+
+
+def default_alpha(n_rows: int) -> float:
+    """The weight of the KL: designs must stay nearer to the data where a reward of few rows is soon fooled."""
+    return 0.1 if n_rows < 1000 else 0.02
 
 
 def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> None:

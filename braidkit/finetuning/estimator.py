@@ -353,5 +353,7 @@ class ConservativeDiffusionFinetuner(Designer):
 
 
 def auto_max_iter(n_rows: int) -> int:
-    """Updates that suit the number of rows."""
-    return 20 if n_rows < 1000 else 200
+    """Updates that suit the number of rows: few teach little, and soon no more (``benchmarks/few_rows_updates.py``)."""
+    if n_rows < 250:
+        return 20
+    return 60 if n_rows < 1000 else 200

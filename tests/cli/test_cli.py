@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion
 from braidkit.cli import main
-from braidkit.cli.job import Settings, run_job, warn_of_short_bound
+from braidkit.cli.job import Settings, default_alpha, run_job, warn_of_short_bound
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
@@ -109,6 +109,11 @@ def test_a_finished_run_is_refused_unless_overwritten(finished, table, chain):
     assert (out / "designs.csv").read_text() == before
 
 
+def test_alpha_is_larger_where_rows_are_few(finished):
+    assert RunDirectory(finished[0]).read()["settings"]["alpha"] == default_alpha(301) == default_alpha(999) == 0.1
+    assert default_alpha(1000) == 0.02
+
+
 class PowerCut(Exception):
     pass
 
@@ -118,7 +123,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
         if line.startswith("12 designs"):
             raise PowerCut
 
-    settings = Settings(target="mrl", n=12, max_iter=4, pretrained=chain)
+    settings = Settings(target="mrl", n=12, alpha=0.1, max_iter=4, pretrained=chain)
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
     directory = RunDirectory(tmp_path / "run")
     directory.open({"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record())
@@ -127,7 +132,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
 
     other = design(table, *OPTIONS, "--pretrained", chain, "--alpha", "0.5", "--out", directory.path)
     assert other.exit_code == 2
-    assert "unfinished run of other data or settings (alpha was 0.02, now 0.5)" in other.stderr
+    assert "unfinished run of other data or settings (alpha was 0.1, now 0.5)" in other.stderr
     same = design(table, *OPTIONS, "--pretrained", chain, "--out", directory.path)
     assert same.exit_code == 0, same.output
     assert f"going on with the unfinished run in {directory.path}" in same.stdout
