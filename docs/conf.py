@@ -8,5 +8,6 @@ version = release = braidkit.__version__
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.mathjax"]
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2
 exclude_patterns = ["_build"]
 html_theme = "pydata_sphinx_theme"
