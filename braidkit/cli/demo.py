@@ -14,6 +14,7 @@ from braidkit.datasets import make_utr, offline_split
 from braidkit.datasets.table import read_table
 from braidkit.evaluation.displays import RewardDistributionDisplay
 from braidkit.exceptions import MissingExtraError
+from braidkit.finetuning.checkpoint import FORM
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import fingerprint, replace_file
 
@@ -85,10 +86,11 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
 
 
 def _is_another_demo(directory: RunDirectory, record: dict[str, Any]) -> bool:
-    """Whether the directory holds a demo that is finished, or was begun with other settings."""
+    """Whether the directory holds a demo that is finished, or was begun by another version or with other settings."""
     before = directory.read()
     settings = before.get("settings", {})
-    return settings.get("command") == "demo" and (before["finished"] or settings != record)
+    resumable = settings == record and before.get("form") == FORM
+    return settings.get("command") == "demo" and (before["finished"] or not resumable)
 
 
 def _summary(reward: np.ndarray) -> dict[str, float]:

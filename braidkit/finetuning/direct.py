@@ -36,8 +36,9 @@ class DirectSolver(Solver):
         Steps at the end of the chain that carry gradient. "random" draws their number uniformly for each update.
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
-        default on a CPU as many as have graphs of 4 GiB in all, with `checkpointing` of 128 MiB, and on a GPU the
-        whole batch. Where a GPU's memory does not hold them, half as many are taken from then on, with a warning.
+        default on a CPU as many as have graphs of the chains' steps of 4 GiB in all, with `checkpointing` of 128 MiB,
+        and on a GPU the whole batch. Where a GPU's memory does not hold them, half as many are taken from then on, with
+        a warning.
     checkpointing : bool, default=False
         Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
         network at one step, whatever K, for one more forward pass of both networks a step with gradient.

@@ -353,7 +353,7 @@ class ConservativeDiffusionFinetuner(Designer):
 
 
 def auto_max_iter(n_rows: int) -> int:
-    """Updates that suit the number of rows: few teach little, and soon no more (``benchmarks/few_rows_updates.py``)."""
+    """Updates for a number of rows: measured at 500 (``benchmarks/few_rows_updates.py``), the thresholds judgement."""
     if n_rows < 250:
         return 20
     return 60 if n_rows < 1000 else 200

@@ -6,8 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from braidkit.cli import main
-from braidkit.cli.demo import run_demo
+from braidkit.cli.demo import _is_another_demo, run_demo
+from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets import make_utr
+from braidkit.finetuning.checkpoint import FORM
 from braidkit.oracles import UTRLandscape
 
 GROUPS = ["offline data", "best 5 % of offline data", "pretrained", "designs"]
@@ -54,6 +56,15 @@ def test_a_finished_demo_runs_again(demo):
     out, _, truth = demo
     again = run_demo(out, seed=0, device="cpu", quiet=True, say=lambda line: None, n_rows=1000)
     pd.testing.assert_frame_equal(truth, again)
+
+
+@pytest.mark.parametrize(("form", "replaced"), [(FORM, False), ("0", True)])
+def test_an_unfinished_demo_of_another_version_is_replaced(tmp_path, form, replaced):
+    record = {"command": "demo", "n": 3}
+    directory = RunDirectory(tmp_path / "demo")
+    directory.open(record)
+    (directory / "run.json").write_text(json.dumps(directory.record | {"form": form}))
+    assert _is_another_demo(directory, record) is replaced
 
 
 def test_a_run_of_ones_own_is_safe_from_the_demo(tmp_path):
