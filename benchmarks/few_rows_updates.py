@@ -17,12 +17,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from paper import regime
+from paper import measured_utrs, regime
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
-from braidkit.datasets import fetch_utr, offline_split
 from braidkit.evaluation import BudgetedSelection
-from braidkit.oracles import Optimus5Prime
 from braidkit.persistence import replace_file
 
 ARMS: dict[str, tuple[float, float | str]] = {
@@ -46,9 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    X, y = fetch_utr(given.data_home, return_X_y=True, download_if_missing=False)
-    split = offline_split(X, y, random_state=0)
-    oracle = Optimus5Prime.from_npz(given.data_home / "optimus5p_mrl.npz")
+    split, oracle = measured_utrs(given.data_home)
     courses = []
     for seed in given.seeds:
         part = regime(split, given.n_offline, seed)

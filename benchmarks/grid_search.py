@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from paper import SIZES, Chains, regime
+from paper import SIZES, Chains, measured_utrs, regime
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SimplexDiffusion
-from braidkit.datasets import OfflineSplit, fetch_utr, offline_split
+from braidkit.datasets import OfflineSplit
 from braidkit.evaluation import BudgetedSelection
 from braidkit.oracles import Optimus5Prime
 
@@ -75,9 +75,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    X, y = fetch_utr(given.data_home, return_X_y=True, download_if_missing=False)
-    split = offline_split(X, y, random_state=0)
-    oracle = Optimus5Prime.from_npz(given.data_home / "optimus5p_mrl.npz")
+    split, oracle = measured_utrs(given.data_home)
     chains = Chains(np.asarray(split.X_offline), SIZE.network, SIZE.pretraining_iter)
     rows = []
     for seed in range(given.first_seed, given.first_seed + given.seeds):

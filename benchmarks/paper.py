@@ -19,11 +19,11 @@ from paper_tables import ABLATED_C, BONUS, CALIBRATED, SMALL_ALPHA, promised, re
 
 from braidkit import BootstrapReward, ConservativeDiffusionFinetuner, GPBonusReward, SimplexDiffusion
 from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, StandardFinetuner
-from braidkit.datasets import OfflineSplit
+from braidkit.datasets import OfflineSplit, fetch_utr, offline_split
 from braidkit.evaluation import BudgetedSelection, CalibrationReport, Comparison, compare
 from braidkit.evaluation.run_cache import digest
 from braidkit.finetuning.designer import Designer
-from braidkit.oracles import EnformerOracle
+from braidkit.oracles import EnformerOracle, Optimus5Prime
 from braidkit.spaces import infer_space
 
 ALPHA = 0.1
@@ -118,6 +118,12 @@ def regime(split: OfflineSplit, n: int, seed: int) -> OfflineSplit:
         y_offline=split.y_offline[rows],
         offline_indices=split.offline_indices[rows],
     )
+
+
+def measured_utrs(data_home: Path) -> tuple[OfflineSplit, Optimus5Prime]:
+    """The split of the 280,000 measured 5'UTRs, and the model that judges what others design of them."""
+    X, y = fetch_utr(data_home, return_X_y=True, download_if_missing=False)
+    return offline_split(X, y, random_state=0), Optimus5Prime.from_npz(data_home / "optimus5p_mrl.npz")
 
 
 class Chains:

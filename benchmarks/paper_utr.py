@@ -10,18 +10,13 @@ differences to STRL paired by seed; when STRL and BRAID over-optimise, and what 
 Every stage is kept in OUT and not done again.
 """
 
-from paper import arguments, run
-
-from braidkit.datasets import fetch_utr, offline_split
-from braidkit.oracles import Optimus5Prime
+from paper import arguments, measured_utrs, run
 
 
 def main() -> None:
     given, size = arguments(__doc__)
-    X, y = fetch_utr(given.data_home, return_X_y=True, download_if_missing=False)
-    split = offline_split(X, y, random_state=0)
-    foreign = {"Optimus 5-Prime": Optimus5Prime.from_npz(given.data_home / "optimus5p_mrl.npz")}
-    run("5'UTR", split, size, given, foreign)
+    split, optimus = measured_utrs(given.data_home)
+    run("5'UTR", split, size, given, {"Optimus 5-Prime": optimus})
 
 
 if __name__ == "__main__":

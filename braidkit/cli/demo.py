@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from braidkit.cli.job import Say, Settings, run_job, save_figure
-from braidkit.cli.run_directory import RunDirectory
+from braidkit.cli.run_directory import RunDirectory, why_not_resumed
 from braidkit.datasets import make_utr, offline_split
 from braidkit.datasets.table import read_table
 from braidkit.evaluation.displays import RewardDistributionDisplay
 from braidkit.exceptions import MissingExtraError
-from braidkit.finetuning.checkpoint import FORM
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import fingerprint, replace_file
 
@@ -86,11 +85,10 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
 
 
 def _is_another_demo(directory: RunDirectory, record: dict[str, Any]) -> bool:
-    """Whether the directory holds a demo that is finished, or was begun by another version or with other settings."""
+    """Whether the directory holds a demo that is finished, or that this one cannot go on from."""
     before = directory.read()
-    settings = before.get("settings", {})
-    resumable = settings == record and before.get("form") == FORM
-    return settings.get("command") == "demo" and (before["finished"] or not resumable)
+    of_a_demo = before.get("settings", {}).get("command") == "demo"
+    return of_a_demo and (before["finished"] or why_not_resumed(before, record) is not None)
 
 
 def _summary(reward: np.ndarray) -> dict[str, float]:

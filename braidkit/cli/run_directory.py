@@ -32,6 +32,19 @@ OUTPUTS = (
 )
 
 
+def why_not_resumed(record: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
+    """Of what else an unfinished run is, in words, that these settings cannot go on from; nothing if they can."""
+    if record.get("form") != FORM:
+        return "another version of braidkit;"
+    before = record["settings"]
+    changes = [
+        f"{name} was {before.get(name)}, now {settings.get(name)}"
+        for name in dict.fromkeys([*settings, *before])
+        if before.get(name) != settings.get(name)
+    ]
+    return f"other data or settings ({'; '.join(changes)}); give its settings to resume it," if changes else None
+
+
 class RunDirectory:
     """A directory that belongs to one run of given settings and data, recorded in ``run.json``.
 
@@ -92,20 +105,10 @@ class RunDirectory:
                 f"{self.path} holds a finished run; choose another directory, or pass --overwrite to replace it."
             )
         elif before:
-            if before.get("form") != FORM:
+            if why := why_not_resumed(before, settings):
                 raise CheckpointError(
-                    f"{self.path} holds an unfinished run of another version of braidkit; choose another directory, or "
-                    "pass --overwrite to start afresh."
-                )
-            changes = [
-                f"{name} was {before['settings'].get(name)}, now {settings.get(name)}"
-                for name in dict.fromkeys([*settings, *before["settings"]])
-                if before["settings"].get(name) != settings.get(name)
-            ]
-            if changes:
-                raise CheckpointError(
-                    f"{self.path} holds an unfinished run of other data or settings ({'; '.join(changes)}); give its "
-                    "settings to resume it, choose another directory, or pass --overwrite to start afresh."
+                    f"{self.path} holds an unfinished run of {why} choose another directory, or pass --overwrite to "
+                    "start afresh."
                 )
             self.record = before
             return True

@@ -101,22 +101,29 @@ def draw_with_kl(policy: Policy, reference: Policy, noise: Tensor) -> tuple[Tens
 
 def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
     """Bytes that one step's graph keeps for each trajectory."""
-    totals = []
-    for n in (2, 3):  # what both keep is of the weights
-        kept: dict[int, int] = {}
 
-        def note(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor.detach()
-
+    def step(n: int) -> tuple[Tensor, Tensor]:
         noise = model.draw_noise(n, torch.Generator().manual_seed(0)).to(model.device)
         x = model.initial(n).rsample(noise[:, 0]).detach().requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            graph = draw_with_kl(model.policy(x, model.n_steps), pretrained.policy(x, model.n_steps), noise[:, 1])
-        totals.append(sum(kept.values()))
-        del graph
-    return totals[1] - totals[0]
+        return draw_with_kl(model.policy(x, model.n_steps), pretrained.policy(x, model.n_steps), noise[:, 1])
+
+    # What is kept whatever their number is of the weights.
+    return saved_bytes(lambda: step(3)) - saved_bytes(lambda: step(2))
+
+
+def saved_bytes(build: Callable[[], object]) -> int:
+    """Bytes of the storages that the graph of what a call returns keeps."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = build()
+    del result  # alive until here, so that no storage took the address of another
+    return sum(kept.values())
 
 
 def recomputed(policy_at: Callable[..., Policy], *arguments: Any) -> Policy:
