@@ -4,9 +4,10 @@ A space turns designs (strings, tokens, vectors, images) into float tensors ("po
 the input is wrong, where, and what to do about it.
 """
 
-from braidkit.spaces._base import Space, is_strings
+from braidkit.spaces._base import Space
 from braidkit.spaces.choice import infer_space, space_from_config
 from braidkit.spaces.images import ImageSpace
+from braidkit.spaces.reading import design_groups, is_strings, read_designs
 from braidkit.spaces.sequences import ALPHABETS, SequenceSpace
 from braidkit.spaces.vectors import VectorSpace
 
@@ -16,7 +17,9 @@ __all__ = [
     "SequenceSpace",
     "Space",
     "VectorSpace",
+    "design_groups",
     "infer_space",
     "is_strings",
+    "read_designs",
     "space_from_config",
 ]

@@ -1,16 +1,12 @@
-"""The contract of a design space, and what tells strings from numbers."""
+"""The contract of a design space."""
 
 from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
-
-from braidkit.exceptions import InvalidDesignError
 
 
 class Space(abc.ABC):
@@ -60,21 +56,3 @@ class Space(abc.ABC):
         config = self.to_config()
         arguments = ", ".join(f"{name}={value!r}" for name, value in config.items() if name != "space")
         return f"{config['space']}({arguments})"
-
-
-def is_strings(X: Any) -> bool:
-    """Whether `X` is a one-dimensional collection of strings."""
-    if isinstance(X, str):
-        raise InvalidDesignError(f"X is one string ({X[:20]!r}); pass a list of strings.")
-    if isinstance(X, np.ndarray):
-        return X.ndim == 1 and (X.dtype.kind in "UT" or (X.dtype == object and len(X) > 0 and isinstance(X[0], str)))
-    if hasattr(X, "iloc"):
-        return getattr(X, "ndim", 2) == 1 and len(X) > 0 and isinstance(X.iloc[0], str)
-    return isinstance(X, Sequence) and len(X) > 0 and isinstance(X[0], str)
-
-
-def as_str(row: Any, i: int) -> str:
-    """The row itself if it is a string; an error by row if not (a missing value in a table, say)."""
-    if not isinstance(row, str):
-        raise InvalidDesignError(f"row {i:,} is {row!r}, not a string; drop such rows.")
-    return row

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from braidkit.exceptions import InvalidDesignError
-from braidkit.spaces._base import Space, as_str, is_strings
+from braidkit.spaces._base import Space
 from braidkit.spaces.images import ImageSpace
+from braidkit.spaces.reading import read_designs
 from braidkit.spaces.sequences import ALPHABETS, SequenceSpace
 from braidkit.spaces.vectors import VectorSpace
 
@@ -23,15 +24,18 @@ def infer_space(X: Any) -> Space:
 
     Where half of the rows are nucleotides, the alphabet is DNA or RNA; the length is that of the first row.
     """
-    if is_strings(X):
-        if len(X) == 0:
-            raise InvalidDesignError("X is empty: there is nothing to learn from.")
-        rows = [as_str(row, i) for i, row in enumerate(X)]
+    X = read_designs(X)
+    if len(X) == 0:
+        raise InvalidDesignError("X is empty: pass a list of strings, or rows of numbers, with their measurements.")
+    if X.ndim == 1 and X.dtype == object and isinstance(X[0], str):
         # Rows, not letters: N is an amino acid, but one of it does not make DNA a protein.
-        share = {
-            letters: sum(set(row.upper()) <= set(letters) for row in rows) / len(rows) for letters in ALPHABETS.values()
-        }
+        share = {letters: sum(set(row.upper()) <= set(letters) for row in X) / len(X) for letters in ALPHABETS.values()}
         nucleotides = max("ACGT", "ACGU", key=lambda letters: share[letters])
         likely = nucleotides if share[nucleotides] >= 0.5 else max(share, key=lambda letters: share[letters])
-        return SequenceSpace(likely, max(1, len(rows[0])))
+        return SequenceSpace(likely, max(1, len(X[0])))
+    if X.ndim > 2:
+        what = "SequenceSpace(alphabet, length)" if X.ndim == 3 else "ImageSpace(height, width, channels)"
+        raise InvalidDesignError(
+            f"X has shape {X.shape}, which does not say what its numbers mean; name the space: space={what}."
+        )
     return VectorSpace.from_data(X)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
-from braidkit.spaces._base import Space, as_str, is_strings
+from braidkit.spaces._base import Space
+from braidkit.spaces.reading import is_strings, read_designs
 
 ALPHABETS = {"DNA": "ACGT", "RNA": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
 
@@ -95,23 +96,23 @@ class SequenceSpace(Space):
         InvalidDesignError
             Naming the first row and position that is not in the space, and the remedy.
         """
+        X = read_designs(X)
         kind = self.kind_of(X)
         if kind in ("strings", "tokens"):
-            tokens = self._tokens_of_strings(X) if kind == "strings" else self._check_tokens(np.asarray(X))
+            tokens = self._tokens_of_strings(X) if kind == "strings" else self._check_tokens(X)
             return torch.nn.functional.one_hot(torch.from_numpy(tokens).long(), self.n_letters).float()
-        array = np.asarray(X.detach().cpu() if isinstance(X, Tensor) else X)
-        if array.shape[1:] not in ((self.length, self.n_letters), (self.n_features,)):
-            if kind == "one_hot" and array.shape[1:] == (self.n_letters, self.length):
+        if X.shape[1:] not in ((self.length, self.n_letters), (self.n_features,)):
+            if kind == "one_hot" and X.shape[1:] == (self.n_letters, self.length):
                 raise InvalidDesignError(
                     f"one-hot designs have shape (n, {self.n_letters}, {self.length}), letters first; pass them as "
                     f"(n, {self.length}, {self.n_letters}): X.transpose(0, 2, 1)."
                 )
             raise InvalidDesignError(
-                f"X has rows of shape {array.shape[1:]}, but the space has {self.length} positions of "
+                f"X has rows of shape {X.shape[1:]}, but the space has {self.length} positions of "
                 f"{self.n_letters} letters: pass strings, tokens (n, {self.length}) or flat one-hot "
                 f"(n, {self.n_features})."
             )
-        one_hot = np.array(array, dtype=np.float32).reshape(-1, self.length, self.n_letters)
+        one_hot = np.array(X, dtype=np.float32).reshape(-1, self.length, self.n_letters)
         wrong = (np.count_nonzero(one_hot, axis=2) != 1) | (one_hot.max(axis=2, initial=0) != 1)
         if wrong.any():
             row, position = np.argwhere(wrong)[0]
@@ -140,9 +141,8 @@ class SequenceSpace(Space):
     def to_config(self) -> dict[str, Any]:
         return {"space": "SequenceSpace", "alphabet": self.alphabet, "length": self.length}
 
-    def _tokens_of_strings(self, X: Any) -> np.ndarray:
+    def _tokens_of_strings(self, rows: np.ndarray) -> np.ndarray:
         """Letter codes (n, length) of strings."""
-        rows = [as_str(row, i) for i, row in enumerate(X)]
         lengths = np.array([len(row) for row in rows])
         if (lengths != self.length).any():
             row = int(np.flatnonzero(lengths != self.length)[0])
@@ -155,9 +155,9 @@ class SequenceSpace(Space):
             raise InvalidDesignError(
                 f"row {row:,} has {lengths[row]} letters, but the space has length {self.length}: {spread}."
             )
-        # Letters outside ASCII become "?", which no alphabet of letters has.
-        letters = np.frombuffer("".join(rows).encode("ascii", "replace"), dtype=np.uint8)
-        tokens = self._codes[letters].reshape(len(rows), self.length)
+        # Characters beyond the table of codes share its last entry, which no letter has.
+        characters = np.frombuffer("".join(rows).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        tokens = self._codes[np.minimum(characters, 255)].reshape(len(rows), self.length)
         if (tokens == 255).any():
             row, position = np.argwhere(tokens == 255)[0]
             bad = len(np.unique(np.argwhere(tokens == 255)[:, 0]))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
-from braidkit.spaces._base import Space, is_strings
+from braidkit.spaces._base import Space
+from braidkit.spaces.reading import is_strings
 
 
 class VectorSpace(Space):

@@ -1,0 +1,145 @@
+"""One reader of designs: whatever table library they come from, plain arrays that are indexed by position."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from braidkit.exceptions import InvalidDesignError
+
+
+def read_designs(X: Any) -> np.ndarray:
+    """Designs as a plain array: text (n,) as an object array of `str`, all else as an array of numbers.
+
+    Parameters
+    ----------
+    X : collection of str, or array-like of numbers
+        Lists, tuples, arrays of NumPy (text, bytes or objects too), columns, indexes and one-column frames of pandas,
+        and what other libraries offer with ``__array__``, ``to_numpy`` or ``to_pylist``; tensors of any device.
+
+    Returns
+    -------
+    designs : ndarray
+        One entry, or row, a design. The caller's own array where nothing had to be changed.
+
+    Raises
+    ------
+    InvalidDesignError
+        If a row of text is missing or is no text, by number, or if `X` holds no designs at all.
+    """
+    array = _as_array(X)
+    if array.dtype.kind in "Mm":
+        raise InvalidDesignError(f"X holds dates ({array.reshape(-1)[0]}); pass strings, or rows of numbers.")
+    text = array if array.dtype.kind in "UTS" or _has_text(array) else None
+    if text is None:
+        return array
+    if text.ndim == 2 and text.shape[1] == 1:
+        text = text[:, 0]
+    if text.ndim != 1:
+        raise InvalidDesignError(
+            f"X has text in an array of shape {text.shape}; pass one string a row: join letters that stand apart, and "
+            "leave out columns that are not designs."
+        )
+    rows = text.astype(object)
+    for i, row in enumerate(rows):
+        if isinstance(row, bytes):
+            rows[i] = row.decode("latin-1")
+        elif not isinstance(row, str):
+            raise InvalidDesignError(f"row {i:,} is {row!r}, not a string; drop such rows.")
+    return rows
+
+
+def is_strings(X: Any) -> bool:
+    """Whether `X` holds text, one string a design; an error by row where some are not."""
+    X = read_designs(X)
+    return X.ndim == 1 and X.dtype == object and len(X) > 0 and isinstance(X[0], str)
+
+
+def design_groups(X: Any) -> np.ndarray:
+    """Number identical designs alike, so that no split of rows tears them apart.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, ...), or designs
+        Points of a space, or what `read_designs` reads; points also know that "acgt" is "ACGT".
+
+    Returns
+    -------
+    groups : ndarray of shape (n,), int64
+        From 0, in the order in which designs first appear.
+
+    Examples
+    --------
+    >>> design_groups(["ACG", "TTT", "ACG"]).tolist()
+    [0, 1, 0]
+    """
+    rows = read_designs(X)
+    if rows.ndim > 1:
+        if rows.dtype == object:
+            rows = rows.astype(np.float64)
+        flat = np.ascontiguousarray(rows.reshape(len(rows), -1) + 0)  # -0.0 becomes 0.0
+        if flat.shape[1] == 0:
+            return np.zeros(len(rows), dtype=np.int64)
+        rows = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1])))[:, 0]
+        rows = np.array([row.tobytes() for row in rows], dtype=object)
+    return pd.factorize(rows)[0].astype(np.int64)
+
+
+def _as_array(X: Any) -> np.ndarray:
+    """Any collection as an array of at least one dimension, without turning numbers beside text into text."""
+    if isinstance(X, (str, bytes)):
+        raise InvalidDesignError(f"X is one string ({X[:20]!r}); pass a list of strings.")
+    if isinstance(X, Tensor):
+        X = X.detach().cpu()
+        return X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+    if isinstance(X, np.ndarray):
+        array = X
+    elif isinstance(X, (list, tuple)):
+        has_text = any(isinstance(row, (str, bytes)) for row in X)
+        array = _ragged_is_refused(X, object if has_text else None)
+    elif hasattr(X, "__array__"):
+        array = np.asarray(X)
+    elif hasattr(X, "to_numpy"):
+        array = np.asarray(X.to_numpy())
+    elif hasattr(X, "to_pylist"):
+        return _as_array(X.to_pylist())
+    elif hasattr(X, "toarray"):
+        raise InvalidDesignError("X is a sparse matrix; pass a dense one: X.toarray().")
+    else:
+        array = _ragged_is_refused(X, None)
+    if array.ndim == 0:
+        raise InvalidDesignError(
+            f"X is {X!r:.60}, not a collection of designs; pass a list of strings, or rows of numbers."
+        )
+    return array
+
+
+def _ragged_is_refused(X: Any, dtype: Any) -> np.ndarray:
+    """A sequence as an array; an error that names the first row of another length."""
+    try:
+        return np.asarray(X, dtype=dtype)
+    except ValueError as error:
+        lengths = [len(row) if hasattr(row, "__len__") else 0 for row in X]
+        other = next((i for i, length in enumerate(lengths) if length != lengths[0]), 0)
+        raise InvalidDesignError(
+            f"X has rows of different lengths: row 0 has {lengths[0]} entries, row {other:,} has {lengths[other]}."
+        ) from error
+
+
+def _has_text(array: np.ndarray) -> bool:
+    """Whether an array of objects holds text: its first entry that is not missing is a string."""
+    if array.dtype != object:
+        return False
+    entries = array.reshape(-1)
+    present = next((entry for entry in entries if not _is_missing(entry)), None)
+    nothing_but_missing = array.ndim == 1 and len(entries) > 0 and present is None
+    return isinstance(present, (str, bytes)) or nothing_but_missing
+
+
+def _is_missing(entry: Any) -> bool:
+    """Whether an entry of a table is None, NaN or pandas' NA."""
+    return entry is None or entry is pd.NA or (isinstance(entry, float) and entry != entry)
