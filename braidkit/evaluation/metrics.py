@@ -5,6 +5,7 @@ Sequences are strings over any alphabet; all measures take plain lists of them.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -14,14 +15,18 @@ import pandas as pd
 import scipy.sparse
 from scipy.special import rel_entr
 from scipy.stats import ks_2samp
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
-from braidkit.evaluation.edit_distance import as_strings, code_points, edit_distances, nearest
+from braidkit.evaluation.edit_distance import as_strings, edit_distances, nearest
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+
+# More columns than these would take minutes and gigabytes.
+_MAX_KMERS = 4_000_000
 
 
 def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = None) -> scipy.sparse.csr_array:
@@ -44,27 +49,21 @@ def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = N
     ------
     InvalidDesignError
         If a sequence has a letter outside `letters`.
+    InvalidParameterError
+        If `k` is below 1, or gives more than 4 million k-mers.
     """
     if k < 1:
         raise InvalidParameterError(f"k must be at least 1; got {k}.")
-    sequences = as_strings(sequences)
-    points, lengths = code_points(sequences)
-    alphabet = np.array([ord(letter) for letter in letters]) if letters else np.unique(points)
-    order = np.argsort(alphabet)
-    place = np.searchsorted(alphabet[order], points).clip(max=len(alphabet) - 1)
-    codes = order[place]
-    if (alphabet[codes] != points).any():
-        stranger = chr(int(points[np.flatnonzero(alphabet[codes] != points)[0]]))
-        raise InvalidDesignError(f"{stranger!r} is not in the alphabet {letters}; pass all letters that occur.")
-    rows = np.repeat(np.arange(len(sequences)), lengths)
-    left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(points))  # letters from here to the row's end
-    n_windows = max(0, len(points) - k + 1)
-    kmers = np.zeros(n_windows, dtype=np.int64)
-    for i in range(k):
-        kmers = kmers * len(alphabet) + codes[i : i + n_windows]
-    inside = left[:n_windows] >= k
-    entries = (np.ones(int(inside.sum())), (rows[:n_windows][inside], kmers[inside]))
-    return scipy.sparse.csr_array(entries, shape=(len(sequences), len(alphabet) ** k))
+    rows = as_strings(sequences)
+    seen = set().union(*rows)
+    letters = "".join(sorted(seen)) if letters is None else letters
+    if strangers := seen - set(letters):
+        raise InvalidDesignError(f"{min(strangers)!r} is not in the alphabet {letters}; pass all letters that occur.")
+    if len(letters) ** k > _MAX_KMERS:
+        raise InvalidParameterError(f"k={k} of {len(letters)} letters gives {len(letters) ** k:,} k-mers; lower k.")
+    kmers = ["".join(kmer) for kmer in itertools.product(letters, repeat=k)]
+    counter = CountVectorizer(analyzer=lambda row: (row[i : i + k] for i in range(len(row) - k + 1)), vocabulary=kmers)
+    return scipy.sparse.csr_array(counter.transform(rows))
 
 
 def kmer_jensen_shannon(A: Sequence[str], B: Sequence[str], k: int = 3) -> float:

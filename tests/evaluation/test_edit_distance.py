@@ -46,8 +46,8 @@ def test_is_a_metric(a, b, c):
     assert (d[0, 1] == 0) == (a == b)
 
 
-def test_nearest_searches_all_chunks_and_gives_the_first_of_equals(rng, monkeypatch):
-    monkeypatch.setattr("braidkit.evaluation.edit_distance._CHUNK", 7)
+def test_nearest_works_in_blocks_and_gives_the_first_of_equals(rng, monkeypatch):
+    monkeypatch.setattr("braidkit.evaluation.edit_distance._BLOCK", 80)
     reference = ["".join(rng.choice(list("ACGT"), 12)) for _ in range(40)]
     designs = [reference[31][:-1], reference[3], "A" * 12]
     index, distance = nearest(designs, reference)
@@ -59,8 +59,13 @@ def test_nearest_searches_all_chunks_and_gives_the_first_of_equals(rng, monkeypa
 
 @pytest.mark.parametrize(
     ("sequences", "message"),
-    [([], "empty; pass at least one"), (["ACGT", ""], "row 1 is ''"), (["ACGT", 3], "row 1 is 3")],
+    [
+        ([], "empty; pass at least one"),
+        (["ACGT", ""], "row 1 is ''"),
+        (["ACGT", 3], "row 1 is 3"),
+        ("ACGT", "'ACGT' is one string; pass a list"),
+    ],
 )
-def test_what_is_no_sequence_is_refused(sequences, message):
+def test_rows_that_are_no_sequences_are_refused(sequences, message):
     with pytest.raises(InvalidDesignError, match=message):
         nearest(sequences, ["ACGT"])
