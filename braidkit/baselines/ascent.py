@@ -13,6 +13,7 @@ from torch import Tensor
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.contracts import standardised
 from braidkit.spaces import SequenceSpace, Space
 from braidkit.validation import check_count, check_positive
 
@@ -36,7 +37,7 @@ class RewardAscent(Baseline):
     pretrained : DiffusionModel, optional
         Only its design space is used.
     reward : regressor, default=GPBonusReward()
-        With a differentiable ``mean_and_penalty(x)``; a clone is fitted.
+        With a differentiable ``standardised(x)``, or ``mean_and_penalty(x)``; a clone is fitted.
     space : Space, optional
     n_starts : int, default=128
         Best measured rows to start from. Designs repeat where more are asked for.
@@ -161,7 +162,7 @@ class RewardAscent(Baseline):
         optimizer = torch.optim.Adam([free], lr=self.learning_rate)
         for _ in range(self.n_steps):
             # A sum, so that a design's path does not depend on the designs beside it.
-            loss = -self.reward_.mean_and_penalty(design())[0].sum() / self.reward_.y_std_
+            loss = -standardised(self.reward_, design())[0].sum()
             free.grad = torch.autograd.grad(loss, free)[0]
             optimizer.step()
         return design().detach()

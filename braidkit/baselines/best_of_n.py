@@ -124,7 +124,7 @@ class BestOfN(Baseline):
         for start in range(0, n_draws, self.batch_size):
             noise = chain.draw_noise(min(self.batch_size, n_draws - start), generator)
             points.append(self.space_.discretise(chain.sample_points(noise)))
-            bounds.append(self.reward_.lower(points[-1]))
+            bounds.append(self._standardised_aim(points[-1]))
         best = torch.cat(bounds).reshape(n_samples, self.n_candidates).argmax(dim=1)
         rows = best + self.n_candidates * torch.arange(n_samples, device=best.device)
         return self.space_.decode(torch.cat(points)[rows], self.kind_)

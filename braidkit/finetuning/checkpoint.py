@@ -13,7 +13,7 @@ from braidkit.persistence import fingerprint, replace_file
 # Parameters that may differ when a run resumes; the pretrained model's weights may not.
 FREE = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
 # Raise it whenever what a checkpoint holds changes: one of another form is refused.
-FORM = "2"
+FORM = "3"
 
 
 def run_settings(estimator: Any, data: str) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sklearn.base import clone
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
+from braidkit.finetuning.contracts import standardised
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.solver import Solver
@@ -105,7 +106,8 @@ def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) ->
     """Raise unless the reward's gradient at pretrained designs is finite and somewhere not zero."""
     noise = pretrained.draw_noise(16, torch.Generator().manual_seed(seed))
     point = pretrained.sample_points(noise).requires_grad_(True)
-    lower = reward.lower(pretrained.space.discretise(point))
+    mean, penalty = standardised(reward, pretrained.space.discretise(point))
+    lower = mean - penalty
     gradient = torch.autograd.grad(lower.sum(), point, allow_unused=True)[0] if lower.requires_grad else None
     if gradient is None or not gradient.isfinite().all() or not gradient.any():
         state = "none" if gradient is None else "not finite" if not gradient.isfinite().all() else "zero"

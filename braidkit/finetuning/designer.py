@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.checks import check_same_designs
+from braidkit.finetuning.contracts import check_scale, standardised
 from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import SequenceSpace, Space
 from braidkit.validation import check_count, validate_designs, validate_training_data
@@ -70,7 +71,9 @@ class Designer(BaseEstimator, abc.ABC):
         check_is_fitted(self)
         validate_designs(self, X)
         judge = GPBonusReward(c=1, space=self.space_, random_state=0).fit(X, y)
-        return float(judge.predict_lower(self.sample(self.batch_size, random_state=0)).mean())
+        with torch.no_grad():
+            mean, penalty = judge.standardised(validate_designs(self, self.sample(self.batch_size, random_state=0)))
+        return judge.y_mean_ + judge.y_std_ * float((mean - penalty).mean())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -118,14 +121,10 @@ class Designer(BaseEstimator, abc.ABC):
             model.save_pretrained(saved)
         return model
 
-    def _aim(self, x: Tensor) -> Tensor:
-        """What is to be maximised at designs as points: the lower bound or the mean, in y's units."""
-        return self.reward_.lower(x) if self._climbs == "lower" else self.reward_.mean_and_penalty(x)[0]
-
     def _standardised_aim(self, x: Tensor) -> Tensor:
-        """The aim, less the mean of y and over its deviation; the mean is taken off before digits are lost."""
-        aim = self._aim(x.double())
-        return ((aim - self.reward_.y_mean_) / self.reward_.y_std_).to(x.dtype)
+        """What is to be maximised at designs as points: the lower bound or the mean, of standardised y."""
+        mean, penalty = standardised(self.reward_, x)
+        return (mean - penalty if self._climbs == "lower" else mean).to(x.dtype)
 
     def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int, *, quiet: bool = False) -> Any:
         """A fitted clone of a reward, or of the default one, on the chain's space."""
@@ -142,6 +141,7 @@ class Designer(BaseEstimator, abc.ABC):
             **{name: value for name, (unset, value) in defaults.items() if name in own and own[name] is unset}
         )
         fitted.fit(X, y)
+        check_scale(fitted)
         if fitted.space_ != self.space_:
             raise IncompatibleModelError(
                 f"reward was fitted on {fitted.space_}, but the designs are in {self.space_}; fit it on those."

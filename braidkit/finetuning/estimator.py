@@ -30,8 +30,9 @@ from braidkit.finetuning.checks import (
     describe_reward,
     split_for_judge,
 )
+from braidkit.finetuning.contracts import CheckpointSelection
 from braidkit.finetuning.designer import Designer, untrained_chain
-from braidkit.finetuning.monitor import CheckpointSelection, Monitor
+from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.persistence import fingerprint

@@ -7,7 +7,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,48 +17,13 @@ from tqdm.auto import tqdm
 from braidkit import persistence
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.contracts import CheckpointSelection, ConservativeReward, Judge, standardised
 from braidkit.finetuning.rollout import evaluate
 from braidkit.finetuning.solver import Solver
 
 COLUMNS = ("iteration", "mean", "lower", "penalty", "kl", "judge")
 # Standard deviations that are more than luck.
 SURE = 2
-
-
-class ConservativeReward(Protocol):
-    """What fine-tuning needs of a fitted reward; see `braidkit.rewards`."""
-
-    y_mean_: float
-    y_std_: float
-
-    def lower(self, x: Tensor) -> Tensor:
-        """r_hat - g_hat of points, in y's units; differentiable for solvers that need it."""
-
-    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """r_hat and g_hat of points, in y's units."""
-
-
-class Judge(Protocol):
-    """What a run is judged by: a reward of other rows, which knows how little it knows; see `GPBonusReward`."""
-
-    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rewards of points in y's units, and a penalty that is not looked at."""
-
-    def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
-        """How much better points are than others of the same noise, on average, and its standard deviation."""
-
-
-class CheckpointSelection(Protocol):
-    """What picks the checkpoint to keep instead of objective and judge; see `braidkit.evaluation.BudgetedSelection`."""
-
-    n_rounds: int
-    n_designs: int
-
-    def open_run(self, run: object, n_done: int, n_to_come: int) -> None:
-        """Promise a run its rounds, `n_done` of which an earlier process has had, or raise."""
-
-    def query(self, run: object, X: Any) -> np.ndarray:
-        """True rewards of the first `n_designs` of X, of the kind that `fit` saw: one round."""
 
 
 class Monitor:
@@ -127,7 +92,7 @@ class Monitor:
         # kept beside that, by update, before anything else happens: no design is paid for twice.
         self._run = object() if checkpoint is None else str(checkpoint.resolve())
         self._rounds: dict[str, dict[str, Any]] = {}
-        self._best_score = -math.inf
+        self._best_score = self._best_judged = -math.inf
         self._best_weights: dict[str, Tensor] = {}
         # Designs of the checkpoint to keep, and of the one that the judge likes best: the first process's business.
         self._designs: dict[str, Tensor] = {}
@@ -187,15 +152,18 @@ class Monitor:
         """The history's columns but the first, the score, whether it is the best, and whether designs got worse."""
         path = evaluate(self.model, self.solver.problem.pretrained, self.noise)
         designs = self.model.space.discretise(path.point)
-        mean, penalty = (part.mean().item() for part in self.reward.mean_and_penalty(designs))
-        judged = self.judge.mean_and_penalty(designs)[0].mean().item()
-        row = [mean, mean - penalty, penalty, path.kl.mean().item(), judged]
+        mean, penalty = (part.mean().item() for part in standardised(self.reward, designs))
+        judged = self.judge.standardised(designs)[0].mean().item()
+        # In y's units from here on: for people to read, and for nothing else.
+        origin, scale = self.reward.y_mean_, self.reward.y_std_
+        row = [origin + scale * mean, origin + scale * (mean - penalty), scale * penalty, path.kl.mean().item()]
+        row.append(self.judge.y_mean_ + self.judge.y_std_ * judged)
         if self.selection is not None:
             scores = torch.as_tensor(self._asked(self.selection, n_done, designs), dtype=torch.float64)
             score, error = scores.mean().item(), scores.std().item() / len(scores) ** 0.5
             return [*row, score], score, score > self._best_score, score < self._best_score - SURE * error
         aim = mean - penalty if self.climbs == "lower" else mean
-        score = aim - self.solver.problem.alpha * self.reward.y_std_ * path.kl.mean().item()
+        score = aim - self.solver.problem.alpha * path.kl.mean().item()
         return row, score, *self._verdict(designs, score, judged)
 
     def _asked(self, selection: CheckpointSelection, n_done: int, designs: Tensor) -> list[float]:
@@ -232,8 +200,8 @@ class Monitor:
                 f"designs of the pretrained model have the objective {score} and, by the judge, {judged}; pass a "
                 "reward that is finite for all designs of the space."
             )
-        if judged > max(self.history["judge"], default=-math.inf):
-            self._designs["favourite"] = designs
+        if judged > self._best_judged:
+            self._best_judged, self._designs["favourite"] = judged, designs
         is_worse = self._is_worse(designs)
         is_best = not is_worse and (score > self._best_score or self._is_worse(self._designs["best"]))
         if is_best:
@@ -274,6 +242,7 @@ class Monitor:
             "n_iter": n_done,
             "best_iter": self.best_iter,
             "best_score": self._best_score,
+            "best_judged": self._best_judged,
             "over_optimising_since": self.over_optimising_since,
             "history": self.history,
         }
@@ -293,5 +262,6 @@ class Monitor:
         self.solver.load_state_tensors(parts["solver"])
         self._best_weights, self._designs = parts["best"], parts["designs"]
         self.history, self.best_iter = config["history"], config["best_iter"]
-        self._best_score, self.over_optimising_since = config["best_score"], config["over_optimising_since"]
+        self._best_score, self._best_judged = config["best_score"], config["best_judged"]
+        self.over_optimising_since = config["over_optimising_since"]
         return int(config["n_iter"])

@@ -34,7 +34,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     """A regressor with a lower bound: r_hat, and r_hat - g_hat (BRAID, section 4.2).
 
     A subclass writes `fit`, which sets ``space_``, ``device_``, ``y_mean_`` and ``y_std_``, and `_standardised`.
-    Arrays come in and go out in the units of y; inside, y has mean 0 and standard deviation 1.
+    Arrays come in and go out in the units of y; inside, y has mean 0 and standard deviation 1. Whatever compares or
+    optimises works there, by `standardised`, so that a shift and a scale of y change nothing.
     """
 
     keeps_heads: ClassVar[bool] = True  # the networks' linear heads are part of the reward
@@ -87,8 +88,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         mean, _, penalty = self._predict_arrays(X)
         return mean - penalty
 
-    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and penalty of points, with gradients.
+    def standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and penalty of points, with gradients, on the scale of standardised y.
 
         Parameters
         ----------
@@ -98,15 +99,19 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         Returns
         -------
         mean, penalty : Tensor of shape (n,)
-            In y's units, on the device of `x`, float32 or wider.
+            ``(mean - y_mean_) / y_std_`` and ``penalty / y_std_`` of what `predict` tells, float64, on the device of
+            `x`.
         """
         check_is_fitted(self)
-        dtype = torch.promote_types(x.dtype, torch.float32)
         # Under autocast the network would run in half precision, and differ from `predict`.
         with torch.autocast(self.device_.type, enabled=False):
             mean, _, penalty = self._standardised(x.to(self.device_, torch.float32))
-        scaled = mean * self.y_std_ + self.y_mean_, penalty * self.y_std_
-        return scaled[0].to(x.device, dtype), scaled[1].to(x.device, dtype)
+        return mean.to(x.device), penalty.to(x.device)
+
+    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and penalty (n,) of points, with gradients, in y's units, float64; see `standardised`."""
+        mean, penalty = self.standardised(x)
+        return mean * self.y_std_ + self.y_mean_, penalty * self.y_std_
 
     def lower(self, x: Tensor) -> Tensor:
         """The conservative bound ``mean - penalty`` of points, shape (n,), with gradients; see `mean_and_penalty`."""
@@ -154,12 +159,12 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
 
     def _standardise(self, y: np.ndarray, rows: np.ndarray) -> Tensor:
         """Subtract the mean and divide by the deviation of some rows (``y_mean_``, ``y_std_``); float64."""
-        self.y_mean_, self.y_std_ = float(y[rows].mean()), float(y[rows].std())
+        target, self.y_mean_, self.y_std_ = standardise(y, rows)
         if self.y_std_ == 0:
             raise InvalidTargetError(
                 f"y is constant ({self.y_mean_:g}) on the {len(rows):,} rows that are not held out; pass more rows."
             )
-        return torch.from_numpy((y - self.y_mean_) / self.y_std_)
+        return torch.from_numpy(target)
 
     def _train(
         self,
@@ -195,6 +200,15 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
             verbose=self.verbose,
         )
         return networks.requires_grad_(False).eval()
+
+
+def standardise(y: np.ndarray, rows: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, float, float]:
+    """Measurements (n,) less the mean of some of them over their deviation; that mean and deviation."""
+    # Differences are exact where a large number was added to y; the mean and the squares of such numbers are not.
+    origin = float(y[rows][0])
+    centred = y - origin
+    mean, std = float(centred[rows].mean()), float(centred[rows].std())
+    return (centred - mean) / (std or 1.0), origin + mean, std
 
 
 def check_fraction(estimator: Any, name: str, *, allow_zero: bool = False) -> None:

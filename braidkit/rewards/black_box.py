@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from braidkit.exceptions import InvalidParameterError
+from braidkit.rewards._base import standardise
 from braidkit.spaces import Space
 from braidkit.validation import validate_training_data
 
@@ -58,7 +59,7 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         """Fit a clone of the regressor to designs and measurements."""
         self.space_, _, y = validate_training_data(self, X, y, space=self.space)
         self.kind_ = self.space_.kind_of(X)
-        self.y_mean_, self.y_std_ = float(y.mean()), float(y.std())
+        _, self.y_mean_, self.y_std_ = standardise(y)
         regressor = clone(self.regressor)
         if not isinstance(regressor, FrozenEstimator):
             draw = check_random_state(self.random_state)
@@ -82,15 +83,23 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         lower = getattr(self.regressor_, "predict_lower", self.regressor_.predict)
         return self._numbers(lower, X)
 
+    def standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean less that of y, and penalty, (n,) of points (n, \\*space_.shape), over y's deviation; no gradient."""
+        mean, penalty = self.mean_and_penalty(x)
+        return (mean - self.y_mean_) / self.y_std_, penalty / self.y_std_
+
     def lower(self, x: Tensor) -> Tensor:
-        """The bound (n,) of points (n, \\*space_.shape), in y's units, without gradient."""
-        return self._tensor(self.predict_lower(self._designs(x)), x)
+        """The bound (n,) of points (n, \\*space_.shape), in y's units, without gradient; float64."""
+        mean, penalty = self.mean_and_penalty(x)
+        return mean - penalty
 
     def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and penalty (n,) of points (n, \\*space_.shape), in y's units, without gradient."""
-        designs = self._designs(x)
+        """Mean and penalty (n,) of points (n, \\*space_.shape), in y's units, without gradient; float64."""
+        designs = self.space_.decode(x.detach(), self.kind_)
         mean = self.predict(designs)
-        return self._tensor(mean, x), self._tensor(mean - self.predict_lower(designs), x)
+        return torch.as_tensor(mean, device=x.device), torch.as_tensor(
+            mean - self.predict_lower(designs), device=x.device
+        )
 
     def _numbers(self, predict: Callable[[Any], Any], X: Any) -> np.ndarray:
         """What the regressor says, one finite number a design."""
@@ -101,12 +110,3 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
                 f"with {np.count_nonzero(~np.isfinite(values))} that are not finite."
             )
         return values
-
-    def _designs(self, x: Tensor) -> Any:
-        """Points as designs of the kind that the regressor knows."""
-        return self.space_.decode(x.detach(), self.kind_)
-
-    @staticmethod
-    def _tensor(values: np.ndarray, like: Tensor) -> Tensor:
-        """An array as a tensor on the device of another, float32 or wider."""
-        return torch.as_tensor(values, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)

@@ -231,8 +231,8 @@ class GPBonusReward(BaseReward):
         Returns
         -------
         difference, std : float
-            In y's units. The deviation is that of the posterior, which knows what the two averages have in common, with
-            that of a mean over n pairs.
+            In standard deviations of y. The deviation is that of the posterior, which knows what the two averages have
+            in common, with that of a mean over n pairs.
         """
         check_is_fitted(self)
         with torch.autocast(self.device_.type, enabled=False):
@@ -241,7 +241,7 @@ class GPBonusReward(BaseReward):
         variance = self.posterior_.variance((phi - other_phi).mean(dim=0, keepdim=True))
         # What inducing points leave out is taken as independent between points.
         variance = variance + (pairs.var(correction=0) + torch.as_tensor(residual + other_residual).mean()) / len(x)
-        return pairs.mean().item() * self.y_std_, variance.sqrt().item() * self.y_std_
+        return pairs.mean().item(), variance.sqrt().item()
 
     def _check_parameters(self) -> None:
         """Check what only this reward has."""

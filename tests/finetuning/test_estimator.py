@@ -1,11 +1,14 @@
 """The estimator as a user meets it: strings and vectors, clones and grids, stops and resumes, and bad input."""
 
 import copy
+import functools
 import json
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.exceptions import NotFittedError
@@ -35,6 +38,7 @@ from braidkit.exceptions import (
 from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver
 from braidkit.finetuning.checks import split_for_judge
 from braidkit.rewards import BlackBoxReward
+from tests.worlds import untrained
 
 LENGTH = 8
 
@@ -157,13 +161,32 @@ def test_the_judge_s_rows_can_be_looked_up(vectors, chain):
     assert finetuner.reward_check_["r2"] == pytest.approx(finetuner.reward_.score(X, y))
 
 
-def test_the_scale_of_y_does_not_matter(sequences, pretrained):
+@functools.cache
+def scaled_run(climbs, scale, shift):
+    """A short run on octamers measured by their share of G in eighths, in other units."""
+    rng = np.random.default_rng(0)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(120, LENGTH))]
+    # Eighths and 256ths are exact, so that what was measured is still there after a shift.
+    y = np.array([row.count("G") for row in X]) / 8 + rng.integers(-9, 9, size=120) / 256
+    chain = SimplexDiffusion(SequenceSpace("DNA", LENGTH), n_steps=4)
+    chain = untrained(chain)
+    kind = {"lower": ConservativeDiffusionFinetuner, "mean": StandardFinetuner}[climbs]
+    return kind(chain, max_iter=4, learning_rate=0.01, batch_size=16, random_state=0).fit(X, scale * (y + shift))
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    climbs=st.sampled_from(["lower", "mean"]),
+    scale=st.sampled_from([1e-9, 1e-3, 1.0, 7.3, 1e9]),
+    shift=st.sampled_from([0.0, 1e6, -1e7, 1e9]),
+)
+def test_the_scale_and_the_origin_of_y_change_no_design(climbs, scale, shift):
     """alpha, c and lam act on standardised y: y -> a y + b gives the same designs."""
-    X, y = sequences
-    plain = quick(pretrained).fit(X, y)
-    scaled = quick(pretrained).fit(X, 1000 * y - 77)
-    assert plain.sample(20, random_state=0) == scaled.sample(20, random_state=0)
-    assert np.allclose(1000 * np.array(plain.history_["lower"]) - 77, scaled.history_["lower"], rtol=1e-3, atol=0.5)
+    plain, other = scaled_run(climbs, 1.0, 0.0), scaled_run(climbs, scale, shift)
+    assert plain.best_iter_ == other.best_iter_ > 0
+    assert plain.sample(50, random_state=0) == other.sample(50, random_state=0)
+    lower = np.array(other.history_["lower"]) / scale - shift
+    assert np.allclose(lower, plain.history_["lower"], rtol=1e-3, atol=1e-3)
 
 
 def test_a_larger_alpha_stays_closer_to_the_pretrained_model(vectors, chain):

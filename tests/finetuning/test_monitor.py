@@ -17,8 +17,8 @@ class Upwards:
     y_mean_ = 0.0
     y_std_ = 1.0
 
-    def mean_and_penalty(self, x):
-        return x[:, 0], torch.full((len(x),), 0.1)
+    def standardised(self, x):
+        return x[:, 0].double(), torch.full((len(x),), 0.1).double()
 
     def lower(self, x):
         return x[:, 0] - 0.1
@@ -27,20 +27,23 @@ class Upwards:
 class Judge:
     """The truth, of which designs near 1 are best, and how sure it is of differences."""
 
+    y_mean_ = 0.0
+    y_std_ = 1.0
+
     def __init__(self, error=0.0):
         self.error = error
 
-    def mean_and_penalty(self, x):
+    def standardised(self, x):
         return -(x[:, 0].mean() - 1).abs().expand(len(x)), None
 
     def mean_difference(self, x, other):
-        return float(self.mean_and_penalty(x)[0][0] - self.mean_and_penalty(other)[0][0]), self.error
+        return float(self.standardised(x)[0][0] - self.standardised(other)[0][0]), self.error
 
 
 def judged(solver, noise):
     """What the truth is of the designs of a solver's chain."""
     designs = evaluate(solver.problem.model, solver.problem.pretrained, noise).point
-    return float(Judge().mean_and_penalty(designs)[0][0])
+    return float(Judge().standardised(designs)[0][0])
 
 
 class Script:
@@ -52,14 +55,14 @@ class Script:
     def __init__(self, *values):
         self.values, self.seen = list(values), {}
 
-    def lower(self, x):
-        return torch.full((len(x),), float(self.values[self.seen.setdefault(float(x.sum()), len(self.seen))]))
+    def value(self, x):
+        return float(self.values[self.seen.setdefault(float(x.sum()), len(self.seen))])
 
-    def mean_and_penalty(self, x):
-        return self.lower(x), torch.zeros(len(x))
+    def standardised(self, x):
+        return torch.full((len(x),), self.value(x)).double(), torch.zeros(len(x)).double()
 
     def mean_difference(self, x, other):
-        return float(self.lower(x)[0] - self.lower(other)[0]), 1.0
+        return self.value(x) - self.value(other), 1.0
 
 
 def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, climbs="lower", **settings):
@@ -125,8 +128,8 @@ def test_the_objective_pays_for_the_kl():
 @pytest.mark.parametrize(("climbs", "kept"), [("mean", 1), ("lower", 2)])
 def test_the_objective_is_of_the_mean_or_of_the_bound(climbs, kept):
     class Penalised(Script):
-        def mean_and_penalty(self, x):
-            mean = self.lower(x)
+        def standardised(self, x):
+            mean = super().standardised(x)[0]
             return mean, (mean > 8) * 5.0
 
     always = {"judge": Script(0, 0, 0), "every": 1, "patience": 9, "max_iter": 2, "alpha": 1e-12}
@@ -163,8 +166,8 @@ def test_over_optimisation_is_told(capsys):
 
 def test_the_alarm_is_of_what_is_climbed_and_ends_when_the_judge_is_content():
     class Penalised(Script):
-        def mean_and_penalty(self, x):
-            mean = self.lower(x)
+        def standardised(self, x):
+            mean = super().standardised(x)[0]
             return mean, mean * 2.0
 
     always = {"every": 1, "patience": 9, "alpha": 1e-12}

@@ -45,3 +45,12 @@ def test_designs_far_from_the_measured_ones_pay_more(seed):
     far, near = ["C" * 20] * 32, sorted(X, key=lambda row: row.count("C"))[-32:]
     paid = [judge.predict(designs).mean() - Listed(designs).fit(X, y).score(X, y) for designs in (far, near)]
     assert paid[0] > 2 * paid[1] > 0
+
+
+def test_it_follows_the_units_of_y():
+    X, y = data(0)
+    y = np.round(256 * y) / 256
+    plain = Listed(X).fit(X, y).score(X, y)
+    for scale, shift in ((1e-9, 0.0), (1e9, 0.0), (1.0, 1e9)):
+        score = Listed(X).fit(X, y).score(X, scale * (y + shift))
+        assert score / scale - shift == pytest.approx(plain, abs=1e-6)

@@ -79,7 +79,29 @@ def test_lower_of_points_is_predict_lower_of_designs(reward, sequences):
     np.testing.assert_allclose(mean, reward.predict(X), rtol=1e-5)
     np.testing.assert_allclose(reward.lower(x), reward.predict_lower(X), rtol=1e-5)
     assert torch.equal(reward.lower(x), mean - penalty)
-    assert mean.dtype == torch.float32
+    assert mean.dtype == torch.float64
+
+
+def test_standardised_is_without_the_units_of_y(reward, sequences):
+    X, y = sequences
+    reward.fit(X, y)
+    mean, penalty = reward.standardised(reward.space_.encode(X))
+    assert mean.dtype == penalty.dtype == torch.float64
+    np.testing.assert_allclose(mean, (reward.predict(X) - reward.y_mean_) / reward.y_std_, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mean - penalty, (reward.predict_lower(X) - reward.y_mean_) / reward.y_std_, atol=1e-5)
+
+
+@settings(max_examples=6)
+@given(scale=st.sampled_from([1e-9, 0.37, 1e9]), shift=st.sampled_from([0.0, -1e6, 1e9]))
+@pytest.mark.parametrize("kind", [GPBonusReward, BootstrapReward])
+def test_a_scale_and_a_shift_of_y_change_nothing_standardised(kind, scale, shift):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40, 2))
+    y = np.round(64 * X.sum(axis=1)) / 64  # exact after the shift, too
+    plain, other = (kind(max_iter=20, random_state=0).fit(X, part) for part in (y, scale * (y + shift)))
+    x = plain.space_.encode(X)
+    for ours, expected in zip(other.standardised(x), plain.standardised(x), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_lower_has_finite_gradients_at_relaxed_points(reward, sequences):
@@ -102,7 +124,7 @@ def test_gradient_of_lower_matches_finite_differences(reward, vectors):
     (gradient,) = torch.autograd.grad(reward.lower(point).sum(), point)
     step = 1e-2
     difference = (reward.lower(x + step * direction) - reward.lower(x - step * direction)) / (2 * step)
-    torch.testing.assert_close(gradient @ direction, difference, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close((gradient @ direction).double(), difference, rtol=1e-2, atol=1e-3)
 
 
 def test_predictions_do_not_depend_on_autocast(reward, sequences):

@@ -81,13 +81,13 @@ def test_the_difference_of_two_averages_is_that_of_the_joint_posterior(exact_gp,
     phi, one, other = (design_matrix(reward, part) for part in (X[:200], X[200:240], X[240:280]))
     difference, std = reward.mean_difference(*(reward.space_.encode(part) for part in (X[200:240], X[240:280])))
     pairs = reward.predict(X[200:240]) - reward.predict(X[240:280])
-    assert difference == pytest.approx(pairs.mean())
+    assert difference == pytest.approx(pairs.mean() / reward.y_std_)
     # A linear function's average over points is its value at their average.
     kernel = gpytorch.kernels.LinearKernel()
     kernel.variance = 1.0
     query = (one - other).mean(dim=0, keepdim=True)
     _, of_means = exact_gp(kernel, phi, standardised(reward, y[:200]), query, 1.0)
-    assert std**2 == pytest.approx(float(of_means[0]) ** 2 * reward.y_std_**2 + pairs.var() / 40, abs=1e-6)
+    assert std**2 == pytest.approx(float(of_means[0]) ** 2 + pairs.var() / reward.y_std_**2 / 40, abs=1e-6)
     same = reward.space_.encode(X[200:240])
     assert reward.mean_difference(same, same) == (0.0, 0.0)
 
