@@ -69,7 +69,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["braidkit", "braidkit.*"]),
-    package_data={"braidkit": ["py.typed"]},
+    package_data={"braidkit": ["py.typed", "evaluation/templates/*.html"]},
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["braidkit = braidkit.cli:main"]},

@@ -138,9 +138,9 @@ def run_job(
             draw_figures(finetuner, table, directory, settings)
             report(
                 finetuner,
-                directory / "report.html",
                 table.sequences,
                 table.y,
+                path=directory / "report.html",
                 designs=designs,
                 name=settings.target,
                 source=table.describe(),
@@ -176,4 +176,4 @@ def save_figure(display: RewardDistributionDisplay | TrainingCurveDisplay, targe
     """Draw a display, with or without a screen, and write it."""
     figure = display.plot().figure_
     with replace_file(target) as path:
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, metadata={"Software": None})

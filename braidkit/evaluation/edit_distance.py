@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
 from braidkit.exceptions import InvalidDesignError
+from braidkit.spaces import read_designs
 
 # Most distances that are held at once: 64 MiB of them.
 _BLOCK = 2**24
@@ -76,17 +78,15 @@ def nearest(designs: Sequence[str], reference: Sequence[str]) -> tuple[np.ndarra
     return index, distance
 
 
-def as_strings(sequences: Sequence[str]) -> list[str]:
+def as_strings(sequences: Any) -> list[str]:
     """The sequences as a list; refused when empty or when an entry is not a string of at least one letter."""
-    if isinstance(sequences, str):
-        raise InvalidDesignError(f"{sequences[:20]!r} is one string; pass a list of strings.")
-    rows = list(sequences)
+    rows = read_designs(sequences).tolist()
     for i, row in enumerate(rows):
         if not isinstance(row, str) or not row:
             raise InvalidDesignError(f"row {i:,} is {row!r}; sequences must be strings of at least one letter.")
     if not rows:
         raise InvalidDesignError("the list of sequences is empty; pass at least one sequence.")
-    return [str(row) for row in rows]
+    return rows
 
 
 def _distances(queries: list[str], references: list[str]) -> np.ndarray:

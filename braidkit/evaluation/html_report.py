@@ -1,19 +1,22 @@
-"""One page of a run: what went in, what came out, how far to trust it."""
+"""One page about a run: its data, its designs, and how far to trust them. The template holds the page's text."""
 
 from __future__ import annotations
 
+import base64
 import importlib.metadata
+import io
 import os
 import platform
+import re
 from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from braidkit import __version__
-from braidkit.evaluation import html
+from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.designs import design_table
 from braidkit.evaluation.displays import (
@@ -32,26 +35,33 @@ from braidkit.spaces import SequenceSpace
 
 # Measured sequences whose k-mers are counted.
 _N_KMER_ROWS = 10_000
-# A setting that is written at greater length is cut.
+# A longer setting is cut.
 _MAX_SETTING = 300
+# Parameters that change no result, or that name a place on the machine.
+_NOT_SHOWN = ("checkpoint_dir", "device", "n_jobs", "verbose")
+# These columns come first, so that they are seen without scrolling.
+_FIRST = ("id", "role", "sequence", "lower", "mean", "judge", "flags", "distance", "nearest")
+
+Picture = dict[str, str]
 
 LIMITS = [
-    "Every number here but the measurements is a prediction. The reward, its bound and the judge are fitted to the "
-    "same assay; an error that they share, such as a blind spot of the assay, shows nowhere on this page.",
-    "The best of many predictions are chosen with their errors: expect designs to measure below their predicted mean.",
-    "The lower bound is tested on rows like the data. Designs are unlike the data, and no coverage carries over.",
-    "The path KL and the edit distance say how far a design lies from the pretrained model and from the data; what "
-    "lies far from both is a guess, however short its penalty.",
+    "Every number here except the measurements is a prediction. The reward, its bound and the judge are fitted to the "
+    "same assay. An error that they share, such as a blind spot of the assay, does not show on this page.",
+    "The designs are the best of many predictions, so their prediction errors are mostly upwards. Expect them to "
+    "measure below their predicted mean.",
+    "The lower bound is tested on rows like the data. Designs differ from the data, and the coverage may not hold.",
+    "The path KL and the edit distance say how far a design lies from the pretrained model and from the data. Do not "
+    "trust a prediction far from both, even if its penalty is small.",
     "Order controls with the designs: some of the best measured sequences, and shuffled designs.",
 ]
 
 
 def report(
     estimator: Any,
-    path: str | os.PathLike[str],
     X: Any = None,
     y: Any = None,
     *,
+    path: str | os.PathLike[str],
     designs: pd.DataFrame | None = None,
     calibration: CalibrationReport | None = None,
     name: str = "reward",
@@ -59,72 +69,101 @@ def report(
     source: str | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> None:
-    """Write one self-contained HTML page about a fitted estimator; it refers to nothing outside itself.
+    """Write one self-contained HTML page about a fitted estimator. It refers to nothing outside itself.
 
     Parameters
     ----------
     estimator : fitted ConservativeDiffusionFinetuner
-    path : path-like
-        File to write, in one piece or not at all; one that is there is replaced.
     X : designs, optional
-        What the estimator was fitted on. Without X and y the page has no data, calibration or distances.
+        The designs that the estimator was fitted on. Without X and y the page has no data, calibration or distances.
     y : array-like of shape (n_samples,), optional
         Measurements of X.
+    path : path-like
+        The file to write. An existing file is replaced when the new one is complete.
     designs : DataFrame, optional
-        With "sequence", "mean" and "lower", such as `design_table` and `select` give; by default, for sequences, a
-        `design_table` of 100.
+        With columns "sequence", "mean" and "lower", as `design_table` and `select` give. By default, for sequences,
+        a `design_table` of 100.
     calibration : CalibrationReport, optional
-        By default made from the estimator, X and y, which fits its reward once more.
+        By default made from the estimator, X and y. This fits the reward once more.
     name : str, default="reward"
-        What was measured, with its unit.
+        The measured quantity, with its unit.
     title : str
     source : str, optional
-        Where the data came from, in a line.
+        Where the data came from, in one line.
     random_state : int, RandomState or None
-        Of what is drawn for the page.
+        For everything that is drawn for the page.
 
     Raises
     ------
     MissingExtraError
-        If matplotlib is not there; before any work.
+        If matplotlib is not installed. Raised before any work.
     InvalidParameterError
-        If only one of X and y is given.
+        If only one of X and y is given, `path` is no file name, or `designs` lacks a column.
+
+    Examples
+    --------
+    >>> from braidkit.evaluation import report
+    >>> report(finetuner, X, y, path="report.html", name="ribosome load")  # doctest: +SKIP
     """
     pyplot()
-    check_is_fitted(estimator, "model_")
+    check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "history_", "space_")
+    path = _check_path(path)
     if (X is None) != (y is None):
         raise InvalidParameterError("X and y belong together; pass both, or neither.")
+    if designs is not None and (missing := [name for name in ("sequence", "mean", "lower") if name not in designs]):
+        raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table of design_table or select.")
     rng = check_random_state(random_state)
     sequences = isinstance(estimator.space_, SequenceSpace)
     measured: Any = None
     values: np.ndarray | None = None
     if X is not None:
-        values = np.asarray(y, dtype=np.float64)
-        check_consistent_length(X, values)
-        measured = estimator.space_.decode(estimator.space_.encode(X), "strings") if sequences else np.asarray(X)
-        calibration = calibration or CalibrationReport.from_estimator(estimator, X, y, random_state=rng)
+        measured, values = read_measured(X, y)
+        if sequences:
+            measured = estimator.space_.decode(estimator.space_.encode(measured), "strings")
+        calibration = calibration or CalibrationReport.from_estimator(estimator, measured, values, random_state=rng)
     if designs is None and sequences and measured is not None:
-        designs = design_table(estimator, measured, values, 100, random_state=rng)
+        designs = design_table(estimator, measured, values, n_designs=100, random_state=rng)
 
-    parts = [html.section("What came of it", html.bullets(_story(estimator, designs, values)))]
-    if measured is not None and values is not None:
-        parts.append(html.section("Data", html.definitions(_data(estimator, measured, values, name, source))))
-    parts.append(html.section("Fine-tuning", *_fine_tuning(estimator, X, values, name, rng)))
-    if designs is not None and sequences:
-        parts.append(html.section("Designs", *_designs(estimator, designs, measured, values, name, rng)))
-    if calibration is not None:
-        parts.append(html.section("How far to trust the bound", *_calibration(calibration)))
-    parts.append(html.section("What this page cannot tell", html.bullets(LIMITS)))
-    parts.append(html.section("Settings", html.definitions(_settings(estimator))))
-    parts.append(html.section("Versions", html.definitions(versions())))
+    context = {
+        "title": title,
+        "story": _story(estimator, designs, values),
+        "warnings": [] if designs is None else designs.attrs.get("warnings", []),
+        "data": None if values is None else _data(estimator, measured, values, name, source),
+        "fine_tuning": _fine_tuning(estimator, measured, values, name, random_state),
+        "designs": _designs(estimator, designs, measured, values, name, rng) if sequences else None,
+        "calibration": None if calibration is None else _calibration(calibration),
+        "limits": LIMITS,
+        "settings": _settings(estimator),
+        "version": __version__,
+    }
+    page = _template().render(context)
     with replace_file(path) as temporary:
-        temporary.write_text(html.page(title, *parts), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of braidkit and of what its results depend on."""
+    """Versions of Python, of braidkit and of the packages that its results depend on; builds of a host left out."""
     others = {name: importlib.metadata.version(name) for name in ("torch", "numpy", "scikit-learn", "gpytorch")}
-    return {"python": platform.python_version(), "braidkit": __version__} | others
+    found = {"python": platform.python_version(), "braidkit": __version__} | others
+    return {name: version.partition("+")[0] for name, version in found.items()}
+
+
+def _template() -> jinja2.Template:
+    """The page, with every value escaped."""
+    loader = jinja2.PackageLoader("braidkit.evaluation")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("report.html")
+
+
+def _check_path(path: Any) -> str:
+    """The path as a string; refused if it cannot be that of a file."""
+    try:
+        text = os.fsdecode(os.fspath(path))
+    except TypeError as error:
+        raise InvalidParameterError(f'path must be the name of a file, such as "report.html"; got {path!r}.') from error
+    if not text or os.path.isdir(text):
+        raise InvalidParameterError(f'path must be the name of a file, such as "report.html"; got {path!r}.')
+    return text
 
 
 def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -> list[str]:
@@ -134,31 +173,31 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
     kept = history["iteration"].index(best)
     check = estimator.reward_check_
     before, there, kl = history[picked][0], history[picked][kept], history["kl"][kept]
-    update = f"the designs of update {best:,}"
-    why = f"the oracle liked {update} best"
+    reason = "its designs score highest by the oracle"
     if picked == "judge":
-        why = f"{update} were best by its objective, of those that the judge does not find surely worse than others"
+        reason = "its designs are best by the objective, among those that the judge does not find clearly worse"
     story = [
-        f"On measurements that it never saw, the reward has R2 {check['r2']:.2f}, and its lower bound holds for "
-        f"{100 * check['overall']:.0f} % ({100 * check['top_decile']:.0f} % of those that it predicts highest).",
-        f"Fine-tuning did {estimator.n_iter_:,} updates. One checkpoint was kept: {why}. By the {picked} they have "
-        f"{there:.3g}, those of the pretrained model {before:.3g}, at a path KL of {kl:.3g} nats to it.",
+        f"On measurements that it never saw, the reward has R2 {check['r2']:.2f}. Its lower bound holds for "
+        f"{100 * check['overall']:.0f} % of them, and for {100 * check['top_decile']:.0f} % of those that it predicts "
+        "highest.",
+        f"Fine-tuning did {estimator.n_iter_:,} updates. The checkpoint of update {best:,} was kept: {reason}.",
+        f"The {picked} scores its designs {there:.3g} and those of the pretrained model {before:.3g}. The path KL "
+        f"between the two models is {kl:.3g} nats.",
     ]
     if estimator.over_optimising_since_ is not None:
-        climbed, column = ("lower bound", "lower") if estimator._climbs == "lower" else ("mean", "mean")
+        risen, column = ("lower bound", "lower") if estimator._climbs == "lower" else ("mean", "mean")
         story.append(
-            f"After update {estimator.over_optimising_since_:,} the run over-optimised: the {climbed} went on rising, "
+            f"After update {estimator.over_optimising_since_:,} the run over-optimised: the {risen} went on rising, "
             f"to {history[column][-1]:.3g}, and the {picked} fell to {history[picked][-1]:.3g}, beyond its error."
         )
     if designs is not None and len(designs):
-        line = (
-            f"{len(designs):,} designs: predicted mean {designs['mean'].median():.3g}, lower bound "
-            f"{designs['lower'].median():.3g} (medians)"
-        )
+        looked = designs.attrs.get("n_candidates")
+        line = f"{len(designs):,} designs" + (f", chosen from {looked:,} different candidates" if looked else "")
+        line += f": median predicted mean {designs['mean'].median():.3g}, lower bound {designs['lower'].median():.3g}"
         story.append(line + (f"; the best measurement is {y.max():.3g}." if y is not None else "."))
         flagged = int((designs["flags"] != "").sum()) if "flags" in designs else 0
         if flagged:
-            story.append(f"{flagged:,} of them have a flag: see the column of flags before ordering.")
+            story.append(f"{flagged:,} of them have a flag. Read the column of flags before you order.")
     return story
 
 
@@ -178,86 +217,137 @@ def _data(estimator: Any, X: Any, y: np.ndarray, name: str, source: str | None) 
     return data
 
 
-def _fine_tuning(estimator: Any, X: Any, y: Any, name: str, rng: np.random.RandomState) -> list[str]:
-    """Curves of the run, and what it changed."""
-    curves = html.figure(
-        TrainingCurveDisplay.from_estimator(estimator, name=name),
-        "Training curves",
-        "Averages over designs at each evaluation: the reward's mean and lower bound, which fine-tuning sees, and the "
-        "judge, which it does not. Where the bound rises and the judge falls, the run over-optimises. Below, the KL "
-        "to the pretrained model along the path.",
-    )
-    if X is None:
-        return [curves]
-    seed = rng.randint(2**31 - 1)
-    rewards = html.figure(
-        RewardDistributionDisplay.from_estimator(estimator, X, y, random_state=seed, name=name),
-        "Distributions of the reward",
-        "All three are predicted by the judge, so that they differ by the designs alone. Line: 5 to 95 %; dot: median.",
-    )
-    return [curves, rewards]
+def _fine_tuning(estimator: Any, X: Any, y: Any, name: str, random_state: Any) -> list[Picture]:
+    """Curves of the run, and the rewards before and after it."""
+    pictures = [
+        _picture(
+            TrainingCurveDisplay.from_estimator(estimator, name=name),
+            "Training curves",
+            "Averages over designs at each evaluation. Fine-tuning sees the reward's mean and lower bound; it does not "
+            "see the judge. A rising bound with a falling judge means over-optimisation. The lower panel shows the KL "
+            "to the pretrained model along the path.",
+        )
+    ]
+    if X is not None:
+        pictures.append(
+            _picture(
+                RewardDistributionDisplay.from_estimator(estimator, X, y, random_state=random_state, name=name),
+                "Distributions of the reward",
+                "The judge predicts all three groups, so they differ by the designs alone. Line: 5 to 95 %. "
+                "Dot: median.",
+            )
+        )
+    return pictures
 
 
 def _designs(
     estimator: Any,
-    designs: pd.DataFrame,
+    designs: pd.DataFrame | None,
     measured: list[str] | None,
     y: np.ndarray | None,
     name: str,
     rng: np.random.RandomState,
-) -> list[str]:
+) -> dict[str, Any] | None:
     """Pictures of the designs, and their table."""
+    if designs is None:
+        return None
     rows = designs["sequence"].tolist()
-    parts = []
+    pictures = []
     if len(rows) and measured is not None and y is not None:
-        parts.append(
-            html.figure(
+        pictures.append(
+            _picture(
                 DistanceDisplay.from_estimator(estimator, measured, y, designs=rows, name=name),
                 "Predicted mean by distance to the nearest measured sequence",
-                "Each dot is a design; its line hangs down to the lower bound. Far to the right, high up and on a "
-                "short line, the reward is certain of itself without evidence.",
+                "Each dot is a design. The line below it reaches down to the lower bound. A high dot far to the right "
+                "with a short line is a confident prediction without data nearby.",
             )
         )
         some = [measured[i] for i in rng.permutation(len(measured))[:_N_KMER_ROWS]]
-        parts.append(
-            html.figure(
+        pictures.append(
+            _picture(
                 KmerScatterDisplay.from_sequences(rows, some),
                 "Shares of 3-mers in designs and data",
-                "What lies off the diagonal is more, or less, common in the designs than in the measured sequences.",
+                "3-mers off the diagonal are more, or less, common in the designs than in the measured sequences.",
             )
         )
     if len(rows):
-        parts.append(
-            html.figure(
+        pictures.append(
+            _picture(
                 SequenceLogoDisplay.from_sequences(rows, letters=estimator.space_.alphabet),
                 "Sequence logo of the designs",
-                "Letters that the designs agree on, position by position. Tall letters everywhere are one design "
-                "many times over.",
+                "Letters that the designs share, position by position. Tall letters everywhere mean that all designs "
+                "are nearly the same.",
             )
         )
-    # The longest column last, so that the others are seen without scrolling.
-    shown = designs[sorted(designs.columns, key=lambda column: column == "nearest")]
-    return [*parts, html.paragraph("A click on a column's head sorts the table by it."), html.table(shown)]
+    order = [column for column in _FIRST if column in designs]
+    return {"pictures": pictures, "table": _cells(designs[[*order, *designs.columns.difference(order, sort=False)]])}
 
 
-def _calibration(calibration: CalibrationReport) -> list[str]:
+def _calibration(calibration: CalibrationReport) -> dict[str, Any]:
     """Coverage as a picture, in words and as a table."""
-    coverage = calibration.coverage[calibration.coverage["group"] == "all"].drop(columns="group")
-    return [
-        *(html.paragraph(warning, warning=True) for warning in calibration.warnings),
-        html.figure(
-            CalibrationDisplay.from_report(calibration),
-            "Coverage of the lower bound",
-            "Shares of rows, that the reward never saw, for which the bound holds; bars: 95 % intervals. Backtest: the "
-            "reward fitted below the 95 % quantile of the measurements and checked above it. There the bound may hold "
-            "merely because the reward knows nothing of such rows; look at the orange marks.",
-        ),
-        *(html.paragraph(note) for note in calibration.notes),
-        html.table(coverage),
-    ]
+    picture = _picture(
+        CalibrationDisplay.from_report(calibration),
+        "Coverage of the lower bound",
+        "Share of rows, never seen by the reward, for which the bound holds, with 95 % intervals. Backtest: the reward "
+        "fitted below the 95 % quantile of the measurements and checked above it. The bound may hold there only "
+        "because the reward knows nothing about such rows, so look at the orange marks.",
+    )
+    table = calibration.coverage[calibration.coverage["group"] == "all"].drop(columns="group")
+    return {
+        "warnings": calibration.warnings,
+        "picture": picture,
+        "notes": calibration.notes,
+        "table": _cells(table),
+    }
 
 
 def _settings(estimator: Any) -> dict[str, str]:
-    """Every parameter of the estimator and of what it holds."""
-    settings = {name: " ".join(repr(value).split()) for name, value in sorted(estimator.get_params().items())}
-    return {name: text if len(text) <= _MAX_SETTING else text[:_MAX_SETTING] + "..." for name, text in settings.items()}
+    """Every parameter of the estimator, and of the objects that it holds, that bears on the result."""
+    settings = {}
+    for name, value in sorted(estimator.get_params().items()):
+        if name.rpartition("__")[2] in _NOT_SHOWN:
+            continue
+        text = _without_folders(" ".join(repr(value).split()))
+        settings[name] = text if len(text) <= _MAX_SETTING else text[:_MAX_SETTING] + "..."
+    return settings
+
+
+def _without_folders(text: str) -> str:
+    """The text with every quoted absolute path cut to its last part, so that a page tells nothing of the machine.
+
+    Examples
+    --------
+    >>> _without_folders("PosixPath('/home/me/model'), device='cpu'")
+    "PosixPath('model'), device='cpu'"
+    """
+    return re.sub(r"""(['"])(?:/|[A-Za-z]:[/\\])[^'"]*?([^'"/\\]*)\1""", r"\1\2\1", text)
+
+
+def _picture(display: Any, alternative: str, caption: str) -> Picture:
+    """Draw a display as PNG in base64; its figure is closed again."""
+    from matplotlib import pyplot
+
+    drawn = display.plot().figure_
+    buffer = io.BytesIO()
+    # The metadata would name the version of matplotlib.
+    drawn.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    pyplot.close(drawn)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"data": data, "alternative": alternative, "caption": caption}
+
+
+def _cells(frame: pd.DataFrame) -> dict[str, Any]:
+    """Names of the columns, and rows of cells for the template."""
+    columns = [str(name) for name in frame.columns]
+    rows = [[_cell(*pair) for pair in zip(columns, row, strict=True)] for row in frame.itertuples(index=False)]
+    return {"columns": columns, "rows": rows}
+
+
+def _cell(name: str, value: Any) -> dict[str, str | None]:
+    """A cell. Numbers are shown with four digits and sorted by their full value; a missing one is empty."""
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+        if not np.isfinite(value):
+            return {"kind": "number", "text": "", "value": None}
+        return {"kind": "number", "text": f"{float(value):.4g}", "value": f"{float(value):.9g}"}
+    kind = "sequence" if name in ("sequence", "nearest") else "flags" if name == "flags" else "text"
+    return {"kind": kind, "text": str(value), "value": None}

@@ -63,7 +63,7 @@ def test_nearest_works_in_blocks_and_gives_the_first_of_equals(rng, monkeypatch)
         ([], "empty; pass at least one"),
         (["ACGT", ""], "row 1 is ''"),
         (["ACGT", 3], "row 1 is 3"),
-        ("ACGT", "'ACGT' is one string; pass a list"),
+        ("ACGT", r"one string \('ACGT'\); pass a list"),
     ],
 )
 def test_rows_that_are_no_sequences_are_refused(sequences, message):

@@ -1,18 +1,25 @@
 """The page is whole, parses, and refers to nothing outside itself."""
 
 import base64
+import copy
+import io
+import platform
 import re
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
-from braidkit import ConservativeDiffusionFinetuner
+import braidkit
+from braidkit import ConservativeDiffusionFinetuner, SequenceSpace
 from braidkit.evaluation import CalibrationReport, design_table, report, select
 from braidkit.evaluation.html_report import LIMITS
-from braidkit.exceptions import InvalidParameterError, MissingExtraError
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError, MissingExtraError
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
@@ -70,8 +77,8 @@ def written(run, tmp_path_factory):
     designs = design_table(*run, 20, random_state=0)
     calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
     report(
-        *(run.finetuner, path, run.X, run.y),
-        designs=designs, calibration=calibration, name="MRL <ribosomes>", source="mpra.csv & more", random_state=0,
+        *run, path=path, designs=designs, calibration=calibration, name="MRL <ribosomes>", source="mpra.csv & more",
+        random_state=0,
     )  # fmt: skip
     return path, designs, calibration
 
@@ -95,13 +102,14 @@ def test_every_figure_is_inlined_and_nothing_is_fetched(page, written):
 
 def test_the_page_has_all_its_parts(page, run):
     assert page.headings == [
-        "What came of it", "Data", "Fine-tuning", "Designs", "How far to trust the bound", "What this page cannot tell",
-        "Settings", "Versions",
+        "Summary", "Data", "Fine-tuning", "Designs", "How far to trust the bound", "Limits of this page", "Settings",
     ]  # fmt: skip
     text = " ".join(page.text)
     assert all(limit in text for limit in LIMITS)
     assert f"Fine-tuning did {run.finetuner.n_iter_} updates." in text
-    assert f"the designs of update {run.finetuner.best_iter_} were best" in text
+    assert (
+        f"The checkpoint of update {run.finetuner.best_iter_} was kept: its designs are best by the objective" in text
+    )
     data = dict(page.table("source"))
     assert data["source"] == "mpra.csv & more" and data["rows"] == "300"
     assert data["rows kept from the reward, for the judge"] == "75"
@@ -109,15 +117,17 @@ def test_the_page_has_all_its_parts(page, run):
     assert data["MRL <ribosomes>"].startswith(f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from ")
     settings = dict(page.table("alpha"))
     assert settings["alpha"] == "0.001" and settings["max_iter"] == "8"
-    assert {"python", "braidkit", "torch"} <= {row[0] for row in page.table("python")}
+    assert f"Written by braidkit {braidkit.__version__}." in text
 
 
 def test_the_table_of_designs_sorts_by_full_values(page, written):
     path, designs, _ = written
     head, *rows = page.table("sequence")
-    assert head == [*designs.columns.drop("nearest"), "nearest"]
+    # What decides about an order stands first; no column is lost.
+    assert head[:8] == ["id", "sequence", "lower", "mean", "judge", "flags", "distance", "nearest"]
+    assert set(head) == set(designs.columns) and len(head) == designs.shape[1]
     assert [row[1] for row in rows] == designs["sequence"].tolist()
-    assert [row[2] for row in rows] == [f"{mean:.4g}" for mean in designs["mean"]]
+    assert [row[3] for row in rows] == [f"{mean:.4g}" for mean in designs["mean"]]
     full = re.findall(r'data-value="([^"]+)"', path.read_text())
     assert {f"{mean:.9g}" for mean in designs["mean"]} <= set(full)
     assert 'table class="sorts"' in path.read_text() and "table.sorts th" in page.scripts[0]
@@ -137,7 +147,7 @@ def test_figures_are_closed_again(written):
 def test_a_table_of_select_will_do(run, tmp_path):
     batch = select(run.finetuner, 6, run.X, run.y, n_candidates=100, n_controls=2, random_state=0)
     calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
-    report(run.finetuner, tmp_path / "page.html", run.X, run.y, designs=batch, calibration=calibration)
+    report(*run, path=tmp_path / "page.html", designs=batch, calibration=calibration)
     head, *rows = Page((tmp_path / "page.html").read_text()).table("role")
     assert [row[head.index("role")] for row in rows] == batch["role"].tolist()
     # What was not measured has no number, rather than a word.
@@ -145,11 +155,9 @@ def test_a_table_of_select_will_do(run, tmp_path):
 
 
 def test_without_data_the_page_says_less(run, tmp_path):
-    report(run.finetuner, tmp_path / "page.html")
+    report(run.finetuner, path=tmp_path / "page.html")
     page = Page((tmp_path / "page.html").read_text())
-    assert page.headings == [
-        "What came of it", "Fine-tuning", "What this page cannot tell", "Settings", "Versions"
-    ]  # fmt: skip
+    assert page.headings == ["Summary", "Fine-tuning", "Limits of this page", "Settings"]
     assert len(page.images) == 1
 
 
@@ -157,7 +165,7 @@ def test_vectors_have_a_page_without_sequences(tmp_path):
     X = np.random.default_rng(0).normal(size=(120, 2))
     y = X.sum(axis=1)
     finetuner = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, y)
-    report(finetuner, tmp_path / "page.html", X, y, random_state=0)
+    report(finetuner, X, y, path=tmp_path / "page.html", random_state=0)
     page = Page((tmp_path / "page.html").read_text())
     assert "Data" in page.headings and "Designs" not in page.headings
     assert len(page.images) == 3
@@ -172,7 +180,7 @@ def test_over_optimisation_and_flags_are_told(run, tmp_path, monkeypatch):
     monkeypatch.setattr(run.finetuner, "best_iter_", 1)
     monkeypatch.setattr(run.finetuner, "over_optimising_since_", 1)
     designs = pd.DataFrame({"sequence": run.X[:2], "mean": [1, 2], "lower": [0, 1], "flags": ["", "measured already"]})
-    report(run.finetuner, tmp_path / "page.html", designs=designs)
+    report(run.finetuner, path=tmp_path / "page.html", designs=designs)
     text = " ".join(Page((tmp_path / "page.html").read_text()).text)
     assert (
         f"After update 1 the run over-optimised: the lower bound went on rising, to {last}, and the judge fell to 2, "
@@ -184,20 +192,99 @@ def test_over_optimisation_and_flags_are_told(run, tmp_path, monkeypatch):
 def test_a_page_is_replaced_in_one_piece(run, tmp_path, monkeypatch):
     path = tmp_path / "page.html"
     path.write_text("before")
-    monkeypatch.setattr("braidkit.evaluation.html.page", lambda *parts: 1 / 0)
+    monkeypatch.setattr("jinja2.Template.render", lambda *parts: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        report(run.finetuner, path)
+        report(run.finetuner, path=path)
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_names_and_cells_are_escaped(run, tmp_path):
+    nasty = "<script>alert('x')</script> & \"quoted\""
+    calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
+    calibration.notes.append(nasty)
+    designs = pd.DataFrame(
+        {"sequence": run.X[:2], nasty: [nasty, 1.0], "mean": [1, 2], "lower": [0, 1], "flags": nasty}
+    )
+    report(
+        *run,
+        path=tmp_path / "page.html",
+        designs=designs,
+        calibration=calibration,
+        title=nasty,
+        name=nasty,
+        source=nasty,
+    )
+    text = (tmp_path / "page.html").read_text()
+    assert "<script>alert" not in text and text.count("<script>") == 1
+    page = Page(text)
+    assert page.scripts == Page(text).scripts and len(page.scripts) == 1
+    head, first, second = page.table("sequence")
+    assert nasty in head and first[head.index(nasty)] == nasty and first[head.index("flags")] == nasty
+    assert second[head.index(nasty)] == "1"
+    assert dict(page.table("source"))[nasty].startswith("5 / 50 / 95 %")
+    assert any(nasty in part for part in page.text)
+
+
+def test_the_page_tells_nothing_of_the_machine(run, tmp_path):
+    finetuner = copy.copy(run.finetuner)
+    finetuner.checkpoint_dir = tmp_path / "checkpoint"
+    finetuner.space = PlacedSpace("DNA", 10)
+    report(finetuner, path=tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    settings = dict(Page(text).table("alpha"))
+    assert settings["space"] == "PlacedSpace('designs.csv')"
+    assert not {"checkpoint_dir", "device", "verbose"} & set(settings)
+    machine = [str(tmp_path), str(Path.home()), platform.python_version(), torch.__version__, "people"]
+    assert [word for word in machine if word in re.sub(r'src="data:[^"]*"', "", text)] == []
+    for image in Page(text).images:
+        picture = Image.open(io.BytesIO(base64.b64decode(image["src"].partition(",")[2])))
+        assert "Software" not in picture.info
+
+
+class PlacedSpace(SequenceSpace):
+    """A space whose repr holds an absolute path."""
+
+    def __repr__(self):
+        return "PlacedSpace('/srv/people/me/designs.csv')"
+
+
+def test_a_filtered_column_of_pandas_has_a_page(run, tmp_path):
+    frame = pd.DataFrame({"seq": run.X, "y": run.y})
+    rows = frame[frame["y"] > frame["y"].median()]
+    calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
+    texts = []
+    for X, y in ((rows["seq"], rows["y"]), (rows["seq"].tolist(), rows["y"].to_numpy())):
+        report(run.finetuner, X, y, path=tmp_path / "page.html", calibration=calibration, random_state=0)
+        texts.append((tmp_path / "page.html").read_text())
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("path", ["", None, 3, "."])
+def test_a_path_that_is_no_file_is_refused(run, path):
+    with pytest.raises(InvalidParameterError, match="path must be the name of a file"):
+        report(*run, path=path)
+
+
+def test_what_cannot_be_reported_is_refused_by_name(run, tmp_path):
+    with pytest.raises(InvalidParameterError, match="estimator must be a fitted estimator of braidkit; got ''"):
+        report("", path=tmp_path / "page.html")
+    with pytest.raises(InvalidParameterError, match="designs has no column 'lower'"):
+        report(run.finetuner, path=tmp_path / "page.html", designs=pd.DataFrame({"sequence": run.X, "mean": 1.0}))
+    with pytest.raises(InvalidTargetError, match="row 1 is nan"):
+        report(run.finetuner, run.X[:2], [1.0, np.nan], path=tmp_path / "page.html")
+    with pytest.raises(InvalidDesignError, match="300 designs, but y has 2"):
+        report(run.finetuner, run.X, [1.0, 2.0], path=tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_half_of_the_data_is_refused(run, tmp_path):
     with pytest.raises(InvalidParameterError, match="X and y belong together"):
-        report(run.finetuner, tmp_path / "page.html", run.X)
+        report(run.finetuner, run.X, path=tmp_path / "page.html")
 
 
 def test_without_matplotlib_the_error_names_the_extra(run, tmp_path, monkeypatch):
     for name in ("matplotlib", "matplotlib.pyplot"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'braidkit\[plots\]'"):
-        report(run.finetuner, tmp_path / "page.html", run.X, run.y)
+        report(*run, path=tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []

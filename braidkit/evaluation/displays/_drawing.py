@@ -29,6 +29,11 @@ def new_axes(ax: Any, height: float = 4.4, width: float = 6.4) -> tuple[Any, Any
     return pyplot().subplots(figsize=(width, height), layout="constrained")
 
 
+def plain(text: object) -> str:
+    """A name for matplotlib, which would read what stands between two dollar signs as mathematics."""
+    return str(text).replace("$", r"\$")
+
+
 def span(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
     """Limits that hold all values, with a little room."""
     low, high = min(a.min() for a in arrays if len(a)), max(a.max() for a in arrays if len(a))
@@ -55,7 +60,7 @@ def label_line(ax: Any, x: float, y: float, text: str, limits: tuple[float, floa
     right = x < sum(limits) / 2
     lower = y <= sum(ax.get_ylim()) / 2
     ax.annotate(
-        text,
+        plain(text),
         (x, y),
         (3 if right else -3, 3 if lower else 0),
         textcoords="offset points",
@@ -67,4 +72,6 @@ def label_line(ax: Any, x: float, y: float, text: str, limits: tuple[float, floa
 
 def label_end(ax: Any, x: float, y: float, text: str, colour: str) -> None:
     """Write a curve's name to the right of its end."""
-    ax.annotate(text, (x, y), (6, 0), textcoords="offset points", color=colour, va="center", annotation_clip=False)
+    ax.annotate(
+        plain(text), (x, y), (6, 0), textcoords="offset points", color=colour, va="center", annotation_clip=False
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from braidkit.evaluation.comparison import Comparison, t_interval
-from braidkit.evaluation.displays._drawing import BLUE, SKY, new_axes
+from braidkit.evaluation.displays._drawing import BLUE, SKY, new_axes, plain
 from braidkit.exceptions import InvalidParameterError
 
 
@@ -121,15 +121,17 @@ class AblationDisplay:
             if np.isfinite(low):
                 self.ax_.plot([place, place], [low, high], color=BLUE, linewidth=2, solid_capstyle="butt")
         self.ax_.plot(places, means, "o-", color=BLUE, markersize=6, linewidth=0.8)
-        self.ax_.set_xticks(places, [f"{value:g}" if isinstance(value, float) else f"{value}" for value in self.values])
+        self.ax_.set_xticks(
+            places, [plain(f"{value:g}" if isinstance(value, float) else value) for value in self.values]
+        )
         self.ax_.set_xlim(-0.5, len(places) - 0.5)
         if self.reference is not None:
             self.ax_.axhline(self.reference, color="black", linewidth=0.8, linestyle=":")
             self.ax_.annotate(
-                self.reference_name, (places[-1] + 0.5, self.reference), (0, 2), textcoords="offset points",
+                plain(self.reference_name), (places[-1] + 0.5, self.reference), (0, 2), textcoords="offset points",
                 ha="right", va="bottom", fontsize="small",
             )  # fmt: skip
-        self.ax_.set_xlabel(self.parameter)
-        self.ax_.set_ylabel(self.name)
+        self.ax_.set_xlabel(plain(self.parameter))
+        self.ax_.set_ylabel(plain(self.name))
         self.ax_.spines[["top", "right"]].set_visible(False)
         return self

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.evaluation.displays._drawing import BLUE, GREY, ORANGE, new_axes
+from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
+from braidkit.evaluation.displays._drawing import BLUE, GREY, ORANGE, new_axes, plain
 from braidkit.evaluation.edit_distance import as_strings, nearest
 from braidkit.exceptions import InvalidParameterError
+from braidkit.spaces import read_designs
 
 
 class DistanceDisplay:
@@ -87,9 +89,14 @@ class DistanceDisplay:
         name : str, default="reward"
         random_state : int, RandomState or None
         """
+        check_fitted(estimator, "reward_", "space_")
+        values = None if y is None else read_measured(X, y)[1]
         if designs is None:
+            check_number("n_designs", n_designs, low=1, whole=True)
             space = estimator.space_
             designs = space.decode(space.encode(estimator.sample(n_designs, random_state)), "strings")
+        else:
+            designs = read_designs(designs).tolist()
         if len(designs) == 0:
             raise InvalidParameterError("there is no design to show; pass at least one.")
         measured = estimator.space_.decode(estimator.space_.encode(X), "strings")
@@ -99,7 +106,7 @@ class DistanceDisplay:
             estimator.reward_.predict_lower(designs),
             truth=None if oracle is None else np.asarray(oracle.predict(designs), dtype=float),
             name=name,
-            reference=None if y is None else float(np.max(y)),
+            reference=None if values is None else float(values.max()),
         )
 
     def plot(self, ax: Any = None) -> DistanceDisplay:
@@ -116,11 +123,11 @@ class DistanceDisplay:
         if self.reference is not None:
             self.ax_.axhline(self.reference, color="black", linewidth=0.8, linestyle=":")
             self.ax_.annotate(
-                f"{self.reference_name} {self.reference:.3g}", (high, self.reference), (0, 2),
+                plain(f"{self.reference_name} {self.reference:.3g}"), (high, self.reference), (0, 2),
                 textcoords="offset points", ha="right", va="bottom", fontsize="small",
             )  # fmt: skip
         self.ax_.set_xlabel("edit distance to the nearest measured sequence (letters)")
-        self.ax_.set_ylabel(self.name)
+        self.ax_.set_ylabel(plain(self.name))
         self.ax_.spines[["top", "right"]].set_visible(False)
         self.ax_.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0)
         return self

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.evaluation.displays._drawing import BLUE, new_axes
+from braidkit.evaluation.displays._drawing import BLUE, new_axes, plain
 from braidkit.evaluation.edit_distance import as_strings
 from braidkit.evaluation.metrics import kmer_counts, kmer_jensen_shannon, kmer_pearson
 
@@ -94,6 +94,8 @@ class KmerScatterDisplay:
             named.append(points[i])
             right = gap[i] < 0
             offset, side = ((5, -2), "left") if right else ((-5, 2), "right")
-            self.ax_.annotate(self.kmers[i], points[i], offset, textcoords="offset points", ha=side, fontsize="small")
+            self.ax_.annotate(
+                plain(self.kmers[i]), points[i], offset, textcoords="offset points", ha=side, fontsize="small"
+            )
             if len(named) == _N_NAMED:
                 break

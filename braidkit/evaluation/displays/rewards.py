@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.utils import check_random_state
 
-from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, label_line, new_axes, span
+from braidkit.evaluation.arguments import check_number, read_measured
+from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, label_line, new_axes, plain, span
 from braidkit.exceptions import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class RewardDistributionDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: Any, *, n_samples: int = 500, random_state: Any = None, name: str = "reward"
+        cls, estimator: Any, X: Any, y: Any, *, n_designs: int = 500, random_state: Any = None, name: str = "reward"
     ) -> RewardDistributionDisplay:
         """Compare measured, pretrained and fine-tuned designs by the estimator's judge.
 
@@ -92,23 +94,25 @@ class RewardDistributionDisplay:
         X : designs
         y : array-like of shape (n_samples,)
             Measurements of X.
-        n_samples : int, default=500
+        n_designs : int, default=500
             Designs of each kind.
         random_state : int, RandomState or None
         name : str, default="reward"
         """
-        rng = np.random.default_rng(random_state)
-        chosen = rng.permutation(len(y))[:n_samples]
-        seed = int(rng.integers(2**31 - 1))
+        check_number("n_designs", n_designs, whole=True, low=1)
+        rng = check_random_state(random_state)
+        measured, values = read_measured(X, y)
+        chosen = rng.permutation(len(values))[:n_designs]
+        seed = int(rng.randint(2**31 - 1))
         groups = {
-            "offline data": [X[i] for i in chosen],
-            "pretrained": estimator.pretrained_.sample(n_samples, seed),
-            "fine-tuned": estimator.sample(n_samples, seed),
+            "offline data": measured[chosen],
+            "pretrained": estimator.pretrained_.sample(n_designs, seed),
+            "fine-tuned": estimator.sample(n_designs, seed),
         }
         return cls.from_values(
             {group: estimator.judge_.predict(designs) for group, designs in groups.items()},
             name=f"{name}, predicted by the judge",
-            reference=float(np.max(y)),
+            reference=float(values.max()),
         )
 
     @classmethod
@@ -158,8 +162,8 @@ class RewardDistributionDisplay:
         if self.reference is not None:
             self.ax_.axvline(self.reference, color="black", linewidth=0.8, linestyle=":")
             label_line(self.ax_, self.reference, top, f"{self.reference_name} {self.reference:.3g}", (low, high))
-        self.ax_.set_yticks(rows, self.values)
+        self.ax_.set_yticks(rows, [plain(group) for group in self.values])
         self.ax_.tick_params(axis="y", length=0)
-        self.ax_.set_xlabel(self.name)
+        self.ax_.set_xlabel(plain(self.name))
         self.ax_.spines[["left", "top", "right"]].set_visible(False)
         return self

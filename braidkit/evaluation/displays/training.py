@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.evaluation.displays._drawing import BLUE, GREEN, ORANGE, SKY, label_end, label_line, pyplot, spread_labels
+from braidkit.evaluation.displays._drawing import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    SKY,
+    label_end,
+    label_line,
+    plain,
+    pyplot,
+    spread_labels,
+)
 
 
 class TrainingCurveDisplay:
@@ -60,7 +70,7 @@ class TrainingCurveDisplay:
         for column, height in zip(curves, spread_labels(ends, rewards.get_ylim()), strict=True):
             label_end(rewards, iteration[-1], height, labels[column], curves[column][0])
         divergence.plot(iteration, self.history["kl"], color=GREEN)
-        rewards.set_ylabel(self.name)
+        rewards.set_ylabel(plain(self.name))
         divergence.set_ylabel("path KL (nats)")
         divergence.set_ylim(bottom=0)
         divergence.set_xlabel("fine-tuning updates")

@@ -39,7 +39,7 @@ def test_values_that_cannot_be_drawn_are_refused(values, message):
 
 
 def test_rewards_from_an_estimator_are_all_predicted_by_the_judge(run):
-    display = RewardDistributionDisplay.from_estimator(*run, n_samples=50, random_state=0, name="MRL")
+    display = RewardDistributionDisplay.from_estimator(*run, n_designs=50, random_state=0, name="MRL")
     assert list(display.values) == ["offline data", "pretrained", "fine-tuned"]
     assert {len(values) for values in display.values.values()} == {50}
     predicted = run.finetuner.judge_.predict(run.X)
@@ -47,7 +47,7 @@ def test_rewards_from_an_estimator_are_all_predicted_by_the_judge(run):
     assert predicted.min() <= display.values["pretrained"].mean() < display.values["fine-tuned"].mean()
     assert display.reference == run.y.max()
     assert display.name == "MRL, predicted by the judge"
-    again = RewardDistributionDisplay.from_estimator(*run, n_samples=50, random_state=0)
+    again = RewardDistributionDisplay.from_estimator(*run, n_designs=50, random_state=0)
     assert all((again.values[group] == values).all() for group, values in display.values.items())
 
 
