@@ -1,13 +1,17 @@
 """Saving: exact round trips, nothing lost when interrupted, damage named."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from braidkit.exceptions import CheckpointError
-from braidkit.persistence import CONFIG, TENSORS, fingerprint, load, load_weights, replace_file, save
+from braidkit.persistence import CONFIG, TENSORS, fingerprint, is_saved, load, load_weights, replace_file, save
+from tests.kills import killed_at
 
 
 def test_what_is_saved_comes_back(tmp_path):
@@ -43,9 +47,66 @@ def test_a_failed_save_leaves_the_earlier_one(tmp_path):
 
 def test_a_directory_of_other_files_is_not_replaced(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(CheckpointError, match="exists and holds no saved model"):
+    with pytest.raises(CheckpointError, match=r"holds no saved model of braidkit's alone \(thesis.tex is another's"):
         save(tmp_path, config={}, tensors={})
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("notes.txt", "mine"), (CONFIG, '{"hidden_size": 8}'), (CONFIG, "["), (TENSORS, "mine"), ("tokenizer/a", "mine")],
+)
+def test_a_directory_with_anything_that_we_did_not_write_is_left_alone(tmp_path, name, text):
+    folder = tmp_path / "model"
+    save(folder, config={}, tensors={"a": torch.ones(3)})
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match="nothing was changed"):
+        save(folder, config={}, tensors={})
+    assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_weights_of_another_program_are_not_replaced(tmp_path):
+    save_file({"a": torch.ones(3)}, tmp_path / TENSORS)
+    with pytest.raises(CheckpointError, match="nothing was changed"):
+        save(tmp_path, config={}, tensors={})
+    assert load_file(tmp_path / TENSORS)["a"].sum() == 3
+
+
+def test_a_save_goes_into_an_empty_directory_the_current_one_or_through_a_link(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    save(tmp_path / "link", config={"value": 1}, tensors={})
+    assert (tmp_path / "link").is_symlink() and load(tmp_path / "real")[0] == {"value": 1}
+    monkeypatch.chdir(tmp_path / "real")
+    save(".", config={"value": 2}, tensors={})
+    assert load(".")[0] == {"value": 2}
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for path, message in ((tmp_path / "dangling", "is a link to nothing"), (tmp_path / "real" / CONFIG, "is a file")):
+        with pytest.raises(CheckpointError, match=message):
+            save(path, config={}, tensors={})
+
+
+@pytest.mark.parametrize("n_before", [0, 1])
+def test_a_save_killed_at_any_change_of_the_file_system_leaves_the_old_or_the_new(tmp_path, monkeypatch, n_before):
+    found = set()
+    for n in range(1, 20):
+        folder = tmp_path / str(n)
+        for value in range(n_before):
+            save(folder, config={"value": value}, tensors={"a": torch.full((2,), float(value))})
+        tensors = {"a": torch.full((2,), float(n_before))}
+        killed_at(n, monkeypatch, functools.partial(save, folder, config={"value": n_before}, tensors=tensors))
+        if is_saved(folder):
+            config, tensors = load(folder)
+            assert tensors["a"].tolist() == [config["value"]] * 2
+            found.add(config["value"])
+        else:
+            assert n_before == 0
+        save(folder, config={"value": 9}, tensors={})
+        assert load(folder)[0] == {"value": 9}
+        assert sorted(path.name for path in folder.iterdir()) == [CONFIG, TENSORS]
+    assert found == set(range(n_before + 1))
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

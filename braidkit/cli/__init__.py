@@ -25,6 +25,12 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except BraidkitError as error:
             raise _Refusal(str(error)) from error
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise click.ClickException(
+                f"{error.strerror or error}{where}; check that the place is there, may be written to and has room, "
+                "and give the command again."
+            ) from error
 
 
 class _C(click.ParamType):
@@ -91,7 +97,7 @@ def design(
     TABLE is a CSV or TSV file with a header row. A run that was killed goes on when the same command is given again.
     Ctrl-C while it fine-tunes keeps the best model so far.
     """
-    from braidkit.cli.job import Settings, default_alpha, run_job
+    from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, default_alpha, run_job
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
     from braidkit.persistence import fingerprint
@@ -101,16 +107,16 @@ def design(
     )
     if options["alpha"] is None:
         options["alpha"] = default_alpha(len(measured.y))
-    settings = Settings(target=target, n=n, **options)
+    settings = Settings(target=target, n=n, table=table, **options)
     say = _speaker(settings.quiet)
     say(measured.describe())
     record = {"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record()
-    directory = RunDirectory(out)
-    if directory.open(record, overwrite=overwrite):
-        say(f"going on with the unfinished run in {out}")
-    with directory.released_if_refused():
-        results = run_job(measured, directory, settings, say)[-1]
-    directory.finish(**results)
+    directory = RunDirectory(out, OUTPUTS)
+    finetuner = build_finetuner(measured, directory, settings)
+    with directory.claimed(record, overwrite=overwrite) as resumed:
+        if resumed:
+            say(f"going on with the unfinished run in {out}")
+        directory.finish(**run_job(finetuner, measured, directory, settings, say)[-1])
 
 
 @main.command()

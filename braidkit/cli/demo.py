@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from braidkit.cli.job import Say, Settings, run_job, save_figure
+from braidkit.cli.job import OUTPUTS, Say, Settings, build_finetuner, run_job, save_figure
 from braidkit.cli.run_directory import RunDirectory, why_not_resumed
 from braidkit.datasets import make_utr, offline_split
+from braidkit.datasets.split import OfflineSplit
 from braidkit.datasets.table import read_table
 from braidkit.evaluation.displays import RewardDistributionDisplay
 from braidkit.exceptions import MissingExtraError
+from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import fingerprint, replace_file
 
@@ -21,6 +24,8 @@ N_ROWS = 40_000
 N_DESIGNS = 200
 # A KL heavy enough for designs that differ and stay valid, and updates that fit into minutes.
 ALPHA, MAX_ITER = 0.1, 40
+# Files of the demonstration alone.
+TABLE, TRUTH = "measured.csv", "true_rewards.png"
 REWARD = "mean ribosome load"
 BEST = "best 5 % of offline data"
 
@@ -40,27 +45,39 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
         target="load", n=N_DESIGNS, alpha=ALPHA, max_iter=MAX_ITER, seed=seed, device=device, quiet=quiet
     )
     record = {"command": "demo", "data": fingerprint(split.X_offline, split.y_offline)} | settings.as_record()
-    directory = RunDirectory(out)
-    resumed = directory.open(record, overwrite=_is_another_demo(directory, record))
-    say(
-        f"demo: {n_rows:,} generated 5'UTRs with noisy measurements of a known {REWARD}; the lower 60 % of one half, "
-        f"{len(split.X_offline):,} of them, are the offline data -> {out}/measured.csv"
-    )
-    if resumed:
-        say(f"going on with the unfinished run in {out}")
-    with replace_file(directory / "measured.csv") as path:
-        frame = pd.DataFrame({"sequence": split.X_offline, settings.target: split.y_offline})
-        frame.to_csv(path, index=False, float_format="%.4f")
-    table = read_table(directory / "measured.csv", sequence="sequence", target=settings.target)
-    say(table.describe())
-    with directory.released_if_refused():
-        finetuner, designs, results = run_job(table, directory, settings, say)
+    directory = RunDirectory(out, (*OUTPUTS, TABLE, TRUTH))
+    with directory.claimed(record, overwrite=_is_another_demo(directory, record)) as resumed:
+        say(
+            f"demo: {n_rows:,} generated 5'UTRs with noisy measurements of a known {REWARD}; the lower 60 % of one "
+            f"half, {len(split.X_offline):,} of them, are the offline data -> {out}/{TABLE}"
+        )
+        if resumed:
+            say(f"going on with the unfinished run in {out}")
+        with directory.writing(TABLE) as target, replace_file(target) as path:
+            frame = pd.DataFrame({"sequence": split.X_offline, settings.target: split.y_offline})
+            frame.to_csv(path, index=False, float_format="%.4f")
+        table = read_table(directory / TABLE, sequence="sequence", target=settings.target)
+        say(table.describe())
+        finetuner = build_finetuner(table, directory, settings)
+        designs, results = run_job(finetuner, table, directory, settings, say)
+        truth = _judge(finetuner, designs, split, directory, say)
+        directory.finish(**results, truth=truth.to_dict(orient="index"))
+    return truth
 
+
+def _judge(
+    finetuner: ConservativeDiffusionFinetuner,
+    designs: pd.DataFrame,
+    split: OfflineSplit,
+    directory: RunDirectory,
+    say: Say,
+) -> pd.DataFrame:
+    """The true reward of designs and of what they are compared with, printed and drawn."""
     best = split.y_offline >= np.quantile(split.y_offline, 0.95)
     groups = {
         "offline data": split.X_offline,
         BEST: split.X_offline[best],
-        "pretrained": finetuner.pretrained_.sample(1000, seed),
+        "pretrained": finetuner.pretrained_.sample(1000, finetuner.random_state),
         "designs": designs["sequence"].tolist(),
     }
     landscape = UTRLandscape()
@@ -75,12 +92,9 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
         reference=rewards[BEST].mean(),
         reference_name=f"mean of the {BEST}",
     )
-    try:
-        save_figure(display, directory / "true_rewards.png")
-        say(f"figure -> {out}/true_rewards.png")
-    except MissingExtraError:
-        pass  # the job has said so
-    directory.finish(**results, truth=truth.to_dict(orient="index"))
+    with contextlib.suppress(MissingExtraError):  # the job has said so
+        save_figure(display, directory, TRUTH)
+        say(f"figure -> {directory.path}/{TRUTH}")
     return truth
 
 

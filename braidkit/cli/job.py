@@ -14,6 +14,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from braidkit.cli.run_directory import RunDirectory
+from braidkit.cli.run_files import CHECKPOINT
 from braidkit.datasets.table import MeasuredTable
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.designs import design_table, write_designs
@@ -25,6 +26,8 @@ from braidkit.persistence import replace_file
 from braidkit.rewards import BootstrapReward, GPBonusReward
 
 Say = Callable[[str], None]
+# Names of all that a run may leave in its directory, besides its record.
+OUTPUTS = ("model", "pretrained", "designs.csv", "designs.fasta", "rewards.png", "training.png", "report.html")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +42,8 @@ class Settings:
     pretrained: Path | None = None
     max_iter: int | None = None
     seed: int = 0
-    # These two change no result.
+    # These three change no result.
+    table: Path | None = None
     device: str = "auto"
     quiet: bool = False
 
@@ -48,7 +52,7 @@ class Settings:
         record = dataclasses.asdict(self) | {
             "pretrained": None if self.pretrained is None else str(self.pretrained.resolve())
         }
-        return {name: value for name, value in record.items() if name not in ("device", "quiet")}
+        return {name: value for name, value in record.items() if name not in ("table", "device", "quiet")}
 
     def build_reward(self) -> GPBonusReward | BootstrapReward:
         """The reward that was asked for, not yet fitted."""
@@ -91,41 +95,58 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
-@plain_warnings()
-def run_job(
-    table: MeasuredTable, directory: RunDirectory, settings: Settings, say: Say
-) -> tuple[ConservativeDiffusionFinetuner, pd.DataFrame, dict[str, Any]]:
-    """Fit, draw designs and write everything but the results into a directory that was opened for this run.
-
-    Returns
-    -------
-    finetuner : fitted ConservativeDiffusionFinetuner
-    designs : DataFrame
-        The table that was written.
-    results : dict
-        What the record is to hold.
-    """
+def build_finetuner(
+    table: MeasuredTable, directory: RunDirectory, settings: Settings
+) -> ConservativeDiffusionFinetuner:
+    """The estimator of a run, checked against the table; nothing is written yet."""
+    for path in (settings.table, settings.pretrained):
+        if path is not None:
+            directory.check_input(path)
     finetuner = ConservativeDiffusionFinetuner(
         None if settings.pretrained is None else DiffusionModel.from_pretrained(settings.pretrained),
         settings.alpha,
         reward=settings.build_reward(),
         space=table.space if settings.pretrained is None else None,
         max_iter=settings.max_iter or "auto",
-        checkpoint_dir=directory / "checkpoint",
+        checkpoint_dir=directory / CHECKPOINT,
         device=settings.device,
         random_state=settings.seed,
         verbose=int(not settings.quiet),
     )
+    finetuner.check(table.sequences, table.y)
+    return finetuner
+
+
+@plain_warnings()
+def run_job(
+    finetuner: ConservativeDiffusionFinetuner,
+    table: MeasuredTable,
+    directory: RunDirectory,
+    settings: Settings,
+    say: Say,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Fit, draw designs and write everything but the results into a directory that was claimed for this run.
+
+    Returns
+    -------
+    designs : DataFrame
+        The table that was written.
+    results : dict
+        What the record is to hold.
+    """
     with directory.timed("fit"):
         finetuner.fit(table.sequences, table.y)
     n_held_out = round(finetuner.validation_fraction * len(table.y))
     warn_of_short_bound(finetuner.reward_, finetuner.reward_check_, n_held_out)
     with directory.timed("designs"):
-        finetuner.model_.save_pretrained(directory / "model")
+        with directory.writing("model") as path:
+            finetuner.model_.save_pretrained(path)
         if settings.pretrained is None:
-            finetuner.pretrained_.save_pretrained(directory / "pretrained")
+            with directory.writing("pretrained") as path:
+                finetuner.pretrained_.save_pretrained(path)
         designs = design_table(finetuner, table.sequences, table.y, settings.n, random_state=settings.seed)
-        write_designs(designs, directory.path)
+        with directory.writing("designs.csv"), directory.writing("designs.fasta"):
+            write_designs(designs, directory.path)
     out = directory.path
     say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/")
     if len(designs) < settings.n:
@@ -136,16 +157,17 @@ def run_job(
     with directory.timed("report"):
         try:
             draw_figures(finetuner, table, directory, settings)
-            report(
-                finetuner,
-                table.sequences,
-                table.y,
-                path=directory / "report.html",
-                designs=designs,
-                name=settings.target,
-                source=table.describe(),
-                random_state=settings.seed,
-            )
+            with directory.writing("report.html") as path:
+                report(
+                    finetuner,
+                    table.sequences,
+                    table.y,
+                    path=path,
+                    designs=designs,
+                    name=settings.target,
+                    source=table.describe(),
+                    random_state=settings.seed,
+                )
             say(f"report -> {out}/report.html   figures -> {out}/rewards.png, {out}/training.png")
         except MissingExtraError as error:
             say(f"report and figures left out: {error}")
@@ -158,7 +180,7 @@ def run_job(
         "history": finetuner.history_,
         "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),
     }
-    return finetuner, designs, results
+    return designs, results
 
 
 def draw_figures(
@@ -168,12 +190,12 @@ def draw_figures(
     rewards = RewardDistributionDisplay.from_estimator(
         finetuner, table.sequences, table.y, random_state=settings.seed, name=settings.target
     )
-    save_figure(rewards, directory / "rewards.png")
-    save_figure(TrainingCurveDisplay.from_estimator(finetuner, name=settings.target), directory / "training.png")
+    save_figure(rewards, directory, "rewards.png")
+    save_figure(TrainingCurveDisplay.from_estimator(finetuner, name=settings.target), directory, "training.png")
 
 
-def save_figure(display: RewardDistributionDisplay | TrainingCurveDisplay, target: Path) -> None:
+def save_figure(display: RewardDistributionDisplay | TrainingCurveDisplay, directory: RunDirectory, name: str) -> None:
     """Draw a display, with or without a screen, and write it."""
     figure = display.plot().figure_
-    with replace_file(target) as path:
+    with directory.writing(name) as target, replace_file(target) as path:
         figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from braidkit.cli.run_files import CHECKPOINT, RECORD, RunFiles, lies_in, move_all
 from braidkit.evaluation.html_report import versions
 from braidkit.exceptions import BraidkitError, CheckpointError
-from braidkit.finetuning.checkpoint import FORM
-from braidkit.persistence import replace_file
+from braidkit.finetuning.checkpoint import FORM, holds_work
+from braidkit.persistence import is_empty, locked, temporaries
 
-RECORD = "run.json"
-# All that a run writes, and all that is removed when one is started afresh.
-OUTPUTS = (
-    RECORD,
-    "measured.csv",
-    "checkpoint",
-    "pretrained",
-    "model",
-    "designs.csv",
-    "designs.fasta",
-    "rewards.png",
-    "training.png",
-    "report.html",
-    "true_rewards.png",
-)
+# Where a run that is being replaced waits until the new one has finished.
+ASIDE = ".braidkit-replaced-"
 
 
 def why_not_resumed(record: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
@@ -48,42 +36,60 @@ def why_not_resumed(record: Mapping[str, Any], settings: Mapping[str, Any]) -> s
 class RunDirectory:
     """A directory that belongs to one run of given settings and data, recorded in ``run.json``.
 
+    The record names every file that the run writes, and its contents once it is written. Nothing else in the directory
+    is ever written to, moved or removed. A run that is replaced is moved into a hidden folder first, comes back if the
+    new one is refused, and is removed when the new one has finished.
+
     Parameters
     ----------
     path : Path
+    outputs : sequence of str
+        Names of the files and folders that the run may write.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, outputs: tuple[str, ...] = ()) -> None:
         self.path = path
-        self.record: dict[str, Any] = {}
+        self.outputs = outputs
+        self.files = RunFiles(path)
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
+    @property
+    def record(self) -> dict[str, Any]:
+        return self.files.record
+
     def read(self) -> dict[str, Any]:
         """The record of the run that is there, or nothing."""
-        try:
-            record: dict[str, Any] = json.loads((self.path / RECORD).read_text())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.path / RECORD} cannot be read ({error}); choose another directory, or remove this one."
-            ) from error
-        return record
+        return RunFiles.of(self.path).record
 
-    def open(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-        """Claim the directory for a run.
+    def check_input(self, path: Path) -> None:
+        """Raise CheckpointError if a file or folder that a run is to use is one that it would write or replace."""
+        for name in {*self.outputs, *self.read().get("files", {}), CHECKPOINT, RECORD}:
+            if lies_in(path, self.path / name):
+                raise CheckpointError(
+                    f"{path} is part of the run in {self.path}, which this one would replace; copy it to another "
+                    "place first, or choose another directory for the new run."
+                )
+        for aside in self._asides():
+            if lies_in(path, aside):
+                raise CheckpointError(f"{path} is part of a run that is being replaced; copy it elsewhere first.")
+
+    @contextmanager
+    def claimed(self, settings: Mapping[str, Any], *, overwrite: bool = False) -> Iterator[bool]:
+        """Claim the directory for a run while the block works on it.
+
+        If the block refuses its input before any work was kept, or a run was to be replaced, all is as it was before.
 
         Parameters
         ----------
         settings : mapping
             All that determines the result, as JSON holds it.
         overwrite : bool, default=False
-            Remove what an earlier run left; files of other names stay.
+            Replace a finished run, or an unfinished one of other settings.
 
-        Returns
-        -------
+        Yields
+        ------
         resumed : bool
             Whether an unfinished run of the same settings is there to go on from.
 
@@ -91,48 +97,34 @@ class RunDirectory:
         ------
         CheckpointError
             If the directory holds a finished run, an unfinished run of other settings (naming them) or of another
-            version, or files that no run has written.
+            version, files that no run has written, or a run at work in another process.
         """
+        if self.path.is_symlink() and not self.path.exists():
+            raise CheckpointError(f"{self.path} is a link to nothing; choose a directory.")
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"{self.path} is a file; choose a directory.")
-        before = self.read()
-        if not before and self.path.is_dir() and any(self.path.iterdir()):
-            raise CheckpointError(f"{self.path} has files of its own and no run in it; choose a new directory.")
-        if overwrite:
-            self._clear()
-        elif before.get("finished"):
-            raise CheckpointError(
-                f"{self.path} holds a finished run; choose another directory, or pass --overwrite to replace it."
-            )
-        elif before:
-            if why := why_not_resumed(before, settings):
-                raise CheckpointError(
-                    f"{self.path} holds an unfinished run of {why} choose another directory, or pass --overwrite to "
-                    "start afresh."
-                )
-            self.record = before
-            return True
-        self.record = {
-            "finished": False,
-            "form": FORM,
-            "settings": dict(settings),
-            "versions": versions(),
-            "seconds": {},
-        }
-        self._write()
-        return False
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(self.path):
+                resumed = self._open(settings, overwrite)
+                try:
+                    yield resumed
+                except BraidkitError:
+                    if not resumed and (self.record["replaces"] or not holds_work(self / CHECKPOINT)):
+                        self._give_back()
+                    raise
+        finally:
+            for folder in made:
+                if is_empty(folder):
+                    folder.rmdir()
 
     @contextmanager
-    def released_if_refused(self) -> Iterator[None]:
-        """Give the directory up again if the block refuses its input before any work was kept."""
-        try:
-            yield
-        except BraidkitError:
-            if not (self.path / "checkpoint").exists():
-                self._clear()
-                if not any(self.path.iterdir()):
-                    self.path.rmdir()
-            raise
+    def writing(self, name: str) -> Iterator[Path]:
+        """Give the path of an output for the block to write, and keep what it wrote in the record."""
+        self.files.begin(name)
+        yield self / name
+        self.files.done(name)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -143,23 +135,93 @@ class RunDirectory:
         finally:
             seconds = self.record["seconds"]
             seconds[stage] = round(seconds.get(stage, 0) + monotonic() - start, 1)
-            self._write()
+            self.files.save()
 
     def finish(self, **results: Any) -> None:
-        """Mark the run as finished, and record its results."""
-        shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
-        self.record |= results | {"finished": True}
-        self._write()
+        """Mark the run as finished, record its results, and only then remove its checkpoint and the run before it."""
+        self.record.update(results, finished=True)
+        self.files.save()
+        self._clean_up()
 
-    def _write(self) -> None:
-        with replace_file(self.path / RECORD) as path:
-            path.write_text(json.dumps(self.record, indent=2) + "\n")
+    def _open(self, settings: Mapping[str, Any], overwrite: bool) -> bool:
+        """Look at what is there, refuse it, go on from it or move it aside, and write the record."""
+        self._recover()
+        self.files = RunFiles.of(self.path)
+        before = dict(self.record)
+        if not before and not is_empty(self.path):
+            raise CheckpointError(f"{self.path} has files of its own and no run in it; choose a new directory.")
+        why = why_not_resumed(before, settings) if before else None
+        if before and not overwrite:
+            if before["finished"]:
+                raise CheckpointError(
+                    f"{self.path} holds a finished run; choose another directory, or pass --overwrite to replace it."
+                )
+            if why is not None:
+                raise CheckpointError(
+                    f"{self.path} holds an unfinished run of {why} choose another directory, or pass --overwrite to "
+                    "start afresh."
+                )
+        self.files.check_outputs(self.outputs)
+        if before and not before["finished"] and why is None:
+            return True
+        aside = self._move_aside() if before else None
+        self.files = RunFiles(
+            self.path,
+            {
+                "finished": False,
+                "form": FORM,
+                "settings": dict(settings),
+                "versions": versions(),
+                "seconds": {},
+                "files": {},
+                "replaces": None if aside is None else aside.name,
+            },
+        )
+        self.files.save()
+        return False
 
-    def _clear(self) -> None:
-        """Remove what a run writes, the record last, so that an interrupted removal can be repeated."""
-        for name in reversed(OUTPUTS):
-            output = self.path / name
-            if output.is_dir():
-                shutil.rmtree(output)
-            else:
-                output.unlink(missing_ok=True)
+    def _move_aside(self) -> Path:
+        """Move the run that is there into a folder of its own; the record goes last."""
+        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.path))
+        names = [*self.files.names(), RECORD]
+        move_all([self / name for name in names], aside)
+        return aside
+
+    def _give_back(self) -> None:
+        """Remove the new run, and put the one that it was to replace back in its place."""
+        before, self.record["replaces"] = self.record["replaces"], None
+        self.files.remove()
+        if before is not None:
+            self._bring_back(self / before)
+
+    def _bring_back(self, aside: Path) -> None:
+        """Move all from a folder aside to where it was, but for what would take another file's place."""
+        move_all(sorted(aside.iterdir()), self.path)
+        with contextlib.suppress(OSError):  # something is in the way: it stays where it is
+            aside.rmdir()
+
+    def _clean_up(self) -> None:
+        """Remove what a finished run needs no more."""
+        self.files.remove_checkpoint()
+        if self.record["replaces"] is not None:
+            aside = self / self.record["replaces"]
+            if aside.is_dir():
+                RunFiles.of(aside).remove()
+                self._bring_back(aside)
+            self.record["replaces"] = None
+            self.files.save()
+
+    def _recover(self) -> None:
+        """Undo or finish what a killed process was about to do."""
+        for path in temporaries(self.path):
+            path.unlink()
+        self.files = RunFiles.of(self.path)
+        for aside in self._asides():
+            if aside.name != self.record.get("replaces"):
+                self._bring_back(aside)
+        self.files = RunFiles.of(self.path)
+        if self.record.get("finished"):
+            self._clean_up()
+
+    def _asides(self) -> list[Path]:
+        return [path for path in self.path.glob(f"{ASIDE}*") if path.is_dir() and not path.is_symlink()]

@@ -17,6 +17,7 @@ from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusi
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.checks import check_same_designs
 from braidkit.finetuning.contracts import check_scale, standardised
+from braidkit.persistence import is_saved
 from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import SequenceSpace, Space
 from braidkit.validation import check_count, validate_designs, validate_training_data
@@ -109,7 +110,7 @@ class Designer(BaseEstimator, abc.ABC):
         """The chain that was given, or one trained on X: once, if there is a directory to save it to."""
         if self.pretrained is not None:
             return self.pretrained
-        if saved is not None and saved.exists():
+        if saved is not None and is_saved(saved):
             return DiffusionModel.from_pretrained(saved).to(device)
         if self.verbose:
             what = "simplex" if isinstance(self.space_, SequenceSpace) else "Gaussian"

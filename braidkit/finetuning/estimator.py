@@ -217,12 +217,8 @@ class ConservativeDiffusionFinetuner(Designer):
         """
         device = resolve_device(self.device)
         processes = Processes(device)
-        self._check_parameters(processes)
         solver = as_solver(self.solver)
-        solver.check_processes(processes, self.batch_size)
-        check_solver_reward(solver, self.reward)
-        x, y = self._read(X, y)
-        solver.check(untrained_chain(self.space_) if self.pretrained is None else self.pretrained)
+        x, y = self._check(X, y, solver, processes)
         kind = self.space_.kind_of(X)
         X = np.asarray(X)
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
@@ -262,6 +258,22 @@ class ConservativeDiffusionFinetuner(Designer):
         """
         check_is_fitted(self, "model_")
         return self.model_.sample(n_samples, random_state)
+
+    def check(self, X: Any, y: Any) -> None:
+        """Raise what `fit` would raise at once for these designs, measurements and parameters."""
+        processes = Processes(resolve_device(self.device))
+        self._check(X, y, as_solver(self.solver), processes)
+
+    def _check(self, X: Any, y: Any, solver: Solver, processes: Processes) -> tuple[Tensor, np.ndarray]:
+        """Points and measurements, after all that can be refused before any work."""
+        self._check_parameters(processes)
+        solver.check_processes(processes, self.batch_size)
+        check_solver_reward(solver, self.reward)
+        if hasattr(self.reward, "_check_parameters"):
+            self.reward._check_parameters()
+        x, y = self._read(X, y)
+        solver.check(untrained_chain(self.space_) if self.pretrained is None else self.pretrained)
+        return x, y
 
     def _check_parameters(self, processes: Processes) -> None:
         """Raise for parameters out of range, before any work."""

@@ -250,7 +250,7 @@ class Monitor:
 
     def resume(self) -> int:
         """Go on from a checkpoint, if there is one; gives the number of updates that it has seen."""
-        if self.checkpoint is None or not self.processes.once(self.checkpoint.exists):
+        if self.checkpoint is None or not self.processes.once(functools.partial(persistence.is_saved, self.checkpoint)):
             return 0
         config, tensors = self.processes.once(functools.partial(persistence.load, self.checkpoint))
         parts: dict[str, dict[str, Tensor]] = {"current": {}, "best": {}, "solver": {}, "designs": {}}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion
 from braidkit.cli import main
-from braidkit.cli.job import Settings, default_alpha, run_job, warn_of_short_bound
+from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, default_alpha, run_job, warn_of_short_bound
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
@@ -109,6 +109,49 @@ def test_a_finished_run_is_refused_unless_overwritten(finished, table, chain):
     assert (out / "designs.csv").read_text() == before
 
 
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--alpha", "0"], "alpha must be a number > 0"),
+        (["--device", "abacus"], "device must be"),
+        (["--c", "-1"], "c must be a number >= 0"),
+        (["--pretrained", "nowhere"], "nowhere is not a directory"),
+        (["--pretrained", "{out}/model"], "model is part of the run in"),
+        (["--target", "log2fc"], "has no column 'log2fc'"),
+    ],
+)
+def test_overwrite_with_wrong_options_removes_nothing(finished, table, options, message):
+    out, _ = finished
+    before = files(out)
+    options = [option.format(out=out) for option in options]
+    refused = design(table, *OPTIONS, "--out", out, "--overwrite", *options)
+    assert refused.exit_code == 2, refused.output
+    assert message in refused.stderr
+    assert files(out) == before
+
+
+def test_a_table_in_the_directory_survives_or_is_refused(finished, table, chain):
+    out, _ = finished
+    measured = out / "measured.csv"
+    measured.write_bytes(table.read_bytes())
+    try:
+        result = design(measured, *OPTIONS, "--pretrained", chain, "--out", out, "--overwrite", "--quiet")
+        assert result.exit_code == 0, result.output
+        assert measured.read_bytes() == table.read_bytes()
+    finally:
+        measured.unlink()
+    before = files(out)
+    options = ["--sequence", "sequence", "--target", "mean", "--out", out, "--overwrite"]
+    refused = design(out / "designs.csv", *options, "--pretrained", chain)
+    assert refused.exit_code == 2
+    assert "designs.csv is part of the run in" in refused.stderr
+    assert files(out) == before
+
+
 def test_alpha_is_larger_where_rows_are_few(finished):
     assert RunDirectory(finished[0]).read()["settings"]["alpha"] == default_alpha(301) == default_alpha(999) == 0.1
     assert default_alpha(1000) == 0.02
@@ -125,10 +168,10 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
 
     settings = Settings(target="mrl", n=12, alpha=0.1, max_iter=4, pretrained=chain)
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
-    directory = RunDirectory(tmp_path / "run")
-    directory.open({"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record())
-    with pytest.raises(PowerCut), directory.released_if_refused():
-        run_job(measured, directory, settings, cut)
+    directory = RunDirectory(tmp_path / "run", OUTPUTS)
+    record = {"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record()
+    with pytest.raises(PowerCut), directory.claimed(record):
+        run_job(build_finetuner(measured, directory, settings), measured, directory, settings, cut)
 
     other = design(table, *OPTIONS, "--pretrained", chain, "--alpha", "0.5", "--out", directory.path)
     assert other.exit_code == 2

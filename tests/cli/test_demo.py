@@ -11,6 +11,7 @@ from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets import make_utr
 from braidkit.finetuning.checkpoint import FORM
 from braidkit.oracles import UTRLandscape
+from braidkit.persistence import write_json
 
 GROUPS = ["offline data", "best 5 % of offline data", "pretrained", "designs"]
 
@@ -62,13 +63,15 @@ def test_a_finished_demo_runs_again(demo):
 def test_an_unfinished_demo_of_another_version_is_replaced(tmp_path, form, replaced):
     record = {"command": "demo", "n": 3}
     directory = RunDirectory(tmp_path / "demo")
-    directory.open(record)
-    (directory / "run.json").write_text(json.dumps(directory.record | {"form": form}))
+    with directory.claimed(record):
+        write_json(directory / "run.json", directory.record | {"form": form})
     assert _is_another_demo(directory, record) is replaced
 
 
 def test_a_run_of_ones_own_is_safe_from_the_demo(tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"finished": True, "settings": {"command": "design"}}))
+    directory = RunDirectory(tmp_path)
+    with directory.claimed({"command": "design"}):
+        directory.finish()
     refused = CliRunner().invoke(main, ["demo", "--out", str(tmp_path)])
     assert refused.exit_code == 2
     assert "holds a finished run" in refused.stderr

@@ -1,0 +1,85 @@
+"""Digests of contents: what a saved thing is known by, and its damage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from braidkit.exceptions import CheckpointError
+from braidkit.persistence._files import replace_file
+
+# The key, and the beginning of its value, that only our JSON files have.
+DIGEST, MARK = "digest", "braidkit:"
+
+
+def fingerprint(*parts: Tensor | np.ndarray | nn.Module | Sequence[str]) -> str:
+    """Short digest of tensors, arrays, the weights of modules, and lists of strings.
+
+    Examples
+    --------
+    >>> fingerprint(["ACGT", "TTTT"]) == fingerprint(np.array(["ACGT", "TTTT"]))
+    True
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        tensors = part.state_dict().values() if isinstance(part, nn.Module) else [part]
+        for tensor in tensors:
+            array = np.asarray(tensor.detach().cpu() if isinstance(tensor, Tensor) else tensor)
+            digest.update(str(array.shape).encode())
+            # Strings as JSON: their arrays hold pointers, or as many letters as the longest row has.
+            text = array.dtype.kind in "OU"
+            digest.update(json.dumps(array.tolist()).encode() if text else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def seal(content: Mapping[str, Any]) -> str:
+    """Digest of what JSON holds, as our files carry it."""
+    return MARK + hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with a digest of itself, in place of an earlier file."""
+    text = json.dumps({**content, DIGEST: seal(content)}, indent=2) + "\n"
+    with replace_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or another program's; `FileNotFoundError` if it is not there.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(content, dict) or not str(content.get(DIGEST)).startswith(MARK):
+        raise CheckpointError(f"{path} is not a file that braidkit wrote.")
+    if content.pop(DIGEST) != seal(content):
+        raise CheckpointError(f"{path} is damaged: its contents are not those that were written.")
+    return content
+
+
+def file_contents(path: Path) -> Any:
+    """The contents of a file as a digest, of a folder as one for each name, of a link as where it leads; None: gone."""
+    if path.is_symlink():
+        return f"-> {os.readlink(path)}"
+    if path.is_dir():
+        return {inner.name: file_contents(inner) for inner in sorted(path.iterdir())}
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,124 @@
+"""Write files so that whoever looks finds the old one or the new one, and nothing of anybody else's is touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from braidkit.exceptions import CheckpointError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = re.compile(r"\.braidkit-[0-9a-f]{16}-(.+)")
+# Names of files have at most 255 bytes.
+_MAX_NAME = 100
+# Seconds between looks at a directory that another process has locked.
+_PATIENCE = 0.05
+
+
+def new_temporary(target: Path) -> Path:
+    """Create an empty file of a name that nobody can guess beside `target`; links that are in the way are not followed.
+
+    Its name ends like that of `target`, for writers that go by that.
+    """
+    temporary = target.with_name(f".braidkit-{secrets.token_hex(8)}-{target.name[-_MAX_NAME:]}")
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    return temporary
+
+
+def temporaries(folder: Path, name: str = "") -> list[Path]:
+    """Temporary files of ours in a folder, of the file `name` or of all: those of writes that were killed."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match and match[1] == (name or match[1]) and is_regular(path):
+            found.append(path)
+    return found
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is a file, and not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is there and holds nothing."""
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def flush(path: Path) -> None:
+    """Have a file, or a folder's list of names, written to the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some file systems cannot, for folders above all
+        if path.is_file():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to, and rename it to `path` when the block ends without an error."""
+    target = Path(path)
+    if target.is_dir():
+        raise CheckpointError(f"{target} is a directory; pass the path of a file.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = new_temporary(target)
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(target)
+        flush(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: float = 0) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder; a process that is killed leaves no lock behind.
+
+    Raises
+    ------
+    CheckpointError
+        If another one is at work there, and still is after `wait` seconds.
+    """
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    deadline = time.monotonic() + wait
+    try:
+        while not _taken(descriptor):
+            if time.monotonic() >= deadline:
+                raise CheckpointError(
+                    f"another process is at work in {folder}; wait until it has finished, or choose another directory."
+                )
+            time.sleep(_PATIENCE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether the lock is ours now; where the file system knows no locks, it is."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True

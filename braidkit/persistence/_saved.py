@@ -1,0 +1,206 @@
+"""Directories of ``config.json`` and ``model.safetensors``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from braidkit.exceptions import CheckpointError
+from braidkit.persistence._contents import DIGEST, MARK
+from braidkit.persistence._files import flush, is_regular, locked, new_temporary, temporaries
+
+TENSORS, CONFIG = "model.safetensors", "config.json"
+# A save takes its directory for itself, and others wait for it so many seconds.
+_WAIT = 600.0
+# How often a reader that meets a save looks again, and after how many seconds.
+_LOOKS, _PAUSE = 3, 0.05
+
+
+def save(directory: str | os.PathLike[str], *, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a configuration and tensors to a directory, in place of an earlier save there.
+
+    Whoever loads meanwhile, or after a save that was killed, gets the earlier save or this one.
+
+    Parameters
+    ----------
+    directory : path-like
+    config : mapping
+        Anything that JSON holds, but for the key "digest".
+    tensors : mapping of str to Tensor
+
+    Raises
+    ------
+    CheckpointError
+        If the directory holds anything else than an earlier save. Nothing has been changed then.
+    """
+    folder = Path(directory)
+    _check_only_ours(folder)
+    held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    digest = _digest(config, held)
+    text = json.dumps({**config, DIGEST: digest}, indent=2) + "\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, wait=_WAIT):
+        _check_only_ours(folder)
+        # What a killed save left: only with the weights there may a new configuration already be the right one.
+        left = temporaries(folder)
+        if not _matches(folder / CONFIG, folder / TENSORS):
+            for path in temporaries(folder, CONFIG):
+                if _matches(path, folder / TENSORS):
+                    path.replace(folder / CONFIG)
+        new: list[Path] = []
+        try:
+            for name in (CONFIG, TENSORS):
+                new.append(new_temporary(folder / name))
+                if name == CONFIG:
+                    new[-1].write_text(text, encoding="utf-8")
+                else:
+                    safetensors.torch.save_file(held, new[-1], metadata={DIGEST: digest})
+                flush(new[-1])
+            flush(folder)
+            # Between these two, the weights belong to the configuration under its temporary name: see `load`.
+            new[1].replace(folder / TENSORS)
+            new[0].replace(folder / CONFIG)
+            flush(folder)
+        finally:
+            for path in [*left, *new]:
+                path.unlink(missing_ok=True)
+
+
+def load(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what `save` wrote.
+
+    Returns
+    -------
+    config : dict
+    tensors : dict of str to Tensor, on the CPU
+
+    Raises
+    ------
+    CheckpointError
+        If the directory is not there, is not a save, cannot be read, or is damaged.
+    """
+    folder = Path(directory)
+    for look in range(_LOOKS):
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder} is not a directory; pass the directory that save_pretrained wrote.")
+        try:
+            config, tensors, digest = _read(folder, folder / CONFIG)
+            if digest == _digest(config, tensors):
+                return config, tensors
+            for path in temporaries(folder, CONFIG):
+                config, _, digest = _read(folder, path, tensors)
+                if digest == _digest(config, tensors):
+                    return config, tensors
+        except FileNotFoundError as error:  # a name that another process has just given away
+            if look == _LOOKS - 1:
+                raise CheckpointError(f"{folder} cannot be read ({error}).") from error
+        time.sleep(_PAUSE)
+    raise CheckpointError(
+        f"{folder} is damaged: {CONFIG} and {TENSORS} are not what was saved there; save the model again to another "
+        "place, or remove this directory."
+    )
+
+
+def is_saved(directory: Path) -> bool:
+    """Whether there is a save in a directory."""
+    return (directory / CONFIG).is_file()
+
+
+def remove_saved(directory: Path) -> None:
+    """Remove a save, if there is one; raise CheckpointError if the directory holds anything else."""
+    if directory.is_symlink() or not directory.exists():
+        return
+    _check_only_ours(directory)
+    for path in (directory / CONFIG, directory / TENSORS, *temporaries(directory)):
+        path.unlink(missing_ok=True)
+    directory.rmdir()
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Put tensors into a module; every name and shape must agree."""
+    try:
+        module.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{source} does not hold the weights of this model: {error}") from error
+
+
+def _read(
+    folder: Path, config_file: Path, tensors: dict[str, Tensor] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Configuration, tensors and digest, as they are on disk."""
+    missing = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{folder} has no {' and no '.join(missing)}; pass the directory that save_pretrained wrote."
+        )
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        if tensors is None:
+            tensors = safetensors.torch.load_file(folder / TENSORS)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be read ({error}); it is damaged or unreadable: save the model again, or check the "
+            "permissions."
+        ) from error
+    if not isinstance(config, dict) or not str(config.get(DIGEST)).startswith(MARK):
+        raise CheckpointError(
+            f"{folder / CONFIG} is not a file that braidkit wrote; save the model by save_pretrained."
+        )
+    return config, tensors, config.pop(DIGEST)
+
+
+def _digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Digest of all that a save holds: names, kinds, shapes and bytes."""
+    digest = hashlib.sha256(json.dumps(config).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return MARK + digest.hexdigest()
+
+
+def _check_only_ours(folder: Path) -> None:
+    """Raise unless there is nothing at a path, or a directory with nothing in it but a save of ours."""
+    if not folder.exists():
+        if folder.is_symlink():
+            raise CheckpointError(f"{folder} is a link to nothing; choose another place, or remove it first.")
+        return
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; pass a directory.")
+    ours = set(temporaries(folder))
+    ours |= {path for path in (folder / CONFIG, folder / TENSORS) if is_regular(path) and _mark(path) is not None}
+    others = sorted(path.name for path in folder.iterdir() if path not in ours)
+    if others:
+        raise CheckpointError(
+            f"{folder} exists and holds no saved model of braidkit's alone ({others[0]} is another's, or damaged); "
+            "nothing was changed: choose another place, or remove it first."
+        )
+
+
+def _mark(path: Path) -> str | None:
+    """The digest that a file of ours carries, unchecked; None of other files."""
+    try:
+        if path.name.endswith(TENSORS):
+            with safetensors.safe_open(path, "pt") as file:
+                mark = (file.metadata() or {}).get(DIGEST)
+        else:
+            mark = json.loads(path.read_text(encoding="utf-8")).get(DIGEST)
+    except (OSError, ValueError, AttributeError, RecursionError, safetensors.SafetensorError):
+        return None
+    return mark if isinstance(mark, str) and mark.startswith(MARK) else None
+
+
+def _matches(config: Path, tensors: Path) -> bool:
+    """Whether two files are of one save."""
+    return _mark(config) is not None and _mark(config) == _mark(tensors)
