@@ -1,6 +1,7 @@
 """Every solver against optima that are known exactly: nats to the optimum against seconds and calls of the reward.
 
-    python benchmarks/exactness.py --out results/exactness --figure docs/figures/exactness.png
+    PYTHONPATH=. python benchmarks/exactness.py --out results/exactness --figure docs/figures/exactness.png
+    PYTHONPATH=. python benchmarks/exactness.py --few-steps
 
 Worlds (alpha in units of the reward):
 
@@ -12,6 +13,8 @@ Worlds (alpha in units of the reward):
 - ``tfbind8``: a masked chain trained on the lower half of SIX6's 65,536 8-mers; the reward is the learned lower bound,
   and alpha such that the optimum moves its mean by two of its pretrained standard deviations; by dynamic programming.
 - ``tfbind8-raw``: the same chain with the measured table as the reward, too rugged for a small network.
+
+With ``--few-steps`` only what few steps of the simplex chain can reach is computed (`few_steps.py`), in under a minute.
 
 One file a run (world, solver, seed) in OUT, skipped where it is there. Rates of learning fall linearly to zero. Seconds
 are those of the processor in updates alone. TFBind8 is read from $BRAIDKIT_DATA or ../shared/data.
@@ -31,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from few_steps import few_steps
 from torch import Tensor
 
 from braidkit import GaussianDiffusion, GPBonusReward, MaskedDiffusion, SequenceSpace, TabularDiffusion, theory
@@ -315,8 +319,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--figure", type=Path)
+    parser.add_argument("--few-steps", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    pd.options.display.width = 160
+    if arguments.few_steps:
+        print(few_steps().round(3).to_string(index=False))
+        return
     arguments.out.mkdir(parents=True, exist_ok=True)
 
     results = []
@@ -333,7 +342,6 @@ def main() -> None:
                     print(f"{name:12} {solver:18} seed {seed}: {last}", flush=True)
                 if file.exists():
                     results.append(json.loads(file.read_text()))
-    pd.options.display.width = 160
     print(table(sorted(results, key=lambda r: list(WORLDS).index(r["world"]))).round(4).to_string())
     print(floors().round(4).to_string(index=False))
     print(smc_table(arguments.worlds, 0).round(3).to_string(index=False))

@@ -1,7 +1,8 @@
 """Data to learn from: measured sets (`fetch_*`), generated ones (`make_*`), and the offline protocol."""
 
+from braidkit.datasets.ehrlich import make_ehrlich
 from braidkit.datasets.split import OfflineSplit, offline_split
 from braidkit.datasets.synthetic_utr import make_utr
 from braidkit.datasets.utr import fetch_utr
 
-__all__ = ["OfflineSplit", "fetch_utr", "make_utr", "offline_split"]
+__all__ = ["OfflineSplit", "fetch_utr", "make_ehrlich", "make_utr", "offline_split"]

@@ -1,9 +1,11 @@
-"""Exact answers on finite, masked and linear-Gaussian worlds, by which tests and benchmarks judge the rest.
+"""Exact answers on finite, masked, linear-Gaussian and angular worlds, by which tests and benchmarks judge the rest.
 
-It uses numpy and torch alone, and no other part of braidkit uses it. `finite`, `masked` and `gaussian` are kinds of
-chains; `regret` has Theorem 2 and Corollary 1. Laws are tensors of log-probabilities; alpha is in units of the reward.
+It uses numpy and torch alone, and no other part of braidkit uses it. `finite`, `masked`, `gaussian` and `angles` are
+kinds of chains; `regret` has Theorem 2 and Corollary 1. Laws are tensors of log-probabilities; alpha is in units of the
+reward.
 """
 
+from braidkit.theory.angles import AngleChain, LettersOptimum, letters_optimum
 from braidkit.theory.finite import (
     FiniteChain,
     expectation,
@@ -40,7 +42,9 @@ from braidkit.theory.regret import (
 )
 
 __all__ = [
+    "AngleChain",
     "FiniteChain",
+    "LettersOptimum",
     "LinearGaussianChain",
     "Quadratic",
     "RegretBound",
@@ -52,6 +56,7 @@ __all__ = [
     "gap",
     "initial_bias",
     "kl_divergence",
+    "letters_optimum",
     "linear_penalty",
     "masked_gap",
     "masked_objective",
