@@ -12,6 +12,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils.validation import column_or_1d
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+from braidkit.spaces import join_groups
 from braidkit.validation import check_finite_target, check_lengths
 
 
@@ -66,7 +67,7 @@ def offline_split(
     quantile : float, default=0.6
         Between 0 and 1: the paper's value for 5'UTRs; it takes 0.95 for enhancers.
     groups : array-like of shape (n_samples,), optional
-        Rows of one group, such as the two orientations of an enhancer, go to one side.
+        Rows of one group, such as the two orientations of an enhancer, go to one side, as rows of one design do.
     random_state : int, RandomState instance or None, default=None
 
     Returns
@@ -103,9 +104,7 @@ def offline_split(
     check_finite_target(y)
     y = np.array(column_or_1d(y), dtype=np.float64)
     check_lengths(X, y)
-    units = np.arange(len(y)) if groups is None else np.unique(column_or_1d(groups), return_inverse=True)[1]
-    if len(units) != len(y):
-        raise InvalidDesignError(f"groups has {len(units):,} entries for {len(y):,} designs; pass one for each design.")
+    units = join_groups(X, groups)
     n_units = int(units.max(initial=-1)) + 1
     order = check_random_state(random_state).permutation(n_units)
     to_oracle = np.isin(units, order[: round(oracle_fraction * n_units)])

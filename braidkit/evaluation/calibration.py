@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
+from braidkit.spaces import design_groups
 
 # Fewer rows to a decile than this say nothing about it.
 MIN_DECILE_ROWS = 5
@@ -255,8 +256,11 @@ def _by_decile(rows: str, y: np.ndarray, mean: np.ndarray, lower: np.ndarray) ->
 
 def _backtest(reward: Any, X: np.ndarray, y: np.ndarray, random_state: Any) -> tuple[list[dict[str, Any]], str]:
     """Coverage above the 95 % quantile of y by a clone fitted below it, and what is to be said of it."""
-    cut = np.quantile(y, 0.95)
-    above = y > cut
+    groups = design_groups(X)
+    # A design is on one side with all its rows, by their mean.
+    means = (np.bincount(groups, weights=y - y[0]) / np.bincount(groups))[groups] + y[0]
+    cut = np.quantile(means, 0.95)
+    above = means > cut
     if isinstance(reward, FrozenEstimator):
         return [], "No backtest: the reward is frozen, so it cannot be fitted again below the 95 % quantile of y."
     if above.sum() < MIN_DECILE_ROWS:

@@ -74,13 +74,21 @@ def check_same_designs(pretrained: DiffusionModel, X: Any) -> None:
         )
 
 
-def split_for_judge(y: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for the reward and for the judge, alike in y; with too few rows both get all of them."""
-    order = np.argsort(y, kind="stable")
-    n_judge = max(2, round(fraction * len(y)))
-    blocks = np.array_split(order, n_judge)
+def split_for_judge(
+    y: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for the reward and for the judge, alike in y; with too few rows both get all of them.
+
+    Rows of one group (n,), numbered from 0, go to one side.
+    """
+    groups = np.arange(len(y)) if groups is None else groups
+    centred = y - y[0]  # sums of large numbers would lose what tells them apart
+    means = np.bincount(groups, weights=centred) / np.bincount(groups)
+    n_judge = max(2, round(fraction * len(means)))
+    blocks = np.array_split(np.argsort(means, kind="stable"), n_judge)
     random = np.random.RandomState(seed)
-    for_judge = np.sort([random.choice(block) for block in blocks if len(block)])
+    chosen = [random.choice(block) for block in blocks if len(block)]
+    for_judge = np.flatnonzero(np.isin(groups, chosen))
     for_reward = np.setdiff1d(np.arange(len(y)), for_judge)
     if len(for_reward) < 2 or np.ptp(y[for_reward]) == 0 or np.ptp(y[for_judge]) == 0:
         return np.arange(len(y)), np.arange(len(y))

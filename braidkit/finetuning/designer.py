@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -127,8 +127,17 @@ class Designer(BaseEstimator, abc.ABC):
         mean, penalty = standardised(self.reward_, x)
         return (mean - penalty if self._climbs == "lower" else mean).to(x.dtype)
 
-    def _fit_reward(self, reward: Any, X: np.ndarray, y: np.ndarray, seed: int, *, quiet: bool = False) -> Any:
-        """A fitted clone of a reward, or of the default one, on the chain's space."""
+    def _fit_reward(
+        self,
+        reward: Any,
+        X: np.ndarray,
+        y: np.ndarray,
+        seed: int,
+        groups: np.ndarray | None = None,
+        *,
+        quiet: bool = False,
+    ) -> Any:
+        """A fitted clone of a reward, or of the default one, on the chain's space; it gets groups if it takes them."""
         fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
         if not hasattr(fitted, "lower"):
             fitted = BlackBoxReward(fitted)
@@ -141,7 +150,8 @@ class Designer(BaseEstimator, abc.ABC):
         fitted.set_params(
             **{name: value for name, (unset, value) in defaults.items() if name in own and own[name] is unset}
         )
-        fitted.fit(X, y)
+        takes_groups = groups is not None and has_fit_parameter(fitted, "groups")
+        fitted.fit(X, y, **({"groups": groups} if takes_groups else {}))
         check_scale(fitted)
         if fitted.space_ != self.space_:
             raise IncompatibleModelError(

@@ -36,7 +36,7 @@ from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.persistence import fingerprint
-from braidkit.spaces import Space
+from braidkit.spaces import Space, join_groups
 from braidkit.training import interrupts_propagate, train
 from braidkit.validation import check_count, check_positive, resolve_device
 
@@ -190,7 +190,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> ConservativeDiffusionFinetuner:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> ConservativeDiffusionFinetuner:
         """Learn the conservative reward from measured designs, and fine-tune the chain on it (Algorithm 1).
 
         Parameters
@@ -199,6 +199,8 @@ class ConservativeDiffusionFinetuner(Designer):
             Designs, of any kind that the space encodes.
         y : array-like of shape (n_samples,)
             Their measurements; larger is better.
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group, as rows of one design, go to the reward or to the judge, never to both.
 
         Returns
         -------
@@ -227,17 +229,20 @@ class ConservativeDiffusionFinetuner(Designer):
         processes.check_same(X=x, y=y, pretrained=self.pretrained)
         checkpoint = processes.once(functools.partial(self._open_checkpoint, x, y))
 
-        for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed)
+        groups = join_groups(x, groups)
+        for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed, groups)
         self.judge_rows_ = for_judge
         saved, quiet = None if checkpoint is None else checkpoint / "pretrained", processes.rank > 0
         with interrupts_propagate():
             train_chain = functools.partial(self._chain, X, pretrained_seed, device, saved)
             self.pretrained_ = self.pretrained or processes.once(train_chain).to(device)
-            self.reward_ = self._fit_reward(self.reward, X[for_reward], y[for_reward], reward_seed, quiet=quiet)
+            self.reward_ = self._fit_reward(
+                self.reward, X[for_reward], y[for_reward], reward_seed, groups[for_reward], quiet=quiet
+            )
             self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
             if self.verbose and not quiet:
                 tqdm.write(describe_reward(self.reward_, self.reward_check_))
-            self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed, quiet=quiet)
+            self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed, groups[for_judge], quiet=quiet)
         if solver.needs_gradient:
             check_reward_gradient(self.reward_, self.pretrained_, seed)
         self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device, processes)

@@ -23,7 +23,7 @@ from braidkit.rewards.features import (
     make_networks,
     train_networks,
 )
-from braidkit.spaces import Space
+from braidkit.spaces import Space, join_groups
 from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
 
 # The best of several weights on fewer rows than this would be picked by chance.
@@ -56,7 +56,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     y_std_: float
 
     @abc.abstractmethod
-    def fit(self, X: Any, y: Any) -> BaseReward:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> BaseReward:
         """Learn from designs and their measurements."""
 
     @abc.abstractmethod
@@ -127,8 +127,13 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         mean, std, penalty = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         return mean * self.y_std_ + self.y_mean_, std * self.y_std_, penalty * self.y_std_
 
-    def _start_fit(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray, np.random.RandomState]:
-        """Check the shared parameters, designs and measurements; sets ``space_`` and ``device_``."""
+    def _start_fit(
+        self, X: Any, y: Any, groups: Any = None
+    ) -> tuple[Tensor, np.ndarray, np.ndarray, np.random.RandomState]:
+        """Check the shared parameters, designs and measurements, and number the designs; sets ``space_``, ``device_``.
+
+        The numbers are those of `design_groups`, joined where `groups` are.
+        """
         check_count(self, "verbose", minimum=0)
         if self.learning_rate != "auto":
             check_positive(self, "learning_rate")
@@ -140,21 +145,27 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
             raise InvalidParameterError(f"space must be a design space of braidkit or None; got {self.space!r}.")
         self.device_ = resolve_device(self.device)
         self.space_, x, y = validate_training_data(self, X, y, space=self.space)
-        return x, y, check_random_state(self.random_state)
+        return x, y, join_groups(x, groups), check_random_state(self.random_state)
 
     def _split_rows(
-        self, n_rows: int, n_calibration: int, random_state: np.random.RandomState
+        self, groups: np.ndarray, n_calibration: int, random_state: np.random.RandomState
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Row numbers to calibrate on, to pick the best weights with, and to train on, in random order."""
-        n_validation = int(self.validation_fraction * n_rows)
+        """Row numbers to calibrate on, to pick the best weights with, and to train on, in random order.
+
+        A group stays together; `n_calibration` groups are calibrated on.
+        """
+        n_groups = int(groups.max()) + 1
+        n_validation = int(self.validation_fraction * n_groups)
         n_validation = n_validation if n_validation >= MIN_VALIDATION_ROWS else 0
-        if n_rows - n_calibration - n_validation < 2:
+        if n_groups - n_calibration - n_validation < 2 <= n_groups:
             raise InvalidParameterError(
-                f"validation_fraction = {self.validation_fraction:g} leaves fewer than 2 of {n_rows} rows to train on; "
-                "pass a smaller one."
+                f"validation_fraction = {self.validation_fraction:g} leaves fewer than 2 of {n_groups} different "
+                "designs to train on; pass a smaller one."
             )
-        order = random_state.permutation(n_rows)
-        calibration, validation, training = np.split(order, [n_calibration, n_calibration + n_validation])
+        place = np.argsort(random_state.permutation(n_groups))[groups]
+        order = np.argsort(place, kind="stable")
+        ends = np.searchsorted(place[order], [n_calibration, n_calibration + n_validation])
+        calibration, validation, training = np.split(order, ends)
         return calibration, validation, training
 
     def _standardise(self, y: np.ndarray, rows: np.ndarray) -> Tensor:

@@ -109,7 +109,7 @@ class BootstrapReward(BaseReward):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> BootstrapReward:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> BootstrapReward:
         """Draw the rows of each network, and train all networks together.
 
         Parameters
@@ -119,6 +119,8 @@ class BootstrapReward(BaseReward):
             encodes.
         y : array-like of shape (n_samples,)
             Measurements.
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group, as rows of one design, are never on both sides of a split.
 
         Returns
         -------
@@ -130,8 +132,8 @@ class BootstrapReward(BaseReward):
             Before any training, naming the row or parameter and the remedy.
         """
         check_count(self, "n_estimators", minimum=2)
-        x, y, random_state = self._start_fit(X, y)
-        _, validation, training = self._split_rows(len(x), 0, random_state)
+        x, y, groups, random_state = self._start_fit(X, y, groups)
+        _, validation, training = self._split_rows(groups, 0, random_state)
         target = self._standardise(y, np.arange(len(y)))
         draws = random_state.randint(len(training), size=(self.n_estimators, len(training)))
         features = few_row_features(self.features, self.space_, len(training))

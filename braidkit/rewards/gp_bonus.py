@@ -180,7 +180,7 @@ class GPBonusReward(BaseReward):
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> GPBonusReward:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> GPBonusReward:
         """Train the features, solve for the posterior, and calibrate if asked to.
 
         Parameters
@@ -190,6 +190,8 @@ class GPBonusReward(BaseReward):
             encodes.
         y : array-like of shape (n_samples,)
             Measurements.
+        groups : array-like of shape (n_samples,), optional
+            Rows of one group, as rows of one design, are never on both sides of a split.
 
         Returns
         -------
@@ -201,11 +203,11 @@ class GPBonusReward(BaseReward):
             Before any training, naming the row or parameter and the remedy.
         """
         self._check_parameters()
-        x, y, random_state = self._start_fit(X, y)
-        n_calibration = int(self.validation_fraction * len(x)) if self.c == "calibrated" else 0
+        x, y, groups, random_state = self._start_fit(X, y, groups)
+        n_calibration = int(self.validation_fraction * (groups.max() + 1)) if self.c == "calibrated" else 0
         if self.c == "calibrated":
             check_enough_rows(n_calibration, self.level)
-        calibration, validation, training = self._split_rows(len(x), n_calibration, random_state)
+        calibration, validation, training = self._split_rows(groups, n_calibration, random_state)
         seen = np.concatenate([training, validation])
         target = self._standardise(y, seen)
         features = few_row_features(self.features, self.space_, len(training))
@@ -216,6 +218,8 @@ class GPBonusReward(BaseReward):
             sample = x[seen[:SUBSAMPLE]].to(self.device_)
             self.features_ = LayerAndKmers(self.features_, kmers, sample).eval()
         self._fit_posterior(x, target, torch.from_numpy(seen))
+        # Of each group one row: replicates of a design are not exchangeable with a new one.
+        calibration = calibration[np.unique(groups[calibration], return_index=True)[1]]
         self.c_ = self._calibrate(x[calibration], target[calibration]) if self.c == "calibrated" else float(self.c)
         return self
 

@@ -7,7 +7,7 @@ the input is wrong, where, and what to do about it.
 from braidkit.spaces._base import Space
 from braidkit.spaces.choice import infer_space, space_from_config
 from braidkit.spaces.images import ImageSpace
-from braidkit.spaces.reading import design_groups, is_strings, read_designs
+from braidkit.spaces.reading import design_groups, is_strings, join_groups, read_designs
 from braidkit.spaces.sequences import ALPHABETS, SequenceSpace
 from braidkit.spaces.vectors import VectorSpace
 
@@ -20,6 +20,7 @@ __all__ = [
     "design_groups",
     "infer_space",
     "is_strings",
+    "join_groups",
     "read_designs",
     "space_from_config",
 ]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError
@@ -87,6 +89,44 @@ def design_groups(X: Any) -> np.ndarray:
         rows = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1])))[:, 0]
         rows = np.array([row.tobytes() for row in rows], dtype=object)
     return pd.factorize(rows)[0].astype(np.int64)
+
+
+def join_groups(X: Any, groups: Any = None) -> np.ndarray:
+    """Number rows so that those of one design, or of one of the user's groups, have the same number.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, ...), or designs
+    groups : array-like of shape (n,), optional
+
+    Returns
+    -------
+    joined : ndarray of shape (n,), int64
+        From 0, in the order in which they first appear.
+
+    Raises
+    ------
+    InvalidDesignError
+        If there are more or fewer entries in groups than designs.
+
+    Examples
+    --------
+    >>> join_groups(["ACG", "TTT", "ACG", "GGG"], groups=["a", "b", "b", "c"]).tolist()
+    [0, 0, 0, 1]
+    """
+    designs = design_groups(X)
+    if groups is None:
+        return designs
+    given = pd.factorize(np.asarray(groups).reshape(-1), use_na_sentinel=False)[0]
+    if len(given) != len(designs):
+        raise InvalidDesignError(
+            f"groups has {len(given):,} entries for {len(designs):,} designs; pass one for each design."
+        )
+    n_designs = int(designs.max(initial=-1)) + 1
+    n_nodes = n_designs + int(given.max(initial=-1)) + 1
+    edges = coo_array((np.ones(len(given)), (designs, n_designs + given)), shape=(n_nodes, n_nodes))
+    joined = connected_components(edges, directed=False)[1][designs]
+    return pd.factorize(joined)[0].astype(np.int64)
 
 
 def _as_array(X: Any) -> np.ndarray:
