@@ -15,7 +15,7 @@ SETTINGS, CHAIN, TUNING = "settings.json", "pretrained", "fine-tuning"
 # Parameters that may differ when a run resumes; the pretrained model's weights may not.
 FREE = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
 # Raise it whenever what a checkpoint holds changes: one of another form is refused.
-FORM = "3"
+FORM = "4"
 
 
 def run_settings(estimator: Any, data: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from braidkit.diffusion import DiffusionModel
 from braidkit.diffusion.precision import check_precision, resolve_precision
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.checkpoint import open_checkpoint, run_settings
+from braidkit.finetuning.checkpoint import TUNING, open_checkpoint, run_settings
 from braidkit.finetuning.checks import (
     as_solver,
     check_reward,
@@ -30,9 +30,12 @@ from braidkit.finetuning.checks import (
     describe_reward,
     split_for_judge,
 )
+from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
 from braidkit.finetuning.contracts import CheckpointSelection
 from braidkit.finetuning.designer import Designer, untrained_chain
+from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.monitor import Monitor
+from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.persistence import fingerprint
@@ -124,7 +127,8 @@ class ConservativeDiffusionFinetuner(Designer):
     n_iter_ : int
         Updates done.
     over_optimising_since_ : int or None
-        The update that the judge or the `selection` likes best, if `fit` warned that what came after over-optimised.
+        `best_iter_`, if `fit` warned that what came after over-optimised: the reward likes it better, and the judge or
+        the `selection` finds it surely worse.
     precision_ : str
         What "auto" came to.
     space_ : Space
@@ -343,16 +347,19 @@ class ConservativeDiffusionFinetuner(Designer):
         if self.selection is not None:
             every = math.ceil(max_iter / max(1, self.selection.n_rounds - 1))
         n_designs = max(self.batch_size, 0 if self.selection is None else self.selection.n_designs)
+        noise = model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed))
+        saved = None if checkpoint is None else checkpoint / TUNING
+        choice: Choice = ObjectiveWithVeto(self.judge_)
+        if self.selection is not None:
+            decode = functools.partial(self.space_.decode, kind=kind)
+            choice = HighestMeasured(OracleRounds(self.selection, decode, saved))
         monitor = Monitor(
             solver,
-            self.reward_,
-            self.judge_,
-            self._climbs,
-            model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed)),
+            Measurement(solver.problem, self.reward_, self.judge_, self._climbs, noise),
+            choice,
             every=every,
             patience=self.n_iter_no_change,
-            selection=self.selection,
-            checkpoint=None if checkpoint is None else checkpoint / "fine-tuning",
+            checkpoint=saved,
             verbose=verbose,
         )
         start = monitor.begin(max_iter)

@@ -6,7 +6,10 @@ import torch
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import DirectSolver, evaluate
+from braidkit.finetuning.choice import HighestMeasured, ObjectiveWithVeto
+from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.monitor import Monitor
+from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.training import train
 from tests.worlds import normal_chain, problem_on
 
@@ -65,13 +68,17 @@ class Script:
         return self.value(x) - self.value(other), 1.0
 
 
-def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, climbs="lower", **settings):
+def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, climbs="lower", selection=None, **settings):
     pretrained = normal_chain(n_steps=6)
     reward = Upwards()
     solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=alpha))
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
     settings = {"every": 2, "patience": 3} | settings
-    monitor = Monitor(solver, aim or reward, judge or Judge(error), climbs, noise, **settings)
+    judge = judge or Judge(error)
+    choice = ObjectiveWithVeto(judge)
+    if selection is not None:
+        choice = HighestMeasured(OracleRounds(selection, pretrained.space.decode, settings.get("checkpoint")))
+    monitor = Monitor(solver, Measurement(solver.problem, aim or reward, judge, climbs, noise), choice, **settings)
     n_iter = train(solver, max_iter, start=monitor.begin(max_iter), callbacks=[monitor])
     return solver, monitor, noise, n_iter
 
@@ -162,6 +169,22 @@ def test_over_optimisation_is_told(capsys):
     assert monitor.alarm().startswith(
         f"over-optimisation: after update {monitor.best_iter} the reward's lower bound rose, and the judge"
     )
+
+
+def test_the_alarm_is_of_the_checkpoint_that_is_kept_and_looks_at_all_that_came_after():
+    """The last evaluation may be content, or the favourite be one that the objective did not choose."""
+    always = {"every": 1, "patience": 9, "alpha": 1e-12}
+    for judged, means, kept, since in (
+        ((0, 5, 1, 4), (0, 3, 4, 2), 1, 1),  # the last is not surely worse, but one before it was, and promised more
+        ((0, 5, 4, 1), (0, 3, 4, 5), 2, 2),  # kept is the best objective, not the judge's favourite
+        ((0, 5, 4, 1), (0, 3, 4, 2), 2, None),  # worse by both: nobody was fooled
+        ((0, -9, 0, 0), (0, 3, 4, 2), 2, None),  # before what is kept
+    ):
+        _, monitor, _, _ = run(max_iter=3, judge=Script(*judged), aim=Script(*means), **always)
+        assert monitor.best_iter == kept and monitor.over_optimising_since == since
+        assert (monitor.alarm() or f"Those of update {kept} are kept").count(f"update {kept}") == 1 + (
+            since is not None
+        )
 
 
 def test_the_alarm_is_of_what_is_climbed_and_ends_when_the_judge_is_content():
