@@ -39,7 +39,7 @@ from torch import Tensor
 
 from braidkit import GaussianDiffusion, GPBonusReward, MaskedDiffusion, SequenceSpace, TabularDiffusion, theory
 from braidkit.baselines import twisted_smc
-from braidkit.diffusion import DiffusionModel
+from braidkit.diffusion import DiffusionModel, sample_path
 from braidkit.finetuning import (
     AdjointMatchingSolver,
     DirectSolver,
@@ -47,7 +47,6 @@ from braidkit.finetuning import (
     Problem,
     Solver,
     TrajectoryBalanceSolver,
-    sample_path,
 )
 from braidkit.theory import LinearGaussianChain, Quadratic
 

@@ -31,7 +31,7 @@ def main() -> None:
     # Hardly trained, as fast as trained ones.
     chain.fit(X[:16], max_iter=1, batch_size=2, random_state=0)
     method = ClassifierGuidance(chain, max_iter=1, batch_size=n, random_state=0).fit(X, [x.count("G") for x in X])
-    networks = {"forward": chain.network, "input gradient": method.network_}
+    networks = {"forward": chain.network, "input gradient": method.model_.guide.network}
     counters = {kind: CountPasses(network, batch_size=n) for kind, network in networks.items()}
     method.sample(n, random_state=0)
     counts = {kind: counter.counts[kind] for kind, counter in counters.items()}

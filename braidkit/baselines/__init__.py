@@ -3,7 +3,7 @@
 from braidkit.baselines.ascent import RewardAscent
 from braidkit.baselines.best_of_n import BestOfN
 from braidkit.baselines.ddom import DDOM, bin_weights
-from braidkit.baselines.guidance import ClassifierGuidance, guided_policy, sample_guided
+from braidkit.baselines.guidance import ClassifierGuidance
 from braidkit.baselines.smc import Particles, SMCSampler, twisted_smc
 from braidkit.baselines.standard import StandardFinetuner
 
@@ -16,7 +16,5 @@ __all__ = [
     "SMCSampler",
     "StandardFinetuner",
     "bin_weights",
-    "guided_policy",
-    "sample_guided",
     "twisted_smc",
 ]

@@ -4,104 +4,22 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
-from braidkit.diffusion import Bridge, DiffusionModel, Gaussian, Policy, Sticks
+from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
 from braidkit.exceptions import InvalidParameterError
-from braidkit.rewards.features import SequenceFeatures, VectorFeatures, auto_max_iter
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.rewards.features import auto_max_iter
+from braidkit.spaces import Space
 from braidkit.training import fit_supervised
-from braidkit.validation import as_generator, check_count, check_positive
-
-# Waves of the time that the network sees beside the state.
-_N_WAVES = 4
-
-LogLikelihood = Callable[[Tensor, int], Tensor]
-
-
-def guided_policy(chain: DiffusionModel, log_likelihood: LogLikelihood, x_t: Tensor, t: int, strength: float) -> Policy:
-    """The chain's policy at states, moved along the gradient of a log-likelihood.
-
-    The mean of a Gaussian policy moves by ``strength std^2`` times the gradient at x_t. The logits of letters (of
-    designs, in a table) move by strength times the gradient with respect to their one-hot rows: to first order the
-    difference that each letter would make, of which what all letters share drops out.
-
-    Parameters
-    ----------
-    chain : DiffusionModel
-    log_likelihood : callable
-        From states (n, \\*state_shape) and their time to log p(target | x_t) (n,), differentiable; a row's value must
-        not depend on the other rows.
-    x_t : Tensor of shape (n, \\*state_shape)
-    t : int
-    strength : float
-        The same for every row, whatever their number: gradients are those of each row's own value.
-
-    Returns
-    -------
-    policy : Policy
-
-    References
-    ----------
-    Dhariwal and Nichol (2021), "Diffusion models beat GANs on image synthesis", algorithm 1, for Gaussian policies.
-    Nisonoff et al. (2024), "Unlocking guidance for discrete state-space diffusion and flow models", for the first-order
-    estimate with letters.
-    """
-    with torch.enable_grad():
-        state = x_t.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(log_likelihood(state, t).sum(), state)
-    policy: Any = chain.policy(x_t, t)
-    if isinstance(policy, (Bridge, Gaussian, Sticks)):
-        policy = policy.normal
-        return Gaussian(policy.mean + strength * policy.std.square() * gradient, policy.std)
-    return policy._replace(logits=policy.logits + strength * gradient)
-
-
-@torch.no_grad()
-def sample_guided(chain: DiffusionModel, log_likelihood: LogLikelihood, noise: Tensor, strength: float) -> Tensor:
-    """Points (n, \\*space.shape), discretised, of guided trajectories with given noise, as from `draw_noise`."""
-    noise = noise.to(chain.device)
-    x = chain.initial(len(noise)).rsample(noise[:, 0])
-    for t in range(chain.n_steps, 0, -1):
-        x = guided_policy(chain, log_likelihood, x, t, strength).rsample(noise[:, t])
-    return chain.space.discretise(chain.readout(x))
-
-
-class NoisedNetwork(nn.Module):
-    """One number for each noised design, which sees waves of the time beside it.
-
-    Parameters
-    ----------
-    space : Space
-    """
-
-    def __init__(self, space: Space) -> None:
-        super().__init__()
-        self.features: nn.Module
-        if isinstance(space, SequenceSpace):
-            n_features = 40
-            self.features = SequenceFeatures(
-                space.length, space.n_letters + _N_WAVES, n_channels=32, n_features=n_features, dropout=0.0
-            )
-        else:
-            n_features = 64
-            self.features = VectorFeatures(space.n_features + _N_WAVES, n_features)
-        self.head = nn.Linear(n_features, 1)
-
-    def forward(self, point: Tensor, time: Tensor) -> Tensor:
-        """Numbers (n,) for points (n, \\*space.shape) at times (n,) from 0 to 1, the noisiest."""
-        waves = (math.pi * time[:, None] * torch.arange(1, _N_WAVES + 1, device=point.device)).cos()
-        beside = waves.reshape(len(point), *[1] * (point.ndim - 2), -1).expand(*point.shape[:-1], -1)
-        return self.head(self.features(torch.cat([point, beside], dim=-1)).float())[:, 0]
+from braidkit.validation import check_count, check_positive
 
 
 class ClassifierGuidance(Baseline):
@@ -137,9 +55,10 @@ class ClassifierGuidance(Baseline):
 
     Attributes
     ----------
+    model_ : GuidedDiffusion
+        The guided chain, itself a pretrained model for others; ``model_.guide.network`` foretells standardised
+        measurements from noised designs.
     pretrained_ : DiffusionModel
-    network_ : NoisedNetwork
-        Foretells standardised measurements from noised designs.
     n_iter_ : int
         Updates done.
     space_ : Space
@@ -226,18 +145,20 @@ class ClassifierGuidance(Baseline):
         chain_seed, seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
         self.pretrained_ = self._chain(data.X, chain_seed, data.device)
         goal = np.quantile(data.y, 1 - self.top_fraction) if self.target == "top" else float(self.target)
-        self._goal = (goal - data.y.mean()) / data.y.std()
+        goal = float((goal - data.y.mean()) / data.y.std())
         device = self.pretrained_.device
-        standardised = torch.tensor((data.y - data.y.mean()) / data.y.std(), dtype=torch.float32, device=device)
-        self._train(data.x.to(device), standardised, seed)
-        return self
-
-    def _train(self, x: Tensor, y: Tensor, seed: int) -> None:
-        """Fit the network to noised designs; sets ``network_`` and ``n_iter_``."""
-        chain = self.pretrained_
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = NoisedNetwork(self.space_).to(x.device)
+            guide = MeasurementGuide(self.space_, goal=goal, tail=self.target == "top").to(device)
+        standardised = torch.tensor((data.y - data.y.mean()) / data.y.std(), dtype=torch.float32, device=device)
+        self._train(guide, data.x.to(device), standardised, seed)
+        self.model_ = GuidedDiffusion(self.pretrained_, guide.requires_grad_(False), strength=self.strength)
+        self.model_.kind = self.kind_
+        return self
+
+    def _train(self, guide: MeasurementGuide, x: Tensor, y: Tensor, seed: int) -> None:
+        """Fit the guide's network to noised designs; sets ``n_iter_``."""
+        chain, network = self.pretrained_, guide.network
         order, generator = torch.Generator().manual_seed(seed), torch.Generator(x.device).manual_seed(seed)
         permutation = torch.randperm(len(x), generator=order).to(x.device)
         n_held_out = int(self.validation_fraction * len(x))
@@ -273,13 +194,6 @@ class ClassifierGuidance(Baseline):
             verbose=self.verbose,
             description="guidance",
         )
-        self.network_ = network.requires_grad_(False)
-
-    def log_likelihood(self, x_t: Tensor, t: int) -> Tensor:
-        """Give log p(target | x_t) (n,), up to a constant, for states (n, \\*state_shape) of the chain at time t."""
-        time = torch.full((len(x_t),), t / self.pretrained_.n_steps, device=x_t.device)
-        z = self.network_(self.pretrained_.as_points(x_t, t), time) - self._goal
-        return torch.special.log_ndtr(z) if self.target == "top" else -0.5 * z.square()
 
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Draw designs along guided trajectories.
@@ -294,15 +208,9 @@ class ClassifierGuidance(Baseline):
         designs : list of str, or ndarray
             Of the kind that `fit` saw.
         """
-        check_is_fitted(self, "network_")
+        check_is_fitted(self, "model_")
         check_n_samples(n_samples)
-        generator, chain = as_generator(random_state), self.pretrained_
-        sizes = [min(self.batch_size, n_samples - i) for i in range(0, n_samples, self.batch_size)]
-        points = [
-            sample_guided(chain, self.log_likelihood, chain.draw_noise(size, generator), self.strength)
-            for size in sizes
-        ]
-        return self.space_.decode(torch.cat(points), self.kind_)
+        return self.model_.sample(n_samples, random_state, batch_size=self.batch_size)
 
     def _check_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""

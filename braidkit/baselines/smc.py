@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
-from braidkit.diffusion import DiffusionModel
+from braidkit.diffusion import DiffusionModel, walk
 from braidkit.spaces import Space
 from braidkit.validation import as_generator, check_count, check_positive
 
@@ -94,25 +94,23 @@ def twisted_smc(
         denoised = _in_batches(lambda x: reward(space.discretise(pretrained.denoise(x, t))), x_t, batch_size)
         return share * denoised / alpha
 
-    noise = pretrained.draw_noise(n_particles, generator).to(device)
-    x = pretrained.initial(n_particles).rsample(noise[:, 0])
-    log_weights = value = guess(x, n_steps).double()
     ess = torch.ones(n_steps + 1)
-    log_z = 0.0
-    for t in range(n_steps, 0, -1):
+    log_z, log_weights, value = 0.0, torch.zeros(()), torch.zeros(())
+
+    def move(x: Tensor, t: int, draw: Tensor) -> Tensor:
+        """Resample where few particles carry the weight, then draw from the pretrained policies."""
+        nonlocal log_z, log_weights, value
         ess[t] = effective_share(log_weights)
         if ess[t] < 0.5:
             rows = systematic(log_weights, n_particles, generator).to(device)
             log_z += float(log_weights.logsumexp(dim=0)) - math.log(n_particles)
             x, value, log_weights = x[rows], value[rows], torch.zeros_like(log_weights)
-        x = torch.cat(
-            [
-                pretrained.policy(part, t).rsample(draw)
-                for part, draw in zip(x.split(batch_size), noise[:, t].split(batch_size), strict=True)
-            ]
-        )
-        new_value = guess(x, t - 1).double()
-        log_weights, value = log_weights + new_value - value, new_value
+        parts = zip(x.split(batch_size), draw.split(batch_size), strict=True)
+        return torch.cat([pretrained.policy(part, t).rsample(z) for part, z in parts])
+
+    for t, x in walk(pretrained, pretrained.draw_noise(n_particles, generator).to(device), move):
+        new_value = guess(x, t).double()
+        log_weights, value = (new_value if t == n_steps else log_weights + new_value - value), new_value
     ess[0] = effective_share(log_weights)
     total = log_weights.logsumexp(dim=0)
     points = space.discretise(_in_batches(pretrained.readout, x, batch_size))

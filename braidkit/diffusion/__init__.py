@@ -4,10 +4,12 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Bridge, Categorical, Fixed, Gaussian, Policy, Sticks
 from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.gaussian import GaussianDiffusion
+from braidkit.diffusion.guided import GuidedDiffusion, MeasurementGuide
 from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
 from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.diffusion.tabular import TabularDiffusion
+from braidkit.diffusion.walk import last_state, sample_path, walk
 
 __all__ = [
     "Bridge",
@@ -16,12 +18,17 @@ __all__ = [
     "Fixed",
     "Gaussian",
     "GaussianDiffusion",
+    "GuidedDiffusion",
     "GuidedNetwork",
     "MaskedDiffusion",
+    "MeasurementGuide",
     "Policy",
     "SimplexDiffusion",
     "Sticks",
     "TabularDiffusion",
     "Unmasking",
     "fit_guided",
+    "last_state",
+    "sample_path",
+    "walk",
 ]

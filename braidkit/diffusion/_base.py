@@ -17,6 +17,7 @@ from braidkit.diffusion._policies import Policy
 from braidkit.diffusion._pretraining import pretrain
 from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.precision import at_precision
+from braidkit.diffusion.walk import last_state
 from braidkit.exceptions import (
     CheckpointError,
     IncompatibleModelError,
@@ -147,6 +148,19 @@ class DiffusionModel(nn.Module, abc.ABC):
     @abc.abstractmethod
     def _config(self) -> dict[str, Any]:
         """Constructor arguments besides the space, as JSON holds them."""
+
+    @property
+    def trainable(self) -> nn.Module:
+        """The part that fine-tuning changes: the network, whole.
+
+        Raises
+        ------
+        NotTrainedError
+            If there is none yet.
+        """
+        if self.network is None:
+            raise self._not_trained()
+        return self.network
 
     @property
     def is_trained(self) -> bool:
@@ -288,11 +302,7 @@ class DiffusionModel(nn.Module, abc.ABC):
     def sample_points(self, noise: Tensor) -> Tensor:
         """Run the chain on given noise; gives points of shape (n, \\*space.shape), not yet discretised."""
         self.check_trained()
-        noise = noise.to(self.device)
-        x = self.initial(len(noise)).rsample(noise[:, 0])
-        for t in range(self.n_steps, 0, -1):
-            x = self.policy(x, t).rsample(noise[:, t])
-        return self.readout(x)
+        return self.readout(last_state(self, noise.to(self.device)))
 
     def sample(
         self,
@@ -328,7 +338,11 @@ class DiffusionModel(nn.Module, abc.ABC):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write the model to a directory: ``model.safetensors`` and ``config.json``."""
         self.check_trained()
-        config = {
+        persistence.save(directory, config=self.to_config(), tensors=self.state_dict())
+
+    def to_config(self) -> dict[str, Any]:
+        """All but the weights, as JSON holds it."""
+        return {
             "class": type(self).__name__,
             "space": self.space.to_config(),
             "kind": self.kind,
@@ -336,7 +350,6 @@ class DiffusionModel(nn.Module, abc.ABC):
             "n_conditions": self.network.condition.shape[1] if isinstance(self.network, GuidedNetwork) else 0,
             "arguments": self._config(),
         }
-        persistence.save(directory, config=config, tensors=self.state_dict())
 
     @classmethod
     def from_pretrained(cls, directory: str | os.PathLike[str]) -> DiffusionModel:
@@ -351,13 +364,25 @@ class DiffusionModel(nn.Module, abc.ABC):
         kind = cls._classes.get(config.get("class", ""))
         if kind is None or not issubclass(kind, cls):
             raise CheckpointError(f"{directory} holds a {config.get('class')!r}, not a {cls.__name__}.")
-        model = kind(space_from_config(config["space"]), **config["arguments"])
+        model = DiffusionModel.from_config(config)
+        persistence.load_weights(model, tensors, str(directory))
+        return model.freeze()
+
+    @staticmethod
+    def from_config(config: dict[str, Any]) -> DiffusionModel:
+        """A model of the kind and settings that `to_config` gave, with weights still to be loaded."""
+        kind = DiffusionModel._classes[config["class"]]
+        model = kind._from_config(config)
         model.kind = config["kind"]
+        return model
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> DiffusionModel:
+        model = cls(space_from_config(config["space"]), **config["arguments"])
         model.network = model._saved_network(config.get("n_conditions", 0))
         if config["fine_tuned"]:
             model.decoder = model._saved_network(config.get("n_conditions", 0))
-        persistence.load_weights(model, tensors, str(directory))
-        return model.freeze()
+        return model
 
     def _saved_network(self, n_conditions: int) -> nn.Module:
         """A network to load weights into; `n_conditions` counts the null token's channel, and 0 is no guidance."""

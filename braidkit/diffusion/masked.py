@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._policies import Categorical, Fixed
+from braidkit.diffusion._policies import Categorical, Fixed, Policy
 from braidkit.diffusion.simplex import NETWORKS
 from braidkit.exceptions import InvalidParameterError
 from braidkit.networks import DilatedConvNet
@@ -20,7 +21,8 @@ MAX_FLAT_LENGTH = 16
 ROWS_AT_ONCE = 65_536
 
 
-class Unmasking(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Unmasking(Policy):
     """One step of an any-order chain: some masked positions, drawn uniformly, get a letter each.
 
     Attributes
@@ -71,6 +73,10 @@ class Unmasking(NamedTuple):
         """
         by_position = Categorical(self.logits).kl_by_position(Categorical(other.logits))
         return self.n_revealed * (self.masked * by_position).sum(dim=1) / self.masked.sum(dim=1)
+
+    def shifted(self, gradient: Tensor) -> Unmasking:
+        """Letters tilted; which positions are drawn is left alone."""
+        return replace(self, logits=self.logits + gradient)
 
 
 class MaskedDiffusion(DiffusionModel):

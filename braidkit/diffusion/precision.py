@@ -71,8 +71,8 @@ class Bfloat16Policies:
         """The law of x_{t-1} given states x_t of shape (n, \\*state_shape)."""
         # Entered anew for each policy: what autocast keeps of weights must not outlive an optimiser's step.
         with torch.autocast(x_t.device.type, dtype=torch.bfloat16):
-            policy: Any = self._model.policy(x_t, t)
-        return type(policy)(*(part.to(x_t.dtype) if isinstance(part, Tensor) else part for part in policy))
+            policy = self._model.policy(x_t, t)
+        return policy.mapped(lambda part: part.to(x_t.dtype))
 
     def sample_points(self, noise: Tensor) -> Tensor:
         """Run the chain on given noise, as the chain itself does, with these policies."""

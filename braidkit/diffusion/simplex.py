@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._jacobi import StickLaw, break_sticks
-from braidkit.diffusion._policies import Bridge, Gaussian, Sticks
+from braidkit.diffusion._policies import Bridge, Gaussian, Policy, Sticks
 from braidkit.exceptions import InvalidParameterError
+from braidkit.kernels.bridge import sticks_of_angles
 from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after
 from braidkit.networks import DilatedConvNet
 from braidkit.spaces import SequenceSpace
@@ -25,7 +27,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 
 
-class StationarySticks(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class StationarySticks(Policy):
     """Independent Beta(1, b) sticks: the law that the noising ends in, uniform on the simplex.
 
     Attributes
@@ -260,7 +263,7 @@ class SimplexDiffusion(DiffusionModel):
 
     def _sticks(self, x: Tensor) -> Tensor:
         """Sticks of states, no closer than EPS to 0 and 1."""
-        return (x if self.scheme == "euler" else x.sin().square()).clamp(EPS, 1 - EPS)
+        return x.clamp(EPS, 1 - EPS) if self.scheme == "euler" else sticks_of_angles(x)
 
     def _reverse(self, network: nn.Module, v: Tensor, t: int, lengths: Tensor) -> Tensor:
         """Mean of an Euler step back in time by the network's score, from sticks v at time number t."""

@@ -4,7 +4,7 @@ from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.estimator import ConservativeDiffusionFinetuner
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
-from braidkit.finetuning.rollout import Path, evaluate, rollout, sample_path
+from braidkit.finetuning.rollout import Path, evaluate, rollout
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
 
@@ -19,5 +19,4 @@ __all__ = [
     "TrajectoryBalanceSolver",
     "evaluate",
     "rollout",
-    "sample_path",
 ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from braidkit.diffusion import Bridge, DiffusionModel, Gaussian
+from braidkit.diffusion import DiffusionModel, sample_path
 from braidkit.exceptions import IncompatibleModelError
-from braidkit.finetuning.rollout import sample_path
 from braidkit.finetuning.solver import Solver
 
 
@@ -52,12 +51,14 @@ class AdjointMatchingSolver(Solver):
             nonlocal adjoint
             for t in range(1, problem.model.n_steps + 1):
                 state = path[t].requires_grad_(True)
-                reference = cast(Bridge | Gaussian, self.pretrained.policy(state, t)).normal
-                target = (reference.mean + reference.std.square() * adjoint).detach()
-                (adjoint,) = torch.autograd.grad(reference.mean, state, adjoint)
+                reference = self.pretrained.policy(state, t)
+                target = reference.shifted(adjoint).mapped(Tensor.detach)
+                # Where deviations are constant, a draw has the gradient of its mean, whatever its noise.
+                mean = reference.rsample(torch.zeros_like(state))
+                (adjoint,) = torch.autograd.grad(mean, state, adjoint)
                 policy = self.model.policy(path[t].detach(), t)
                 # The regression is the KL to a policy at the target; alpha gives it the scale of the objective.
-                yield problem.alpha * policy.kl(Gaussian(target, reference.std)).mean()
+                yield problem.alpha * policy.kl(target).mean()
 
         self.descend(losses())
         return {"lower": float(reward.detach().mean())}

@@ -324,8 +324,7 @@ class ConservativeDiffusionFinetuner(Designer):
         reference = self.pretrained_
         if reference.device != model.device:  # the user's model stays where it is
             reference = copy.deepcopy(reference).freeze().to(device)
-        assert model.network is not None
-        self.precision_ = resolve_precision(self.precision, model.network, device)
+        self.precision_ = resolve_precision(self.precision, model.trainable, device)
         solver.setup(
             Problem(
                 model,

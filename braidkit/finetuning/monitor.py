@@ -91,9 +91,7 @@ class Monitor:
         self._worse.append(is_worse)
         if is_best:
             self.best_iter = n_done
-            network = self.solver.problem.model.network
-            assert network is not None
-            self._best_weights = copy.deepcopy(network.state_dict())
+            self._best_weights = copy.deepcopy(self.solver.problem.model.trainable.state_dict())
         if self.verbose:
             judged = f"{self.choice.column} {row[self.choice.column]:.3g}"
             line = (
@@ -111,9 +109,7 @@ class Monitor:
 
     def restore_best(self) -> None:
         """Put the best weights back into the model."""
-        network = self.solver.problem.model.network
-        assert network is not None
-        network.load_state_dict(self._best_weights)
+        self.solver.problem.model.trainable.load_state_dict(self._best_weights)
 
     @property
     def over_optimising_since(self) -> int | None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from braidkit.diffusion import DiffusionModel, Policy
+from braidkit.diffusion import DiffusionModel, Policy, sample_path
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.rollout import policy_without_gradient, sample_path
+from braidkit.finetuning.rollout import policy_without_gradient
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.validation import check_count, check_positive
 

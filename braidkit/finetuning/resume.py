@@ -13,9 +13,7 @@ from braidkit.finetuning.solver import Solver
 
 def save_run(directory: Path, solver: Solver, config: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
     """Write the weights as they are, the solver's state and what else is given, in place of what was saved before."""
-    network = solver.problem.model.network
-    assert network is not None
-    parts = {"current": network.state_dict(), "solver": solver.state_tensors()} | tensors
+    parts = {"current": solver.problem.model.trainable.state_dict(), "solver": solver.state_tensors()} | tensors
     flat = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     persistence.save(directory, config=config, tensors=flat)
 
@@ -28,7 +26,6 @@ def load_run(directory: Path, solver: Solver) -> tuple[dict[str, Any], dict[str,
     for key, value in flat.items():
         part, name = key.split(".", 1)
         parts.setdefault(part, {})[name] = value.to(problem.model.device)
-    assert problem.model.network is not None
-    persistence.load_weights(problem.model.network, parts.pop("current"), str(directory))
+    persistence.load_weights(problem.model.trainable, parts.pop("current"), str(directory))
     solver.load_state_tensors(parts.pop("solver"))
     return config, parts

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from braidkit.diffusion import Bridge, DiffusionModel, Gaussian, Policy, Sticks
-from braidkit.kernels import bridge_step, gaussian_step, simplex_step
+from braidkit.diffusion import DiffusionModel, Policy, last_state
 
 
 class Path(NamedTuple):
@@ -69,34 +68,24 @@ def rollout(
     n_steps = model.n_steps
     n_grad_steps = n_steps if n_grad_steps is None else n_grad_steps
     call = recomputed if checkpointing else operator.call
-    x = model.initial(len(noise)).rsample(noise[:, 0])
     kl = torch.zeros(len(noise), device=noise.device)
-    for t in range(n_steps, 0, -1):
+
+    def move(x: Tensor, t: int, draw: Tensor) -> Tensor:
+        nonlocal kl
         if t == prefix_step:
             # x carries no gradient for either policy: detaching it for one of them alone inflates this gradient.
-            x, step_kl = draw_with_kl(model.policy(x, t), policy_without_gradient(pretrained, x, t), noise[:, t])
+            x, step_kl = model.policy(x, t).step(policy_without_gradient(pretrained, x, t), draw)
             kl = kl + (n_steps - n_grad_steps) * step_kl
-            x = x.detach()
-        elif t > n_grad_steps:
-            x = policy_without_gradient(model, x, t).rsample(noise[:, t])
-        else:
-            policy = call(weighted_policy, model, x, t, 1.0 if weight is None else weight(t))
-            x, step_kl = draw_with_kl(policy, call(pretrained.policy, x, t), noise[:, t])
-            kl = kl + step_kl
-    return Path(model.readout(x), kl)
+            return x.detach()
+        if t > n_grad_steps:
+            return policy_without_gradient(model, x, t).rsample(draw)
+        policy = call(weighted_policy, model, x, t, 1.0 if weight is None else weight(t))
+        x, step_kl = policy.step(call(pretrained.policy, x, t), draw)
+        kl = kl + step_kl
+        return x
 
-
-def draw_with_kl(policy: Policy, reference: Policy, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """The next states, and the KL (n,) of a policy to its reference at the same states; fused where a kernel is."""
-    match policy, reference:
-        case Sticks(), Sticks():
-            return simplex_step(policy.x_t, policy.logits, reference.logits, *policy[2:4], noise, policy.step)
-        case Bridge(), Bridge():
-            return bridge_step(policy.x_t, policy.logits, reference.logits, *policy[2:4], noise, *policy[4:])
-        case Gaussian(), Gaussian():
-            std = policy.std.expand_as(policy.mean) if policy.std.ndim else policy.std
-            return gaussian_step(policy.mean, reference.mean, std, noise)
-    return policy.rsample(noise), policy.kl(reference)
+    point = model.readout(last_state(model, noise, move))
+    return Path(point, kl)
 
 
 def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
@@ -105,7 +94,7 @@ def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
     def step(n: int) -> tuple[Tensor, Tensor]:
         noise = model.draw_noise(n, torch.Generator().manual_seed(0)).to(model.device)
         x = model.initial(n).rsample(noise[:, 0]).detach().requires_grad_()
-        return draw_with_kl(model.policy(x, model.n_steps), pretrained.policy(x, model.n_steps), noise[:, 1])
+        return model.policy(x, model.n_steps).step(pretrained.policy(x, model.n_steps), noise[:, 1])
 
     # What is kept whatever their number is of the weights.
     return saved_bytes(lambda: step(3)) - saved_bytes(lambda: step(2))
@@ -137,8 +126,8 @@ def weighted_policy(model: DiffusionModel, x: Tensor, t: int, weight: float) -> 
     if weight == 1.0:
         return model.policy(x, t)
     # What reaches x is multiplied on the way out and divided on the way in; what stays in the weights only the former.
-    policy: Any = model.policy(_ScaleGradient.apply(x, 1 / weight), t)
-    return type(policy)(*(_ScaleGradient.apply(part, weight) if isinstance(part, Tensor) else part for part in policy))
+    policy = model.policy(_ScaleGradient.apply(x, 1 / weight), t)
+    return policy.mapped(lambda part: _ScaleGradient.apply(part, weight))
 
 
 @torch.no_grad()
@@ -152,15 +141,6 @@ def evaluate(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor, b
     """Sample designs and the exact path KL over all steps, without gradient, in batches."""
     paths = [rollout(model, pretrained, chunk.to(model.device)) for chunk in noise.split(batch_size)]
     return Path(torch.cat([path.point for path in paths]), torch.cat([path.kl for path in paths]))
-
-
-@torch.no_grad()
-def sample_path(model: DiffusionModel, noise: Tensor) -> list[Tensor]:
-    """The states x_0, ..., x_T of trajectories, item t holding x_t of shape (n, \\*state_shape); no gradient."""
-    path = [model.initial(len(noise)).rsample(noise[:, 0])]
-    for t in range(model.n_steps, 0, -1):
-        path.append(model.policy(path[-1], t).rsample(noise[:, t]))
-    return path[::-1]
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -79,11 +79,10 @@ class Solver(BaseEstimator, abc.ABC):
         """
         self.check(problem.model)
         self.check_processes(problem.processes, problem.batch_size)
-        assert problem.model.network is not None
         self.problem = problem
         self.model = at_precision(problem.model, problem.precision)
         self.pretrained = at_precision(problem.pretrained, problem.precision)
-        self.parameters = list(problem.model.network.parameters())
+        self.parameters = list(problem.model.trainable.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=problem.learning_rate)
         return self
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from braidkit.diffusion import DiffusionModel
-from braidkit.finetuning.rollout import sample_path
+from braidkit.diffusion import DiffusionModel, sample_path
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.validation import check_count, check_positive
 

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels._backend import launch, load_triton, runs_triton
+from braidkit.kernels.gaussian import gaussian_step_twin
 from braidkit.kernels.simplex import BLOCK, EPS, softmax, sum_after
 
 
@@ -97,14 +98,18 @@ def bridge_step_twin(
 ) -> tuple[Tensor, Tensor]:
     """The same in plain torch."""
     wide = torch.promote_types(x_t.dtype, torch.float32)
-    v = x_t.to(wide).sin().square().clamp(EPS, 1 - EPS)
+    v = sticks_of_angles(x_t.to(wide))
     mean, reference = (
         bridge_mean(v, softmax(part.to(wide)), lineages_zero, lineages_one, start, end)
         for part in (logits, reference_logits)
     )
-    std = bridge_std(v, start, end)
-    kl = (mean - reference).square() / (2 * std.square())
-    return (mean + std * noise.detach()).to(x_t.dtype), kl.flatten(1).sum(dim=1)
+    x, kl = gaussian_step_twin(mean, reference, bridge_std(v, start, end), noise)
+    return x.to(x_t.dtype), kl
+
+
+def sticks_of_angles(x: Tensor) -> Tensor:
+    """The sticks that angles stand for, no closer than EPS to 0 and 1."""
+    return x.sin().square().clamp(EPS, 1 - EPS)
 
 
 def bridge_mean(

@@ -65,10 +65,14 @@ def gaussian_step(mean: Tensor, reference_mean: Tensor, std: Tensor, noise: Tens
 
 def gaussian_step_twin(mean: Tensor, reference_mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """The same in plain torch."""
-    wide = torch.promote_types(mean.dtype, torch.float32)
-    x = mean + std * noise.detach()
-    kl = (mean - reference_mean).to(wide).square() / (2 * std.to(wide).square())
-    return x, kl.unsqueeze(-1).flatten(1).sum(dim=1)
+    return mean + std * noise.detach(), normal_kl(mean - reference_mean, std)
+
+
+def normal_kl(gap: Tensor, std: Tensor) -> Tensor:
+    """KL (n,) of normal laws that share deviations and whose means differ by a gap (n, ...), in float32 at least."""
+    wide = torch.promote_types(gap.dtype, torch.float32)
+    kl = gap.to(wide).square() / (2 * std.to(wide).square())
+    return kl.unsqueeze(-1).flatten(1).sum(dim=1)
 
 
 class _GaussianStep(torch.autograd.Function):

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels._backend import launch, load_triton, runs_triton
+from braidkit.kernels.gaussian import normal_kl
 
 BLOCK = 128
 
@@ -109,10 +110,10 @@ def simplex_step_twin(
         pull_towards(softmax(part.to(wide)), v, lineages_zero, lineages_one) for part in (logits, reference_logits)
     )
     mean, variance = euler_step(v, tuned, step)
-    x = mean + variance.sqrt() * noise.detach()
+    std = variance.sqrt()
     # The means differ by the length of the step times what the pulls do; their difference itself would be rounded.
-    kl = variance * (tuned - reference).square() / (2 * (v * (1 - v)).square())
-    return x.to(x_t.dtype), kl.flatten(1).sum(dim=1)
+    gap = variance / (v * (1 - v)) * (tuned - reference)
+    return (mean + std * noise.detach()).to(x_t.dtype), normal_kl(gap, std)
 
 
 def euler_step(v: Tensor, pull: Tensor, step: float) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from braidkit.networks.attention import AttentionBlock, PositionalPool, RelativeAttention, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d, DilatedConvNet, ResidualBlock, SequenceNorm
+from braidkit.networks.features import SequenceFeatures, VectorFeatures
 from braidkit.networks.time_embedding import TimeEmbedding
 
 __all__ = [
@@ -11,7 +12,9 @@ __all__ = [
     "PositionalPool",
     "RelativeAttention",
     "ResidualBlock",
+    "SequenceFeatures",
     "SequenceNorm",
     "SoftmaxPool",
     "TimeEmbedding",
+    "VectorFeatures",
 ]

@@ -109,7 +109,7 @@ def enumerate_step(step):
 
 def of(step, n):
     """The same step for n designs."""
-    return Unmasking(*(part.expand(n, *part.shape[1:]) for part in step[:3]), step.n_revealed)
+    return step.mapped(lambda part: part.expand(n, *part.shape[1:]))
 
 
 @settings(max_examples=60)

@@ -13,7 +13,6 @@ from braidkit.diffusion._jacobi import StickLaw
 from braidkit.diffusion._policies import Bridge, Sticks
 from braidkit.diffusion.simplex import EPS, SimplexDiffusion
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.rollout import draw_with_kl
 from braidkit.kernels import bridge_step, simplex_step
 from braidkit.kernels.bridge import bridge_step_twin
 from braidkit.kernels.simplex import simplex_step_twin, sum_after
@@ -126,7 +125,7 @@ def test_twin_is_the_models_step_with_gradients(models, t):
         return policy.rsample(noise), policy.kl(reference.policy(x_t, t))
 
     def by_kernel(x_t):
-        return draw_with_kl(model.policy(x_t, t), reference.policy(x_t, t), noise)
+        return model.policy(x_t, t).step(reference.policy(x_t, t), noise)
 
     results = []
     for run in (by_policies, by_kernel):
