@@ -1,0 +1,152 @@
+"""MarkovLaw: the law of sequences in which a letter depends on the last few, with a support."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from braidkit.diffusion import _markov_fit as fitting
+from braidkit.diffusion._forward_backward import draw_sequences, letter_log_posterior
+
+# Largest table (L, K ** order, K) of orders above 1.
+_MAX_TABLE = 300_000
+_MAX_ORDER = 4
+# Held-out letters that the order is chosen on, and that the shares of levels are fitted on.
+_MAX_HELD_OUT, _MAX_FITTED = 200_000, 50_000
+
+
+class MarkovLaw(nn.Module):
+    """A law of sequences: each letter depends on its position and on the `order` letters before it.
+
+    `fit` mixes uniform letters, the data's frequencies of letters and of words, and the same by position, with shares
+    that make held-out rows likeliest. Words that the data should have shown and did not show are impossible: the law
+    has a support. No held-out row was outside of it.
+
+    Parameters
+    ----------
+    length, n_letters : int
+    order : int, default=1
+
+    Attributes
+    ----------
+    transitions : Tensor of shape (length, n_letters ** order, n_letters), float64
+        Probabilities of the letter at a position after those before it, whose numbers are in base `n_letters`, the
+        oldest letter most significant; letters of number 0 stand before the first position.
+
+    References
+    ----------
+    Rabiner (1989), "A tutorial on hidden Markov models", for the posterior of the letters.
+    """
+
+    transitions: Tensor
+
+    def __init__(self, length: int, n_letters: int, order: int = 1) -> None:
+        super().__init__()
+        self.length, self.n_letters, self.order = length, n_letters, order
+        shape = (length, n_letters**order, n_letters)
+        self.register_buffer("transitions", torch.full(shape, 1 / n_letters, dtype=torch.float64))
+
+    @classmethod
+    def fit(
+        cls,
+        tokens: Tensor | NDArray[np.int64],
+        n_letters: int,
+        *,
+        weights: Any = None,
+        max_order: int | None = None,
+        random_state: int = 0,
+    ) -> tuple[MarkovLaw, dict[int, float]]:
+        """Estimate the law of sequences, its order by held-out rows.
+
+        Parameters
+        ----------
+        tokens : array of shape (n, length)
+        n_letters : int
+        weights : array of shape (n,), optional
+            How much each row counts; all alike by default.
+        max_order : int, optional
+            By default up to 4, where the table is small.
+        random_state : int
+            Which rows are held out together.
+
+        Returns
+        -------
+        law : MarkovLaw
+        held_out : dict of int to float
+            Negative log-likelihood of held-out rows by order, in nats a letter; 0 stands for independent letters.
+        """
+        rows = np.asarray(tokens, dtype=np.int64)
+        length = rows.shape[1]
+        w = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
+        w = w / w.mean()
+        rng = np.random.RandomState(random_state)
+        folds = fitting.folds_of(rows, rng)
+        sample = rng.permutation(len(rows))[: max(1, _MAX_HELD_OUT // length)]
+        allowed = [
+            order
+            for order in range(1 + min(length - 1, _MAX_ORDER if max_order is None else max_order))
+            if order < 2 or length * n_letters ** (order + 1) <= _MAX_TABLE
+        ]
+        counts: list[fitting.Counts] = []
+        parameters, held_out, by_row, best = np.zeros(0), {}, {}, 0
+        fits = {}
+        for order in allowed:
+            counts.append(fitting.count(rows, folds, w, order, n_letters))
+            events = fitting.held_out(rows[sample], folds[sample], w[sample], counts, n_letters)
+            some = fitting.HeldOut(*(part[..., :_MAX_FITTED] for part in events))
+            parameters = fitting.fit_shares(some, n_letters, parameters)
+            losses = -np.log(fitting.mixture(parameters, events, n_letters)[0]).reshape(-1, length).mean(axis=1)
+            fits[order], by_row[order] = parameters, losses
+            held_out[order] = float(np.average(losses, weights=w[sample]))
+            better = w[sample] * (by_row[best] - losses)
+            # A longer memory has to be better by more than luck.
+            if better.mean() > 2 * better.std() / len(better) ** 0.5:
+                best = order
+        table = fitting.transition_tables(counts[: best + 1], fits[best], n_letters)
+        law = cls(length, n_letters, max(1, best))
+        if best == 0:
+            table = np.repeat(table, n_letters, axis=1)
+        law.transitions.copy_(torch.from_numpy(table))
+        return law, held_out
+
+    def log_prob(self, tokens: Tensor) -> Tensor:
+        """Log-probability (n,) of sequences (n, length), nats; -inf outside the support."""
+        padded = nn.functional.pad(tokens, (self.order, 0))
+        contexts = torch.zeros_like(tokens)
+        for o in range(self.order):
+            contexts = contexts * self.n_letters + padded[:, o : o + self.length]
+        positions = torch.arange(self.length, device=tokens.device)
+        return self.transitions[positions, contexts, tokens].log().sum(dim=1)
+
+    def posterior(self, log_likelihoods: Tensor) -> Tensor:
+        """Log-probabilities (n, length, n_letters) of the letters, given likelihoods of each position's letters.
+
+        Exact, differentiable, and -inf for letters that are impossible; see `letter_log_posterior`.
+        """
+        return letter_log_posterior(self.transitions, log_likelihoods)
+
+    def sample(self, noise: Tensor, log_likelihoods: Tensor | None = None) -> Tensor:
+        """Draw whole sequences (n, length), given likelihoods if there are any.
+
+        Parameters
+        ----------
+        noise : Tensor of shape (n, length)
+            Uniform in [0, 1).
+        log_likelihoods : Tensor of shape (n, length, n_letters), optional
+        """
+        if log_likelihoods is None:
+            log_likelihoods = self.transitions.new_zeros(1, self.length, self.n_letters).expand(len(noise), -1, -1)
+        return draw_sequences(self.transitions, log_likelihoods, noise)
+
+    def n_possible(self) -> float:
+        """Number of sequences in the support."""
+        n_contexts = self.n_letters**self.order
+        paths = torch.ones_like(self.transitions[0, :, 0])
+        after = torch.arange(n_contexts * self.n_letters, device=paths.device).reshape(n_contexts, -1) % n_contexts
+        for possible in (self.transitions > 0).flip(0):
+            paths = (possible * paths[after]).sum(dim=1)
+        return float(paths[0])
