@@ -6,6 +6,7 @@ from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.guided import GuidedDiffusion, MeasurementGuide
 from braidkit.diffusion.guided_network import GuidedNetwork
+from braidkit.diffusion.markov import MarkovLaw
 from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
 from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.diffusion.tabular import TabularDiffusion
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianDiffusion",
     "GuidedDiffusion",
     "GuidedNetwork",
+    "MarkovLaw",
     "MaskedDiffusion",
     "MeasurementGuide",
     "Policy",

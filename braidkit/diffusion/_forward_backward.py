@@ -1,7 +1,7 @@
 """Forward-backward over sequences: exact letters given one likelihood a position, under a Markov law.
 
 Transitions have shape (L, K ** order, K): the probability of a letter at a position after the `order` letters before
-it, whose numbers are in base K, the oldest letter most significant. Before the first position stand letters of number 0.
+it, whose numbers are in base K, the oldest letter most significant. Before the first position they are numbers 0.
 
 Messages go over both directions at once, rows last. The forward one is over the last `order` letters, the oldest first;
 the backward one over the same letters, the newest first: so both sum over the first letter and gain one at the end. The

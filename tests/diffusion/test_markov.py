@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
 
+from braidkit.diffusion import MarkovLaw
 from braidkit.diffusion._jacobi import StickLaw
-from braidkit.diffusion.markov import MarkovLaw
 
 
 def random_law(length, n_letters, order, seed, zeros=0.3):
@@ -64,7 +64,7 @@ def laws(draw):
     return law, log_likelihoods.masked_fill(forbidden & ~one_hot(words, n_letters).bool(), -torch.inf)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40, deadline=None)
 @given(laws())
 def test_posterior_is_that_of_all_sequences(case):
     law, log_likelihoods = case
@@ -75,7 +75,7 @@ def test_posterior_is_that_of_all_sequences(case):
     torch.testing.assert_close(single.double(), expected, atol=1e-4, rtol=1e-4)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20, deadline=None)
 @given(laws())
 def test_log_prob_is_the_product_of_transitions_and_sums_to_one(case):
     law, _ = case
