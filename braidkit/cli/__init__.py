@@ -95,7 +95,8 @@ def design(
     """Turn a TABLE of measured sequences into designs to order.
 
     TABLE is a CSV or TSV file with a header row. A run that was killed goes on when the same command is given again.
-    Ctrl-C while it fine-tunes keeps the best model so far.
+    Ctrl-C while it fine-tunes keeps the best model so far. The exit code is 3 if every design has a flag other
+    than that of a large penalty: read the flags before you order.
     """
     from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, default_alpha, run_job
     from braidkit.cli.run_directory import RunDirectory
@@ -116,7 +117,10 @@ def design(
     with directory.claimed(record, overwrite=overwrite) as resumed:
         if resumed:
             say(f"going on with the unfinished run in {out}")
-        directory.finish(**run_job(finetuner, measured, directory, settings, say)[-1])
+        results = run_job(finetuner, measured, directory, settings, say)[-1]
+        directory.finish(**results)
+    if results["choice"]["n_doubtful"] == results["choice"]["n_designs"]:
+        click.get_current_context().exit(3)
 
 
 @main.command()

@@ -144,16 +144,12 @@ def run_job(
         if settings.pretrained is None:
             with directory.writing("pretrained") as path:
                 finetuner.pretrained_.save_pretrained(path)
-        designs = design_table(finetuner, table.sequences, table.y, settings.n, random_state=settings.seed)
+        designs = design_table(finetuner, table.sequences, table.y, n_designs=settings.n, random_state=settings.seed)
         with directory.writing("designs.csv"), directory.writing("designs.fasta"):
             write_designs(designs, directory.path)
     out = directory.path
+    say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
     say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/")
-    if len(designs) < settings.n:
-        warnings.warn(
-            f"the model makes no more than {len(designs):,} different designs; a larger --alpha keeps it more diverse",
-            stacklevel=2,
-        )
     with directory.timed("report"):
         try:
             draw_figures(finetuner, table, directory, settings)
@@ -179,6 +175,7 @@ def run_job(
         "over_optimising_since": finetuner.over_optimising_since_,
         "history": finetuner.history_,
         "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),
+        "choice": designs.attrs | {"n_designs": len(designs)},
     }
     return designs, results
 

@@ -1,18 +1,20 @@
-"""The table of designs to order: unique, ranked by their lower bound, each with what to look at first."""
+"""The table of designs to order: the best of many candidates, each with what to look at first."""
 
 from __future__ import annotations
 
 import itertools
 import os
+import warnings
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
+from tqdm.auto import tqdm
 
+from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
+from braidkit.evaluation.choosing import MAX_IDENTITY, choose_different, concerns, default_candidates
 from braidkit.evaluation.edit_distance import as_strings, nearest
 from braidkit.evaluation.metrics import gc_content
 from braidkit.exceptions import InvalidParameterError
@@ -21,27 +23,43 @@ from braidkit.persistence import replace_file
 from braidkit.spaces import SequenceSpace
 
 MAX_HOMOPOLYMER = 8
-# A model that repeats itself is asked for at most this many times the designs wanted.
-_MAX_DRAWS = 20
+# Candidates drawn at once: their noise is all that memory holds of them besides their letters.
+_BATCH = 256
+# Designs better than all that was measured usually have this flag, also in a good run.
+_UNSURE = "penalty above that of 95 % of measured sequences"
 # Measured sequences whose penalties stand for all.
 _N_PENALTIES = 2000
 
 
 def design_table(
-    finetuner: Any, X: Any, y: Any, n_designs: int, *, random_state: int | np.random.RandomState | None = None
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    n_designs: int = 100,
+    n_candidates: int | None = None,
+    max_identity: float = MAX_IDENTITY,
+    random_state: int | np.random.RandomState | None = None,
 ) -> pd.DataFrame:
-    """Draw different sequences from a fine-tuned model, score them, and rank them by the lower bound.
+    """Draw many candidates from a fine-tuned model, and give the best lower bounds that differ from each other.
+
+    Candidates are taken from the best bound downwards. One that is too much like a design that was taken is passed
+    over. A measured sequence is taken only where nothing new is left.
 
     Parameters
     ----------
-    finetuner : fitted ConservativeDiffusionFinetuner
+    estimator : fitted ConservativeDiffusionFinetuner
         On sequences.
     X : sequence of str
         The measured sequences.
     y : array-like of shape (n_samples,)
         Their measurements.
-    n_designs : int
-        Fewer are given if the model makes fewer different ones in 20 times as many draws.
+    n_designs : int, default=100
+        Designs wanted.
+    n_candidates : int, optional
+        Candidates drawn. By default ten for each design, and at least 1,000.
+    max_identity : float, default=0.9
+        Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 drops duplicates only.
     random_state : int, RandomState or None
 
     Returns
@@ -57,26 +75,62 @@ def design_table(
           measurement, and that distance (number of letters)
         - "kl": KL along the design's path to the pretrained model (nats)
         - "gc": share of G and C; for DNA and RNA only
-        - "flags": what to look at before ordering, in words, separated by "; "
+        - "flags": reasons to look twice before ordering, in words, separated by "; "
+
+        Its ``attrs`` hold "n_drawn" (candidates drawn), "n_candidates" (how many of them differ), "rejected" (how many
+        were measured already, "X", or too much like a better one, "max_identity"), "n_doubtful" (designs with a flag
+        other than that of a large penalty) and "warnings" (their texts).
+
+    Warns
+    -----
+    UserWarning
+        If fewer designs are found than asked for, the model makes few different ones, most designs have a flag, or
+        their bounds lie mostly below the best measurement or far above it.
 
     Raises
     ------
     InvalidParameterError
-        If the designs are no sequences, or `n_designs` is not at least 1.
+        If the designs are not sequences, or an argument is out of range. Raised before any design is drawn.
     """
-    check_is_fitted(finetuner, "model_")
-    space = finetuner.space_
+    check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "reward_check_", "space_")
+    space = estimator.space_
     if not isinstance(space, SequenceSpace):
         raise InvalidParameterError(f"design_table is for sequences, but the designs are in {space}.")
-    if n_designs < 1:
-        raise InvalidParameterError(f"n_designs must be at least 1; got {n_designs}.")
-    measured = as_strings(X)
+    check_number("n_designs", n_designs, low=1, whole=True)
+    check_number("max_identity", max_identity, low=0, high=1, above=True)
+    n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
+    check_number("n_candidates", n_drawn, low=n_designs, whole=True)
+    rows, y = read_measured(X, y)
+    measured = as_strings(rows)
     if space.alphabet.upper() == space.alphabet:
         measured = [row.upper() for row in measured]
     rng = check_random_state(random_state)
-    points, kl = _draw_different(finetuner, n_designs, rng)
-    sequences = space.decode(points, "strings")
-    mean, lower = finetuner.reward_.predict(sequences), finetuner.reward_.predict_lower(sequences)
+
+    drawn = _draw(estimator, n_drawn, rng)
+    known = drawn.index.isin(measured)
+    order = np.lexsort([-drawn["lower"], known])
+    chosen, n_alike = choose_different(drawn.index.tolist(), order, n_designs, max_identity)
+    drawn = drawn.iloc[chosen]
+    table = _described(estimator, drawn, measured, y, rng)
+    texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(known))
+    for text in texts:
+        warnings.warn(text, stacklevel=2)
+    table.attrs.update(
+        n_drawn=n_drawn,
+        n_candidates=len(known),
+        rejected={"X": int(known.sum()), "max_identity": n_alike},
+        n_doubtful=int((~table["flags"].isin(["", _UNSURE])).sum()),
+        warnings=texts,
+    )
+    return table
+
+
+def _described(
+    estimator: Any, drawn: pd.DataFrame, measured: list[str], y: np.ndarray, rng: np.random.RandomState
+) -> pd.DataFrame:
+    """The table of chosen candidates, best lower bound first."""
+    reward, sequences = estimator.reward_, drawn.index.tolist()
+    mean, lower = reward.predict(sequences), reward.predict_lower(sequences)
     index, distance = nearest(sequences, measured)
     table = pd.DataFrame(
         {
@@ -84,23 +138,24 @@ def design_table(
             "mean": mean,
             "penalty": mean - lower,
             "lower": lower,
-            "judge": finetuner.judge_.predict(sequences),
+            "judge": estimator.judge_.predict(sequences),
             "nearest": [measured[i] for i in index],
-            "nearest_value": np.asarray(y, dtype=float)[index],
+            "nearest_value": y[index],
             "distance": distance,
-            "kl": kl,
+            "kl": drawn["kl"].to_numpy(),
         }
     )
     some = [measured[i] for i in rng.permutation(len(measured))[:_N_PENALTIES]]
-    usual_penalty = np.quantile(finetuner.reward_.predict(some) - finetuner.reward_.predict_lower(some), 0.95)
+    usual_penalty = np.quantile(reward.predict(some) - reward.predict_lower(some), 0.95)
     # Root mean square of the reward's error on the rows that it never saw.
-    usual_error = np.std(y) * np.sqrt(1 - finetuner.reward_check_["r2"])
+    usual_error = y.std() * np.sqrt(1 - estimator.reward_check_["r2"])
     flags: dict[str, pd.Series | np.ndarray] = {
         "measured already": table["distance"] == 0,
         "judge below the bound by more than the usual error": table["judge"] < table["lower"] - usual_error,
-        "penalty above that of 95 % of measured sequences": table["penalty"] > usual_penalty,
+        _UNSURE: table["penalty"] > usual_penalty,
+        "mean above every measurement by more than a standard deviation": table["mean"] > y.max() + y.std(),
     }
-    if space.name in ("DNA", "RNA"):
+    if estimator.space_.name in ("DNA", "RNA"):
         table["gc"] = gc_content(sequences)
         low, high = np.quantile(gc_content(measured), [0.005, 0.995])
         flags["GC outside that of 99 % of measured sequences"] = (table["gc"] < low) | (table["gc"] > high)
@@ -136,17 +191,19 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
         )
 
 
-def _draw_different(finetuner: Any, n: int, rng: np.random.RandomState) -> tuple[Tensor, np.ndarray]:
-    """The first n different designs as points (n, *space.shape), and their path KL (n,), nats."""
-    model, space = finetuner.model_, finetuner.space_
+def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> pd.DataFrame:
+    """The different designs among n draws: "lower" in y's units and path "kl" in nats, by sequence."""
+    model, space = estimator.model_, estimator.space_
     generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-    found: dict[str, tuple[Tensor, float]] = {}
-    for _ in range(_MAX_DRAWS):
-        path = evaluate(model, finetuner.pretrained_, model.draw_noise(n, generator))
-        points = space.discretise(path.point)
-        for sequence, point, kl in zip(space.decode(points, "strings"), points, path.kl.tolist(), strict=True):
-            found.setdefault(sequence, (point, kl))
-        if len(found) >= n:
-            break
-    designs = list(found.values())[:n]
-    return torch.stack([point for point, _ in designs]), np.array([kl for _, kl in designs])
+    found: dict[str, tuple[float, float]] = {}
+    with tqdm(total=n, desc="candidates", disable=not getattr(estimator, "verbose", 0), leave=False) as bar:
+        for start in range(0, n, _BATCH):
+            size = min(_BATCH, n - start)
+            path = evaluate(model, estimator.pretrained_, model.draw_noise(size, generator))
+            sequences = space.decode(space.discretise(path.point), "strings")
+            new = {row: kl for row, kl in zip(sequences, path.kl.tolist(), strict=True) if row not in found}
+            if new:
+                lower = estimator.reward_.predict_lower(list(new))
+                found.update(zip(new, zip(lower, new.values(), strict=True), strict=True))
+            bar.update(size)
+    return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl"])

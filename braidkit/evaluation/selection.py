@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from braidkit.evaluation.designs import MAX_HOMOPOLYMER, longest_run
-from braidkit.evaluation.edit_distance import edit_distances
+from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
+from braidkit.evaluation.choosing import MAX_IDENTITY, choose_different, default_candidates
+from braidkit.evaluation.designs import MAX_HOMOPOLYMER
 from braidkit.evaluation.metrics import gc_content, shuffle_dinucleotides
 from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import SequenceSpace
@@ -25,11 +26,11 @@ Limits = dict[str, Callable[[Sequence[str]], np.ndarray]]  # from n sequences to
 
 def select(
     estimator: Any,
-    n: int,
     X: Any = None,
     y: Any = None,
     *,
-    max_identity: float = 0.9,
+    n_designs: int = 100,
+    max_identity: float = MAX_IDENTITY,
     gc: tuple[float, float] | None = None,
     max_homopolymer: int | None = MAX_HOMOPOLYMER,
     forbidden: Sequence[str] = (),
@@ -40,18 +41,19 @@ def select(
 ) -> pd.DataFrame:
     """Draw candidates and keep the best lower bounds that meet the limits and differ from each other.
 
-    Candidates are taken from the best bound downwards; one too much like a design that was taken is passed over.
+    Candidates are taken from the best bound downwards. One that is too much like a design that was taken is passed
+    over.
 
     Parameters
     ----------
     estimator : fitted ConservativeDiffusionFinetuner
         Or another with ``sample``, ``space_`` and ``reward_``; on sequences.
-    n : int
-        Designs wanted.
     X : sequence of str, optional
         The measured sequences: no design is one of them, and the best are controls.
     y : array-like of shape (n_samples,), optional
         Their measurements; with X.
+    n_designs : int, default=100
+        Designs wanted.
     max_identity : float, default=0.9
         Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 only keeps them different.
     gc : tuple of two floats, optional
@@ -81,46 +83,52 @@ def select(
     Warns
     -----
     UserWarning
-        If fewer than `n` designs are found, naming the limit to loosen.
+        If fewer than `n_designs` designs are found, naming the limit to loosen.
 
     Raises
     ------
     InvalidParameterError
-        If the designs are no sequences, or a limit can be met by none.
+        If the designs are not sequences, an argument is out of range, or a limit can be met by none. Raised before
+        any design is drawn.
     """
-    check_is_fitted(estimator)
+    check_fitted(estimator)
+    if missing := [name for name in ("sample", "space_", "reward_") if not hasattr(estimator, name)]:
+        raise InvalidParameterError(f"estimator has no {missing[0]}; pass a fitted ConservativeDiffusionFinetuner.")
     space = estimator.space_
     if not isinstance(space, SequenceSpace):
         raise InvalidParameterError(f"select is for sequences, but the designs are in {space}.")
-    if n < 1 or n_controls < 0:
-        raise InvalidParameterError(f"n must be at least 1 and n_controls at least 0; got {n} and {n_controls}.")
-    if not 0 < max_identity <= 1:
-        raise InvalidParameterError(f"max_identity must be > 0 and <= 1; got {max_identity!r}.")
+    check_number("n_designs", n_designs, low=1, whole=True)
+    check_number("n_controls", n_controls, low=0, whole=True)
+    check_number("max_identity", max_identity, low=0, high=1, above=True)
+    n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
+    check_number("n_candidates", n_drawn, low=1, whole=True)
     if y is not None and X is None:
         raise InvalidParameterError("y has no sequences; pass X as well.")
+    if y is not None:
+        X, y = read_measured(X, y)
     measured = [] if X is None else space.decode(space.encode(X), "strings")
     limits = check_limits(space, gc=gc, max_homopolymer=max_homopolymer, forbidden=forbidden, template=template)
     rng = check_random_state(random_state)
 
-    drawn = estimator.sample(max(1000, 10 * n) if n_candidates is None else n_candidates, rng)
+    drawn = estimator.sample(n_drawn, rng)
     candidates = list(dict.fromkeys(space.decode(space.encode(drawn), "strings")))
     known = set(measured)
     checks = limits | ({"X": lambda rows: np.array([row not in known for row in rows])} if known else {})
     fails = np.array([~meets(candidates) for meets in checks.values()]).reshape(len(checks), len(candidates))
     fit = [candidates[i] for i in np.flatnonzero(~fails.any(axis=0))]
-    designs, n_alike = _different(fit, estimator.reward_.predict_lower(fit) if fit else [], n, max_identity)
+    order = np.argsort(-np.asarray(estimator.reward_.predict_lower(fit)), kind="stable") if fit else np.empty(0, int)
+    chosen, n_alike = choose_different(fit, order, n_designs, max_identity)
+    designs = [fit[i] for i in chosen]
     rejected = dict(zip(checks, fails.sum(axis=1).tolist(), strict=True)) | {"max_identity": n_alike}
-    if len(designs) < n:
+    if len(designs) < n_designs:
         alone = (fails & (fails.sum(axis=0) == 1)).sum(axis=1).tolist()
         gain = dict(zip(checks, alone, strict=True)) | {"max_identity": n_alike}
-        warnings.warn(_shortage(len(designs), n, len(candidates), rejected, gain), stacklevel=2)
+        warnings.warn(_shortage(len(designs), n_designs, len(candidates), rejected, gain), stacklevel=2)
 
     parts = [_part(estimator, "design", designs)]
     if y is not None:
-        values = np.asarray(y, dtype=np.float64)
-        check_consistent_length(measured, values)
-        best = _meeting(limits, measured, np.argsort(-values, kind="stable"))[:n_controls]
-        parts.append(_part(estimator, "best measured", [measured[i] for i in best], values[best]))
+        best = _meeting(limits, measured, np.argsort(-y, kind="stable"))[:n_controls]
+        parts.append(_part(estimator, "best measured", [measured[i] for i in best], y[best]))
     parts.append(_part(estimator, "shuffled design", _shuffled(designs, limits, template, n_controls, rng)))
     table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
     table.attrs.update(n_candidates=len(candidates), rejected=rejected)
@@ -138,52 +146,40 @@ def check_limits(
     """Limits on single sequences, by the name of their parameter; raises for those that no sequence can meet."""
     limits: Limits = {}
     if gc is not None:
-        low, high = gc
+        low, high = _two_shares(gc)
         if space.name not in ("DNA", "RNA"):
             raise InvalidParameterError(f"gc is for DNA and RNA, but the designs are written in {space.alphabet}.")
-        if not 0 <= low <= high <= 1:
-            raise InvalidParameterError(f"gc must be two shares, 0 <= least <= greatest <= 1; got {gc!r}.")
         limits["gc"] = lambda rows: (low <= (share := gc_content(rows))) & (share <= high)
     if max_homopolymer is not None:
-        longest = max_homopolymer
-        if longest < 1:
-            raise InvalidParameterError(f"max_homopolymer must be at least 1 or None; got {longest!r}.")
-        limits["max_homopolymer"] = lambda rows: np.array([longest_run(row) <= longest for row in rows])
-    if isinstance(forbidden, str):
-        raise InvalidParameterError(f"forbidden must be a list of words; got the word {forbidden!r}.")
-    if len(forbidden):
-        words = list(forbidden)
+        check_number("max_homopolymer", max_homopolymer, low=1, whole=True)
+        longer = re.compile(rf"(.)\1{{{max_homopolymer}}}")
+        limits["max_homopolymer"] = lambda rows: np.array([longer.search(row) is None for row in rows])
+    if isinstance(forbidden, str) or not isinstance(forbidden, Iterable):
+        raise InvalidParameterError(f'forbidden must be a list of words, such as ["GAATTC"]; got {forbidden!r}.')
+    if words := list(forbidden):
         for word in words:
-            if not word or set(word) - set(space.alphabet):
+            if not isinstance(word, str) or not word or set(word) - set(space.alphabet):
                 raise InvalidParameterError(f"forbidden has {word!r}, which is not written in {space.alphabet}.")
         limits["forbidden"] = lambda rows: np.array([not any(word in row for word in words) for row in rows])
     if template is not None:
-        if len(template) != space.length or set(template) - set(space.alphabet + "."):
+        if not isinstance(template, str) or len(template) != space.length or set(template) - set(space.alphabet + "."):
             raise InvalidParameterError(
-                f"template must have {space.length} characters, each one of {space.alphabet} or '.'; got "
-                f"{template!r} with {len(template)}."
+                f"template must have {space.length} characters, each one of {space.alphabet} or '.'; got {template!r}."
             )
         held = [(i, letter) for i, letter in enumerate(template) if letter != "."]
         limits["template"] = lambda rows: np.array([all(row[i] == letter for i, letter in held) for row in rows])
     return limits
 
 
-def _different(candidates: list[str], lower: Sequence[float], n: int, max_identity: float) -> tuple[list[str], int]:
-    """The n best candidates that differ enough, best first, and how many better ones were passed over."""
-    length = max(map(len, candidates), default=0)
-    alike = np.zeros(len(candidates), dtype=bool)
-    chosen: list[str] = []
-    n_alike = 0
-    for i in np.argsort(-np.asarray(lower), kind="stable"):
-        if alike[i]:
-            n_alike += 1
-            continue
-        chosen.append(candidates[i])
-        if len(chosen) == n:
-            break
-        # A rounding error in the share must not tell apart what the letters do not.
-        alike |= 1 - edit_distances([candidates[i]], candidates)[0] / length > max_identity + 1e-9
-    return chosen, n_alike
+def _two_shares(gc: Any) -> tuple[float, float]:
+    """Least and greatest share of G and C."""
+    try:
+        low, high = map(float, gc)
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
+    if not 0 <= low <= high <= 1:
+        raise InvalidParameterError(f"gc must be two shares, (least, greatest), such as (0.4, 0.6); got {gc!r}.")
+    return low, high
 
 
 def _meeting(limits: Limits, rows: list[str], order: Sequence[int] | np.ndarray) -> list[int]:

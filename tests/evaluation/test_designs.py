@@ -7,13 +7,14 @@ from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.edit_distance import edit_distances
 from braidkit.exceptions import InvalidParameterError
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 SCORES = ["mean", "penalty", "lower", "judge"]
 COLUMNS = ["id", "sequence", *SCORES, "nearest", "nearest_value", "distance", "kl", "gc", "flags"]
 
 
 @pytest.fixture(scope="module")
 def table(run):
-    return design_table(*run, 40, random_state=0)
+    return design_table(*run, n_designs=40, n_candidates=300, random_state=0)
 
 
 def test_designs_differ_and_come_best_lower_bound_first(run, table):
@@ -44,7 +45,9 @@ def test_path_kl_is_that_of_the_kept_checkpoint(run, table):
 def test_nearest_measured_sequence_with_its_value(run, table):
     distances = edit_distances(table["sequence"].tolist(), run.X)
     assert table["distance"].tolist() == distances.min(axis=1).tolist()
-    lower_case = design_table(run.finetuner, [row.lower() for row in run.X], run.y, 40, random_state=0)
+    lower_case = design_table(
+        run.finetuner, [row.lower() for row in run.X], run.y, n_designs=40, n_candidates=300, random_state=0
+    )
     pd.testing.assert_frame_equal(lower_case, table)
     for (_, row), index in zip(table.iterrows(), distances.argmin(axis=1), strict=True):
         assert row["nearest"] == run.X[index]
@@ -53,7 +56,8 @@ def test_nearest_measured_sequence_with_its_value(run, table):
 
 def test_flags_say_what_to_look_at(run, table):
     known = table["sequence"][3]
-    flagged = design_table(run.finetuner, [*run.X, known], [*run.y, 77.0], 40, random_state=0)
+    everything = {"n_designs": 400, "n_candidates": 400, "max_identity": 1, "random_state": 0}
+    flagged = design_table(run.finetuner, [*run.X, known], [*run.y, 77.0], **everything)
     assert flagged["flags"].str.contains("measured already").tolist() == (flagged["distance"] == 0).tolist()
     assert flagged.loc[flagged["sequence"] == known, "nearest_value"].tolist() == [77.0]
     penalty = run.finetuner.reward_.predict(run.X) - run.finetuner.reward_.predict_lower(run.X)
@@ -64,7 +68,9 @@ def test_flags_say_what_to_look_at(run, table):
 def test_designs_that_the_judge_finds_much_worse_are_flagged(run):
     # Measurements far apart have a large usual error, equal ones nearly none.
     for scale, share in ((100.0, 0.0), (1e-9, None)):
-        table = design_table(run.finetuner, run.X, scale * run.y, 40, random_state=0)
+        table = design_table(
+            run.finetuner, run.X, scale * run.y, n_designs=400, n_candidates=400, max_identity=1, random_state=0
+        )
         flagged = table["flags"].str.contains("judge below the bound by more than the usual error")
         below = table["judge"] < table["lower"]
         assert flagged.mean() == (below.mean() if share is None else share)
@@ -74,7 +80,7 @@ def test_designs_that_the_judge_finds_much_worse_are_flagged(run):
 def test_homopolymers_and_unusual_gc_are_flagged(run):
     # Against measured sequences without G and C, every design with one is out of the usual range.
     X = ["".join(row) for row in np.random.default_rng(1).choice(list("AT"), (50, 10))]
-    table = design_table(run.finetuner, X, np.arange(50.0), 200, random_state=0)
+    table = design_table(run.finetuner, X, np.arange(50.0), n_designs=200, random_state=0)
     flagged = table["flags"].str.contains("GC outside that of 99 % of measured sequences")
     assert flagged.tolist() == (table["gc"] > 0).tolist()
     runs = table["sequence"].str.contains("A{9}|C{9}|G{9}|T{9}")
@@ -82,8 +88,8 @@ def test_homopolymers_and_unusual_gc_are_flagged(run):
 
 
 def test_the_seed_gives_the_same_table(run, table):
-    pd.testing.assert_frame_equal(table, design_table(*run, 40, random_state=0))
-    assert set(table["sequence"]) != set(design_table(*run, 40, random_state=1)["sequence"])
+    pd.testing.assert_frame_equal(table, design_table(*run, n_designs=40, n_candidates=300, random_state=0))
+    assert set(table["sequence"]) != set(design_table(*run, n_designs=40, n_candidates=300, random_state=1)["sequence"])
 
 
 def test_fewer_designs_when_there_are_no_more():
@@ -91,19 +97,19 @@ def test_fewer_designs_when_there_are_no_more():
     y = np.array([row.count("G") for row in X], dtype=float)
     chain = SimplexDiffusion(SequenceSpace("DNA", 2), n_steps=5).fit(X, max_iter=50, random_state=0)
     finetuner = ConservativeDiffusionFinetuner(chain, max_iter=2, batch_size=16, random_state=0).fit(X, y)
-    table = design_table(finetuner, X, y, 50, random_state=0)
+    table = design_table(finetuner, X, y, n_designs=50, random_state=0)
     assert 1 < len(table) <= 16
     assert table["sequence"].is_unique
     assert table["flags"].str.contains("measured already").all()
 
 
 def test_what_is_no_sequence_or_no_number_is_refused(run):
-    with pytest.raises(InvalidParameterError, match="n_designs must be at least 1; got 0"):
-        design_table(*run, 0)
+    with pytest.raises(InvalidParameterError, match="n_designs must be a whole number of at least 1; got 0"):
+        design_table(*run, n_designs=0)
     X = np.random.default_rng(0).normal(size=(60, 2))
     vectors = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, X.sum(axis=1))
     with pytest.raises(InvalidParameterError, match="for sequences, but the designs are in VectorSpace"):
-        design_table(vectors, X, X.sum(axis=1), 5)
+        design_table(vectors, X, X.sum(axis=1), n_designs=5)
 
 
 def test_written_files_read_back(table, tmp_path):
@@ -114,3 +120,80 @@ def test_written_files_read_back(table, tmp_path):
     lines = (tmp_path / "designs.fasta").read_text().splitlines()
     assert [line.split()[0] for line in lines[::2]] == [f">{name}" for name in table["id"]]
     assert lines[1::2] == table["sequence"].tolist()
+
+
+def test_designs_are_the_best_of_many_candidates(run, table):
+    assert table.attrs["n_drawn"] == 300
+    few = design_table(*run, n_designs=40, n_candidates=40, max_identity=1, random_state=0)
+    assert few.attrs["n_drawn"] == 40
+    # The best 40 of 300 lie above 40 draws as they come.
+    assert table["lower"].mean() > few["lower"].mean() + 0.5
+    assert few["lower"].min() < table["lower"].min()
+
+
+def test_near_duplicates_are_passed_over_and_counted(run):
+    table = design_table(*run, n_designs=30, n_candidates=300, max_identity=0.7, random_state=0)
+    sequences = table["sequence"].tolist()
+    distances = edit_distances(sequences, sequences)[~np.eye(len(sequences), dtype=bool)]
+    assert distances.min() >= 3
+    assert table.attrs["rejected"]["max_identity"] > 0
+    loose = design_table(*run, n_designs=30, n_candidates=300, max_identity=1, random_state=0)
+    assert loose.attrs["rejected"]["max_identity"] == 0
+    assert loose["lower"].mean() >= table["lower"].mean()
+
+
+def test_measured_sequences_give_way_to_new_ones(run, table):
+    known = table["sequence"].tolist()[:5]
+    again = design_table(
+        run.finetuner, [*run.X, *known], [*run.y, *[1.0] * 5], n_designs=40, n_candidates=300, random_state=0
+    )
+    assert not set(known) & set(again["sequence"])
+    assert again.attrs["rejected"]["X"] >= 5
+
+
+def test_concerns_are_warned_of_and_kept(run):
+    with pytest.warns(UserWarning) as caught:
+        table = design_table(run.finetuner, run.X, run.y + 100, n_designs=20, n_candidates=100, random_state=0)
+    texts = [str(warning.message) for warning in caught]
+    assert texts == table.attrs["warnings"]
+    assert any("below the best measurement" in text for text in texts)
+
+
+def test_a_flag_of_a_large_penalty_alone_is_no_doubt(table):
+    others = table["flags"].str.replace("penalty above that of 95 % of measured sequences", "").str.strip("; ")
+    assert table.attrs["n_doubtful"] == (others != "").sum()
+
+
+@pytest.mark.parametrize("extra", [{"n_candidates": 100_000}, {}])
+def test_candidates_are_drawn_in_batches(run, monkeypatch, extra):
+    class Enough(Exception):
+        pass
+
+    sizes = []
+    draw = run.finetuner.model_.draw_noise
+
+    def counted(n, generator):
+        sizes.append(n)
+        if len(sizes) == 3:
+            raise Enough
+        return draw(n, generator)
+
+    monkeypatch.setattr(run.finetuner.model_, "draw_noise", counted)
+    with pytest.raises(Enough):
+        design_table(*run, n_designs=10_000, random_state=0, **extra)
+    assert max(sizes) <= 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_designs": 2.5}, "n_designs must be a whole number of at least 1; got 2.5"),
+        ({"n_designs": np.nan}, "n_designs must be a whole number of at least 1; got nan"),
+        ({"n_candidates": 5}, "n_candidates must be a whole number of at least 10; got 5"),
+        ({"max_identity": np.nan}, "max_identity must be a number above 0 and at most 1; got nan"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_before_any_work(run, monkeypatch, arguments, message):
+    monkeypatch.setattr(run.finetuner, "model_", None)
+    with pytest.raises(InvalidParameterError, match=message):
+        design_table(*run, **({"n_designs": 10} | arguments))

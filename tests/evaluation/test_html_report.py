@@ -74,7 +74,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def written(run, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "deep" / "report.html"
-    designs = design_table(*run, 20, random_state=0)
+    designs = design_table(*run, n_designs=20, random_state=0)
     calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
     report(
         *run, path=path, designs=designs, calibration=calibration, name="MRL <ribosomes>", source="mpra.csv & more",
@@ -145,7 +145,7 @@ def test_figures_are_closed_again(written):
 
 
 def test_a_table_of_select_will_do(run, tmp_path):
-    batch = select(run.finetuner, 6, run.X, run.y, n_candidates=100, n_controls=2, random_state=0)
+    batch = select(*run, n_designs=6, n_candidates=100, n_controls=2, random_state=0)
     calibration = CalibrationReport.from_estimator(*run, backtest=False, random_state=0)
     report(*run, path=tmp_path / "page.html", designs=batch, calibration=calibration)
     head, *rows = Page((tmp_path / "page.html").read_text()).table("role")

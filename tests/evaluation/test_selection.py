@@ -66,9 +66,10 @@ def test_every_design_keeps_every_limit(n, max_identity, gc, max_homopolymer, fo
     rows = random_rows(150, seed)
     measured = rows[:20]
     limits = {"gc": gc, "max_homopolymer": max_homopolymer, "forbidden": forbidden, "template": template}
+    limits |= {"max_identity": max_identity, "n_designs": n}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        table = select(Drawn(rows), n, measured, np.arange(20), max_identity=max_identity, random_state=0, **limits)
+        table = select(Drawn(rows), measured, np.arange(20), random_state=0, **limits)
     chosen = designs_of(table)
     assert len(chosen) == n or (len(chosen) < n and len(caught) == 1)
     assert not set(chosen) & set(measured) and len(set(chosen)) == len(chosen)
@@ -86,7 +87,7 @@ def test_every_design_keeps_every_limit(n, max_identity, gc, max_homopolymer, fo
 
 def test_the_best_bounds_are_taken_and_their_likes_passed_over():
     rows = ["GGGGGAAAAA", "GGGGGAAAAC", "GGGGGAAATT", "CCCCCTTTTT", "TTTTTCCCCG", "ACACACACAC"]
-    table = select(Drawn(rows), 3, max_identity=0.8, n_controls=0)
+    table = select(Drawn(rows), n_designs=3, max_identity=0.8, n_controls=0)
     # The second is like the first (9 of 10 letters), the third just different enough (8 of 10).
     assert table["sequence"].tolist() == ["GGGGGAAAAA", "GGGGGAAATT", "ACACACACAC"]
     assert table.attrs == {"n_candidates": 6, "rejected": {"max_homopolymer": 0, "max_identity": 1}}
@@ -97,8 +98,8 @@ def test_the_best_bounds_are_taken_and_their_likes_passed_over():
 def test_what_each_limit_rejects_is_counted():
     rows = ["GGGGCCCCAA", "AAAATTTTCC", "ACACGTGTAC", "GAATTCACAC", "ACGTACGTAC", "ACGTACGTAC"]
     table = select(
-        Drawn(rows), 1, ["ACGTACGTAC"], gc=(0.3, 0.6), max_homopolymer=3, forbidden=["GAATTC"], template="AC........",
-        n_controls=0,
+        Drawn(rows), ["ACGTACGTAC"], n_designs=1, gc=(0.3, 0.6), max_homopolymer=3, forbidden=["GAATTC"],
+        template="AC........", n_controls=0,
     )  # fmt: skip
     assert table["sequence"].tolist() == ["ACACGTGTAC"]
     assert table.attrs["n_candidates"] == 5  # different ones
@@ -127,26 +128,26 @@ def test_what_each_limit_rejects_is_counted():
 def test_a_shortage_names_the_limit_to_loosen(limits, message):
     rows = ["GGGGCCCCAG", "GGGGTACACT", "ACTCGTGTAC", "GAATTCACAC", "ACGTACGTAC"]
     with pytest.warns(UserWarning, match=message):
-        select(Drawn(rows), 6, n_controls=0, **limits)
+        select(Drawn(rows), n_designs=6, n_controls=0, **limits)
 
 
 def test_measured_sequences_that_come_again_are_named_in_a_shortage():
     rows = random_rows(10)
     with pytest.warns(UserWarning, match="X rejected 9: measured sequences were drawn again"):
-        table = select(Drawn(rows), 2, [row.lower() for row in rows[:9]], max_identity=1, n_controls=0)
+        table = select(Drawn(rows), [row.lower() for row in rows[:9]], n_designs=2, max_identity=1, n_controls=0)
     assert table["sequence"].tolist() == rows[9:]
 
 
 def test_no_design_at_all_leaves_an_empty_table():
     with pytest.warns(UserWarning, match="0 of 3 designs found"):
-        table = select(Drawn(random_rows(20)), 3, forbidden=["A", "C", "G", "T"])
+        table = select(Drawn(random_rows(20)), n_designs=3, forbidden=["A", "C", "G", "T"])
     assert len(table) == 0 and "lower" in table
 
 
 def test_controls_come_after_the_designs():
     rows, measured = random_rows(100), random_rows(30, seed=1)
     y = np.random.default_rng(2).permutation(30).astype(float)
-    table = select(Drawn(rows), 8, measured, y, n_controls=3, forbidden=["AA"], template="G.........")
+    table = select(Drawn(rows), measured, y, n_designs=8, n_controls=3, forbidden=["AA"], template="G.........")
     assert table["role"].tolist() == ["design"] * 8 + ["best measured"] * 3 + ["shuffled design"] * 3
     best = table[table["role"] == "best measured"]
     allowed = [i for i in np.argsort(-y) if "AA" not in measured[i] and measured[i][0] == "G"][:3]
@@ -162,47 +163,62 @@ def test_controls_come_after_the_designs():
 
 
 def test_shuffled_designs_keep_their_pairs_of_letters():
-    table = select(Drawn(random_rows(50)), 5, n_controls=5, max_homopolymer=None)
+    table = select(Drawn(random_rows(50)), n_designs=5, n_controls=5, max_homopolymer=None)
     pairs = [sorted(row[i : i + 2] for i in range(LENGTH - 1)) for row in table["sequence"]]
     assert len(pairs) == 10 and all(shuffled in pairs[:5] for shuffled in pairs[5:])
 
 
 def test_a_fitted_estimator_gives_a_batch(run):
-    table = select(run.finetuner, 20, run.X, run.y, max_identity=0.8, n_candidates=300, random_state=0)
+    table = select(*run, n_designs=20, max_identity=0.8, n_candidates=300, random_state=0)
     assert len(designs_of(table)) == 20
     sequences = table["sequence"].tolist()
     np.testing.assert_allclose(table["lower"], run.finetuner.reward_.predict_lower(sequences))
     np.testing.assert_allclose(table["judge"], run.finetuner.judge_.predict(sequences))
-    again = select(run.finetuner, 20, run.X, run.y, max_identity=0.8, n_candidates=300, random_state=0)
+    again = select(*run, n_designs=20, max_identity=0.8, n_candidates=300, random_state=0)
     assert again["sequence"].tolist() == sequences
 
 
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"n": 0}, "n must be at least 1"),
-        ({"n_controls": -1}, "n_controls at least 0; got 1 and -1"),
-        ({"max_identity": 0}, "max_identity must be > 0 and <= 1; got 0"),
-        ({"max_identity": 90}, "max_identity must be > 0 and <= 1; got 90"),
+        ({"n_designs": 0}, "n_designs must be a whole number of at least 1; got 0"),
+        ({"n_designs": 2.5}, "n_designs must be a whole number of at least 1; got 2.5"),
+        ({"n_designs": True}, "n_designs must be a whole number of at least 1; got True"),
+        ({"n_controls": -1}, "n_controls must be a whole number of at least 0; got -1"),
+        ({"n_candidates": 0}, "n_candidates must be a whole number of at least 1; got 0"),
+        ({"n_candidates": 1e3}, "n_candidates must be a whole number of at least 1; got 1000.0"),
+        ({"max_identity": 0}, "max_identity must be a number above 0 and at most 1; got 0"),
+        ({"max_identity": 90}, "max_identity must be a number above 0 and at most 1; got 90"),
+        ({"max_identity": np.nan}, "max_identity must be a number above 0 and at most 1; got nan"),
+        ({"max_identity": "90 %"}, "max_identity must be a number above 0 and at most 1; got '90 %'"),
         ({"gc": (0.6, 0.4)}, r"gc must be two shares, .*got \(0.6, 0.4\)"),
-        ({"max_homopolymer": 0}, "max_homopolymer must be at least 1 or None; got 0"),
-        ({"forbidden": "GAATTC"}, "forbidden must be a list of words; got the word 'GAATTC'"),
+        ({"gc": 0.5}, "gc must be two shares, .*got 0.5"),
+        ({"gc": (0.2, np.nan)}, r"gc must be two shares, .*got \(0.2, nan\)"),
+        ({"gc": "ab"}, "gc must be two shares, .*got 'ab'"),
+        ({"max_homopolymer": 0}, "max_homopolymer must be a whole number of at least 1; got 0"),
+        ({"max_homopolymer": 2.5}, "max_homopolymer must be a whole number of at least 1; got 2.5"),
+        ({"forbidden": "GAATTC"}, "forbidden must be a list of words, .*; got 'GAATTC'"),
+        ({"forbidden": 5}, "forbidden must be a list of words, .*; got 5"),
+        ({"forbidden": [5]}, "forbidden has 5, which is not written in ACGT"),
         ({"forbidden": ["GAAXTC"]}, "forbidden has 'GAAXTC', which is not written in ACGT"),
         ({"forbidden": [""]}, "forbidden has ''"),
-        ({"template": "ACG"}, "template must have 10 characters, .*; got 'ACG' with 3"),
+        ({"template": "ACG"}, "template must have 10 characters, .*; got 'ACG'"),
         ({"template": "N........."}, "each one of ACGT or '.'"),
+        ({"template": 7}, "template must have 10 characters, .*; got 7"),
         ({"y": [1.0]}, "y has no sequences; pass X"),
     ],
 )
 def test_limits_that_none_can_meet_are_refused(limits, message):
+    estimator = Drawn(random_rows(5))
+    estimator.sample = None  # refused before anything is drawn
     with pytest.raises(InvalidParameterError, match=message):
-        select(Drawn(random_rows(5)), **({"n": 1} | limits))
+        select(estimator, **({"n_designs": 1} | limits))
 
 
 def test_gc_is_for_nucleotides_and_select_for_sequences():
     with pytest.raises(InvalidParameterError, match="gc is for DNA and RNA, but the designs are written in LMNO"):
-        select(Drawn(["LMNO"], alphabet="LMNO"), 1, gc=(0, 1))
+        select(Drawn(["LMNO"], alphabet="LMNO"), n_designs=1, gc=(0, 1))
     X = np.random.default_rng(0).normal(size=(60, 2))
     vectors = ConservativeDiffusionFinetuner(max_iter=1, batch_size=16, random_state=0).fit(X, X.sum(axis=1))
     with pytest.raises(InvalidParameterError, match="for sequences, but the designs are in VectorSpace"):
-        select(vectors, 5)
+        select(vectors, n_designs=5)

@@ -1,0 +1,126 @@
+"""Choose the best of many candidates under a limit on how alike they are, and say where the choice is poor."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cdist
+
+# Two designs of 50 letters with at most four edits between them are near-duplicates.
+MAX_IDENTITY = 0.9
+# Candidates that are compared with each other at once.
+_BLOCK = 512
+
+
+def default_candidates(n_designs: int) -> int:
+    """Candidates to draw for so many designs."""
+    return max(1000, 10 * n_designs)
+
+
+def choose_different(candidates: list[str], order: np.ndarray, n: int, max_identity: float) -> tuple[list[int], int]:
+    """Take candidates in a given order, and pass over those that are too much like one that was taken.
+
+    The cost is that of comparing each candidate looked at with those taken before it: at most quadratic.
+
+    Parameters
+    ----------
+    candidates : list of str
+        All different.
+    order : ndarray of int
+        Places of the candidates, the best first.
+    n : int
+        Candidates wanted.
+    max_identity : float
+        Most that two of them may be alike: 1 - edit distance / length.
+
+    Returns
+    -------
+    chosen : list of int
+        At most n places.
+    n_alike : int
+        Candidates that were passed over.
+    """
+    length = max(map(len, candidates), default=0)
+    # A rounding error in the share must not tell apart what the letters do not.
+    least = math.ceil(length * (1 - max_identity - 1e-9))
+    if least <= 1:
+        return [int(i) for i in order[:n]], 0
+    chosen: list[int] = []
+    n_alike = 0
+    for start in range(0, len(order), _BLOCK):
+        places = order[start : start + _BLOCK]
+        block = [candidates[i] for i in places]
+        taken = [candidates[i] for i in chosen]
+        alike = np.zeros(len(block), dtype=bool) | (_too_near(block, taken, least).any(axis=1) if taken else False)
+        within = _too_near(block, block, least)
+        for i, place in enumerate(places):
+            if alike[i]:
+                n_alike += 1
+                continue
+            chosen.append(int(place))
+            if len(chosen) == n:
+                return chosen, n_alike
+            alike |= within[i]
+    return chosen, n_alike
+
+
+def concerns(table: pd.DataFrame, y: np.ndarray, *, n_designs: int, n_drawn: int, n_different: int) -> list[str]:
+    """Sentences that a person should read before ordering a table of designs.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With "mean", "lower" and "flags".
+    y : ndarray
+        The measurements.
+    n_designs : int
+        Designs that were asked for.
+    n_drawn, n_different : int
+        Candidates drawn, and how many of them differ.
+
+    Returns
+    -------
+    sentences : list of str
+        None if nothing is unusual.
+    """
+    n, best, spread = len(table), y.max(), y.std()
+    found = []
+    if n < n_designs:
+        others = "the others are too much like these" if n < n_different else "the model made no other"
+        found.append(
+            f"{n:,} of {n_designs:,} designs found among {n_drawn:,} candidates: {others}. A larger alpha keeps "
+            "designs more diverse."
+        )
+    elif n_different < n_drawn / 2:
+        found.append(
+            f"the model makes few different designs: {n_different:,} among {n_drawn:,} draws. If the design space is "
+            "not that small, use a larger alpha."
+        )
+    flagged = table["flags"] != ""
+    if flagged.mean() > 0.5:
+        common = table.loc[flagged, "flags"].str.split("; ").explode().value_counts()
+        found.append(
+            f"{'all' if flagged.all() else f'{flagged.sum():,} of'} {n:,} designs have a flag, most often "
+            f'"{common.index[0]}" ({common.iloc[0]:,}). Read the flags before you order.'
+        )
+    n_below = int((table["lower"] < best).sum())
+    if n_below > n / 2:
+        found.append(
+            f"the lower bounds of {n_below:,} of {n:,} designs are below the best measurement, {best:.3g}. These "
+            "designs may be no better than what was measured."
+        )
+    if (n_above := int((table["lower"] > best + spread).sum())) > 0:
+        found.append(
+            f"the lower bounds of {n_above:,} of {n:,} designs exceed every measurement by more than a standard "
+            f"deviation; the highest is {table['lower'].max():.3g}, the best measurement {best:.3g}. The reward "
+            "extrapolates: check that the assay can give such values."
+        )
+    return found
+
+
+def _too_near(rows: list[str], others: list[str], least: int) -> np.ndarray:
+    """Whether fewer than `least` edits lie between each row and each other, (n_rows, n_others)."""
+    return cdist(rows, others, scorer=Levenshtein.distance, score_cutoff=least - 1, dtype=np.int32) < least
