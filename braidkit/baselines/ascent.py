@@ -14,8 +14,8 @@ from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.contracts import standardised
+from braidkit.parameters import check_count, check_positive
 from braidkit.spaces import SequenceSpace, Space
-from braidkit.validation import check_count, check_positive
 
 # Logits that give a start's own letters seven times the weight of each other letter.
 _START_LOGIT = 2.0

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.designer import Designer
-from braidkit.validation import resolve_device
+from braidkit.parameters import resolve_device
+from braidkit.spaces import Points
 
 
 class TrainingData(NamedTuple):
@@ -19,14 +19,14 @@ class TrainingData(NamedTuple):
     Attributes
     ----------
     X : ndarray
-        As the user has them, for estimators.
-    x : Tensor of shape (n, \\*space.shape)
+        One entry or row a design.
+    x : Points of shape (n, \\*space.shape)
     y : ndarray of shape (n,)
     device : torch.device
     """
 
     X: np.ndarray
-    x: Tensor
+    x: Points
     y: np.ndarray
     device: torch.device
 
@@ -44,9 +44,9 @@ class Baseline(Designer):
         """Check what all share, then the data; sets ``space_`` and ``kind_``."""
         self._check_shared_parameters()
         device = resolve_device(self.device)
-        x, y = self._read(X, y)
+        _, X, x, y = self._read(X, y)
         self.kind_ = self.space_.kind_of(X)
-        return TrainingData(np.asarray(X), x, y, device)
+        return TrainingData(X, x, y, device)
 
 
 def check_n_samples(n_samples: int) -> None:

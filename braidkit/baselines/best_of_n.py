@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel
+from braidkit.parameters import as_generator, check_count
 from braidkit.spaces import Space
-from braidkit.validation import as_generator, check_count
 
 
 class BestOfN(Baseline):

@@ -14,8 +14,8 @@ from braidkit.baselines.baseline import Baseline
 from braidkit.diffusion import DiffusionModel, TabularDiffusion, fit_guided
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.designer import untrained_chain
+from braidkit.parameters import check_count, check_positive
 from braidkit.spaces import Space
-from braidkit.validation import check_count, check_positive
 
 # Strength of the guidance, as in f(null) + s (f(c) - f(null)), and share of withheld conditions, in the two sources.
 _RECIPES = {"continuous": (3.0, 0.15), "class": (10.0, 0.3)}

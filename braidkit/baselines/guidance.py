@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_count, check_positive
 from braidkit.rewards.features import auto_max_iter
-from braidkit.spaces import Space
+from braidkit.spaces import Points, Space
 from braidkit.training import fit_supervised
-from braidkit.validation import check_count, check_positive
 
 
 class ClassifierGuidance(Baseline):
@@ -156,7 +156,7 @@ class ClassifierGuidance(Baseline):
         self.model_.kind = self.kind_
         return self
 
-    def _train(self, guide: MeasurementGuide, x: Tensor, y: Tensor, seed: int) -> None:
+    def _train(self, guide: MeasurementGuide, x: Points, y: Tensor, seed: int) -> None:
         """Fit the guide's network to noised designs; sets ``n_iter_``."""
         chain, network = self.pretrained_, guide.network
         order, generator = torch.Generator().manual_seed(seed), torch.Generator(x.device).manual_seed(seed)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel, walk
+from braidkit.parameters import as_generator, check_count, check_positive
 from braidkit.spaces import Space
-from braidkit.validation import as_generator, check_count, check_positive
 
 
 class Particles(NamedTuple):

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing, check_random_state
-from sklearn.utils.validation import column_or_1d
 
+from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
 from braidkit.spaces import join_groups
-from braidkit.validation import check_finite_target, check_lengths
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,7 @@ def offline_split(
         raise InvalidParameterError(f"oracle_fraction must be at least 0 and less than 1; got {oracle_fraction!r}.")
     if not 0 < quantile < 1:
         raise InvalidParameterError(f"quantile must lie between 0 and 1; got {quantile!r}.")
-    check_finite_target(y)
-    y = np.array(column_or_1d(y), dtype=np.float64)
+    y = read_measurements(y)
     check_lengths(X, y)
     units = join_groups(X, groups)
     n_units = int(units.max(initial=-1)) + 1

@@ -25,8 +25,8 @@ from braidkit.exceptions import (
     InvalidParameterError,
     NotTrainedError,
 )
-from braidkit.spaces import Space, space_from_config
-from braidkit.validation import as_generator
+from braidkit.parameters import as_generator
+from braidkit.spaces import Points, Space, space_from_config
 
 
 class DiffusionModel(nn.Module, abc.ABC):
@@ -223,7 +223,7 @@ class DiffusionModel(nn.Module, abc.ABC):
                 f"this {type(self).__name__} is trained already, and others may share it; train a new model, or go on "
                 "from a copy: copy.deepcopy(model).fit(X)."
             )
-        x = self.space.encode(X).to(self.device)
+        x = self.space.points(X).to(self.device)
         if len(x) == 0:
             raise InvalidDesignError("X is empty: there is nothing to learn from.")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
@@ -243,7 +243,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         self.kind = self.space.kind_of(X)
         return self.freeze()
 
-    def _train(self, x: Tensor, seed: int, *, max_iter: int | str, validation_fraction: float, **settings: Any) -> None:
+    def _train(self, x: Points, seed: int, *, max_iter: int | str, validation_fraction: float, **settings: Any) -> None:
         """Fit the network to points by its loss; `settings` are those of `fit_supervised`."""
         pretrain(self, x, seed, max_iter=max_iter, validation_fraction=validation_fraction, **settings)
 

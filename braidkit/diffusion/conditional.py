@@ -10,6 +10,7 @@ from torch import Tensor
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._pretraining import auto_max_iter
 from braidkit.diffusion.guided_network import GuidedNetwork, with_null
+from braidkit.spaces import Points
 from braidkit.training import fit_supervised
 
 _VALIDATION_ROWS, _CALIBRATION_ROWS = 4096, 1024
@@ -17,7 +18,7 @@ _VALIDATION_ROWS, _CALIBRATION_ROWS = 4096, 1024
 
 def fit_guided(
     chain: DiffusionModel,
-    x: Tensor,
+    x: Points,
     conditions: Tensor,
     target: Tensor,
     *,
@@ -39,7 +40,7 @@ def fit_guided(
     ----------
     chain : DiffusionModel
         Without weights of its own; it becomes a frozen chain that samples under `target`.
-    x : Tensor of shape (n, \\*space.shape)
+    x : Points of shape (n, \\*space.shape)
     conditions : Tensor of shape (n, n_conditions)
     target : Tensor of shape (n_conditions,)
     strength : float

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Categorical
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
-from braidkit.spaces import SequenceSpace
+from braidkit.spaces import Points, SequenceSpace
 
 MAX_DESIGNS = 1024
 
@@ -128,11 +128,13 @@ class TabularDiffusion(DiffusionModel):
         return TransitionTables(self.n_steps, *self.state_shape)
 
     @torch.no_grad()
-    def _train(self, x: Tensor, seed: int, **settings: Any) -> None:
+    def _train(self, x: Points, seed: int, **settings: Any) -> None:
         """Count the points and reverse the noising; neither the seed nor the settings matter."""
         n_designs = len(self.designs)
-        number = torch.einsum("nlk,slk->ns", x, self.designs).argmax(dim=1)
-        counts = torch.bincount(number, minlength=n_designs).double()
+        counts = torch.zeros(n_designs, dtype=torch.float64, device=x.device)
+        for part in x.split(1024):
+            number = torch.einsum("nlk,slk->ns", part, self.designs).argmax(dim=1)
+            counts += torch.bincount(number, minlength=n_designs)
         law = (counts + self.smoothing / n_designs) / (len(x) + self.smoothing)
         keep = torch.eye(n_designs, dtype=torch.float64, device=x.device)
         for t in range(1, self.n_steps + 1):

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import read_designs
-from braidkit.validation import check_finite_target, check_lengths
 
 
 def check_number(
@@ -52,11 +52,7 @@ def read_measured(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Rows are indexed by position afterwards, also where X and y came from filtered tables.
     """
-    check_finite_target(y)
-    try:
-        values = np.asarray(y, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
-        raise InvalidParameterError(f"y must be numbers, one a design; got {y!r:.80}.") from error
+    values = read_measurements(y)
     designs = read_designs(X)
     check_lengths(designs, values)
     return designs, values

@@ -10,7 +10,7 @@ import numpy as np
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
-from braidkit.validation import check_count
+from braidkit.parameters import check_count
 
 
 class Oracle(Protocol):

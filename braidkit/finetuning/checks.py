@@ -10,7 +10,7 @@ import torch
 from sklearn.base import clone
 
 from braidkit.diffusion import DiffusionModel
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
 from braidkit.finetuning.contracts import standardised
 from braidkit.finetuning.direct import DirectSolver
@@ -18,7 +18,6 @@ from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.solver import Solver
 from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
 from braidkit.rewards.calibration import lower_coverage
-from braidkit.spaces import SequenceSpace, VectorSpace, infer_space, is_strings
 
 SOLVERS: dict[str, type[Solver]] = {
     "direct": DirectSolver,
@@ -50,27 +49,6 @@ def check_solver_reward(solver: Solver, reward: Any) -> None:
         raise InvalidParameterError(
             f"reward is a {type(reward).__name__} without lower(x): a black box, which {type(solver).__name__} cannot "
             f"differentiate; pass {_FOR_ANY_REWARD}, or a reward of braidkit."
-        )
-
-
-def check_same_designs(pretrained: DiffusionModel, X: Any) -> None:
-    """Raise if a chain plainly makes other designs than those of X: another length, alphabet or width."""
-    space = pretrained.space
-    if isinstance(space, SequenceSpace) and is_strings(X):
-        seen = infer_space(X)
-        if not isinstance(seen, SequenceSpace) or (seen.length == space.length and seen.alphabet == space.alphabet):
-            return
-        other_letters = not set().union(*map(set, X)) <= set(space.alphabet + space.alphabet.lower())
-        if seen.length != space.length or (other_letters and seen.name in ("DNA", "RNA") and seen.name != space.name):
-            raise IncompatibleModelError(
-                f"pretrained makes {space.length}-letter {space.name}, but X is {seen.length}-letter {seen.name}; "
-                "pass a model trained on such sequences, or pretrained=None."
-            )
-    shape = np.shape(X)
-    if isinstance(space, VectorSpace) and len(shape) == 2 and shape[1] != space.n_features:
-        raise IncompatibleModelError(
-            f"pretrained makes designs of {space.n_features} features, but X has {shape[1]}; refit the encoder or "
-            "pass pretrained=None."
         )
 
 

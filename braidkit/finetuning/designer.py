@@ -13,14 +13,14 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from braidkit.data import TrainingData, read_new_designs, read_training_data
 from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
-from braidkit.finetuning.checks import check_same_designs
 from braidkit.finetuning.contracts import check_scale, standardised
+from braidkit.parameters import check_count
 from braidkit.persistence import is_saved
 from braidkit.rewards import BlackBoxReward, GPBonusReward
-from braidkit.spaces import SequenceSpace, Space
-from braidkit.validation import check_count, validate_designs, validate_training_data
+from braidkit.spaces import SequenceSpace, Space, read_designs
 
 
 class Designer(BaseEstimator, abc.ABC):
@@ -70,10 +70,10 @@ class Designer(BaseEstimator, abc.ABC):
             In y's units.
         """
         check_is_fitted(self)
-        validate_designs(self, X)
+        read_new_designs(self, X)
         judge = GPBonusReward(c=1, space=self.space_, random_state=0).fit(X, y)
         with torch.no_grad():
-            mean, penalty = judge.standardised(validate_designs(self, self.sample(self.batch_size, random_state=0)))
+            mean, penalty = judge.standardised(self.space_.encode(self.sample(self.batch_size, random_state=0)))
         return judge.y_mean_ + judge.y_std_ * float((mean - penalty).mean())
 
     def __sklearn_tags__(self) -> Any:
@@ -98,13 +98,14 @@ class Designer(BaseEstimator, abc.ABC):
                 f"space is {self.space}, but pretrained has {self.pretrained.space}; leave out space."
             )
 
-    def _read(self, X: Any, y: Any) -> tuple[Tensor, np.ndarray]:
-        """Points and measurements, checked against each other and against `pretrained`; sets ``space_``."""
+    def _read(self, X: Any, y: Any) -> TrainingData:
+        """Designs and measurements, checked against each other and against `pretrained`; sets ``space_``."""
         if self.pretrained is not None:
-            check_same_designs(self.pretrained, X)
+            self.pretrained.space.check_same_designs(read_designs(X))
         space = self.space if self.pretrained is None else self.pretrained.space
-        self.space_, x, y = validate_training_data(self, X, y, space=space)
-        return x, y
+        data = read_training_data(self, X, y, space=space)
+        self.space_ = data.space
+        return data
 
     def _chain(self, X: np.ndarray, seed: int, device: torch.device, saved: Path | None = None) -> DiffusionModel:
         """The chain that was given, or one trained on X: once, if there is a directory to save it to."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from braidkit.diffusion import DiffusionModel
 from braidkit.finetuning.rollout import graph_bytes, rollout
 from braidkit.finetuning.solver import Problem, Solver
-from braidkit.validation import check_count
+from braidkit.parameters import check_count
 
 # Of the graphs that are in memory together, on a CPU: with fewer trajectories at once an update is slower.
 GRAPH_BYTES = 4 * 2**30

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 from tqdm.auto import tqdm
 
+from braidkit.data import TrainingData
 from braidkit.diffusion import DiffusionModel
 from braidkit.diffusion.precision import check_precision, resolve_precision
 from braidkit.exceptions import InvalidParameterError
@@ -38,10 +38,10 @@ from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
+from braidkit.parameters import check_count, check_positive, resolve_device
 from braidkit.persistence import fingerprint
 from braidkit.spaces import Space, join_groups
 from braidkit.training import interrupts_propagate, train
-from braidkit.validation import check_count, check_positive, resolve_device
 
 
 class ConservativeDiffusionFinetuner(Designer):
@@ -224,14 +224,13 @@ class ConservativeDiffusionFinetuner(Designer):
         device = resolve_device(self.device)
         processes = Processes(device)
         solver = as_solver(self.solver)
-        x, y = self._check(X, y, solver, processes)
+        _, X, x, y = self._check(X, y, solver, processes)
         kind = self.space_.kind_of(X)
-        X = np.asarray(X)
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
             check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         )
-        processes.check_same(X=x, y=y, pretrained=self.pretrained)
-        checkpoint = processes.once(functools.partial(self._open_checkpoint, x, y))
+        processes.check_same(X=x.rows, y=y, pretrained=self.pretrained)
+        checkpoint = processes.once(functools.partial(self._open_checkpoint, x.rows, y))
 
         groups = join_groups(x, groups)
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed, groups)
@@ -273,16 +272,16 @@ class ConservativeDiffusionFinetuner(Designer):
         processes = Processes(resolve_device(self.device))
         self._check(X, y, as_solver(self.solver), processes)
 
-    def _check(self, X: Any, y: Any, solver: Solver, processes: Processes) -> tuple[Tensor, np.ndarray]:
-        """Points and measurements, after all that can be refused before any work."""
+    def _check(self, X: Any, y: Any, solver: Solver, processes: Processes) -> TrainingData:
+        """Designs and measurements, after all that can be refused before any work."""
         self._check_parameters(processes)
         solver.check_processes(processes, self.batch_size)
         check_solver_reward(solver, self.reward)
         if hasattr(self.reward, "_check_parameters"):
             self.reward._check_parameters()
-        x, y = self._read(X, y)
+        data = self._read(X, y)
         solver.check(untrained_chain(self.space_) if self.pretrained is None else self.pretrained)
-        return x, y
+        return data
 
     def _check_parameters(self, processes: Processes) -> None:
         """Raise for parameters out of range, before any work."""
@@ -299,7 +298,7 @@ class ConservativeDiffusionFinetuner(Designer):
         if processes.count > 1:
             check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
 
-    def _open_checkpoint(self, x: Tensor, y: np.ndarray) -> Path | None:
+    def _open_checkpoint(self, x: np.ndarray, y: np.ndarray) -> Path | None:
         """The run's directory, if one was asked for, checked against these data and settings."""
         if self.checkpoint_dir is None:
             return None

@@ -11,7 +11,7 @@ from braidkit.diffusion import DiffusionModel, Policy, sample_path
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.rollout import policy_without_gradient
 from braidkit.finetuning.solver import Problem, Solver
-from braidkit.validation import check_count, check_positive
+from braidkit.parameters import check_count, check_positive
 
 
 class PolicyGradientSolver(Solver):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel, sample_path
 from braidkit.finetuning.solver import Problem, Solver
-from braidkit.validation import check_count, check_positive
+from braidkit.parameters import check_count, check_positive
 
 
 class Trajectories(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braidkit.exceptions import InvalidDesignError
-from braidkit.spaces import is_strings
+from braidkit.spaces import is_strings, read_designs
 
 
 class Oracle(abc.ABC):
@@ -57,7 +57,7 @@ def refuse_shared_rows(oracle: Any, X: Any) -> None:
     known = getattr(oracle, "row_hashes_", None)
     if known is None:
         return
-    rows = list(X) if is_strings(X) else oracle.space_.decode(oracle.space_.encode(X))
+    rows = list(read_designs(X)) if is_strings(X) else oracle.space_.strings(X)
     shared = np.flatnonzero(np.isin(hash_rows(rows), known))
     if len(shared):
         raise InvalidDesignError(

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from braidkit import persistence
+from braidkit.data import read_new_designs, read_training_data
 from braidkit.exceptions import CheckpointError, InvalidDesignError, InvalidParameterError
 from braidkit.networks.attention import AttentionBlock, PositionalPool, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d
 from braidkit.oracles._base import Oracle, hash_rows, refuse_shared_rows
-from braidkit.spaces import SequenceSpace, space_from_config
+from braidkit.parameters import check_count, check_positive, resolve_device
+from braidkit.spaces import Points, SequenceSpace, space_from_config
 from braidkit.training import fit_supervised
-from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
 
 # Channels after the stem and after each further stage of the tower; the key width, and so on, of each head.
 SIZES: dict[str, dict[str, Any]] = {
@@ -228,7 +229,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         """
         self._check_parameters()
         device = resolve_device(self.device)
-        space, x, y = validate_training_data(self, X, y, space=self.space)
+        space, _, x, y = read_training_data(self, X, y, space=self.space)
         if not isinstance(space, SequenceSpace):
             raise InvalidDesignError("EnformerOracle takes sequences; pass strings, or a SequenceSpace as `space`.")
         self.space_ = space
@@ -256,7 +257,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
             )
         self.network_.requires_grad_(False)
         self.validation_r2_ = r2_score(y[held_out], self._predict(x[held_out])) if n_held_out else float("nan")
-        self.row_hashes_ = np.unique(hash_rows(space.decode(x, "strings")))
+        self.row_hashes_ = np.unique(hash_rows(space.strings(x.rows)))
         return self
 
     def predict(self, X: Any) -> NDArray[np.float64]:
@@ -272,7 +273,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
             In y's units.
         """
         check_is_fitted(self, "network_")
-        return self._predict(validate_designs(self, X))
+        return self._predict(read_new_designs(self, X))
 
     def check_disjoint(self, X: Any) -> None:
         """Raise InvalidDesignError if any of these rows trained this oracle; see `refuse_shared_rows`."""
@@ -349,7 +350,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         return sum(len(part) * float(self._loss(part, values)) for part, values in parts) / len(x)
 
     @torch.no_grad()
-    def _predict(self, x: Tensor) -> NDArray[np.float64]:
+    def _predict(self, x: Points | Tensor) -> NDArray[np.float64]:
         """Values (n,) of points, in y's units."""
         device = next(self.network_.parameters()).device
         values = torch.cat([self.network_(part.to(device)).cpu() for part in x.split(_BATCH)])

@@ -14,7 +14,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from braidkit.data import read_new_designs, read_training_data
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
+from braidkit.parameters import check_count, check_positive, resolve_device
 from braidkit.rewards.features import (
     PREDICT_BATCH,
     auto_batch_size,
@@ -23,8 +25,7 @@ from braidkit.rewards.features import (
     make_networks,
     train_networks,
 )
-from braidkit.spaces import Space, join_groups
-from braidkit.validation import check_count, check_positive, resolve_device, validate_designs, validate_training_data
+from braidkit.spaces import Points, Space, join_groups
 
 # The best of several weights on fewer rows than this would be picked by chance.
 MIN_VALIDATION_ROWS = 5
@@ -121,7 +122,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     def _predict_arrays(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean, standard deviation and penalty of designs, in y's units."""
         check_is_fitted(self)
-        x = validate_designs(self, X)
+        x = read_new_designs(self, X)
         with torch.no_grad():
             parts = [self._standardised(part.to(self.device_)) for part in x.split(PREDICT_BATCH)]
         mean, std, penalty = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
@@ -129,7 +130,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
 
     def _start_fit(
         self, X: Any, y: Any, groups: Any = None
-    ) -> tuple[Tensor, np.ndarray, np.ndarray, np.random.RandomState]:
+    ) -> tuple[Points, np.ndarray, np.ndarray, np.random.RandomState]:
         """Check the shared parameters, designs and measurements, and number the designs; sets ``space_``, ``device_``.
 
         The numbers are those of `design_groups`, joined where `groups` are.
@@ -141,10 +142,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
             if getattr(self, name) != "auto":
                 check_count(self, name)
         check_fraction(self, "validation_fraction", allow_zero=True)
-        if self.space is not None and not isinstance(self.space, Space):
-            raise InvalidParameterError(f"space must be a design space of braidkit or None; got {self.space!r}.")
         self.device_ = resolve_device(self.device)
-        self.space_, x, y = validate_training_data(self, X, y, space=self.space)
+        self.space_, _, x, y = read_training_data(self, X, y, space=self.space)
         return x, y, join_groups(x, groups), check_random_state(self.random_state)
 
     def _split_rows(
@@ -180,7 +179,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     def _train(
         self,
         features: nn.Module | None,
-        x: Tensor,
+        x: Points,
         target: Tensor,
         rows: Sequence[np.ndarray],
         validation: np.ndarray,

@@ -13,10 +13,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from braidkit.data import read_training_data
 from braidkit.exceptions import InvalidParameterError
 from braidkit.rewards._base import standardise
 from braidkit.spaces import Space
-from braidkit.validation import validate_training_data
 
 
 class BlackBoxReward(RegressorMixin, BaseEstimator):
@@ -57,7 +57,7 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any) -> BlackBoxReward:
         """Fit a clone of the regressor to designs and measurements."""
-        self.space_, _, y = validate_training_data(self, X, y, space=self.space)
+        self.space_, X, _, y = read_training_data(self, X, y, space=self.space)
         self.kind_ = self.space_.kind_of(X)
         _, self.y_mean_, self.y_std_ = standardise(y)
         regressor = clone(self.regressor)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from braidkit.parameters import check_count
 from braidkit.rewards._base import BaseReward
 from braidkit.rewards.kmers import few_row_features
 from braidkit.spaces import Space
-from braidkit.validation import check_count
 
 
 class BootstrapReward(BaseReward):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.networks import SequenceFeatures, VectorFeatures
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import Points, SequenceSpace, Space
 from braidkit.training import fit_supervised
 
 # The held-out loss only picks the best weights: more rows would slow training and change no choice.
@@ -143,7 +143,7 @@ def _width_and_dtype(features: nn.Module, x: Tensor) -> tuple[int, torch.dtype]:
 
 def train_networks(
     networks: nn.ModuleList,
-    x: Tensor,
+    x: Points,
     y: Tensor,
     rows: Sequence[Tensor],
     validation_rows: Tensor,
@@ -159,7 +159,7 @@ def train_networks(
     Parameters
     ----------
     networks : ModuleList of RegressionNetwork
-    x : Tensor of shape (n, \\*space.shape)
+    x : Points of shape (n, \\*space.shape)
     y : Tensor of shape (n,), float32
         Standardised.
     rows : sequence of LongTensor, all of one length

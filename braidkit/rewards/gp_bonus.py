@@ -12,14 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.parameters import check_count, check_positive
 from braidkit.rewards._base import BaseReward, check_fraction
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
 from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
 from braidkit.rewards.features import PREDICT_BATCH, mean_norm
 from braidkit.rewards.kmers import LayerAndKmers, few_row_features, kmers_for
-from braidkit.spaces import Space
-from braidkit.validation import check_count, check_positive
+from braidkit.spaces import Points, Space
 
 # Rows that set the features' scale, and that inducing points are chosen from.
 SUBSAMPLE = 10_000
@@ -262,7 +262,7 @@ class GPBonusReward(BaseReward):
             raise InvalidParameterError(f"kernel must be a gpytorch kernel or None; got {self.kernel!r}.")
 
     @torch.no_grad()
-    def _fit_posterior(self, x: Tensor, target: Tensor, rows: Tensor) -> None:
+    def _fit_posterior(self, x: Points, target: Tensor, rows: Tensor) -> None:
         """Scale the features, choose inducing points for a kernel, and solve; `rows` are in random order."""
         self.feature_scale_ = 1.0
         sample = rows[:SUBSAMPLE]

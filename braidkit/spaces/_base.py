@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import abc
+import copy
 import math
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from braidkit.exceptions import IncompatibleModelError, InvalidDesignError
+from braidkit.spaces.points import Points
 
 
 class Space(abc.ABC):
     """What a design is, as a tensor and as the user's own kind of object.
+
+    Some entries of a design may be held: `discretise` and `decode` write them, so that all designs have them whatever a
+    chain makes, and no gradient passes there. `encode` reads rows as they are, held or not.
 
     Attributes
     ----------
@@ -18,29 +27,119 @@ class Space(abc.ABC):
         Shape of one design as a tensor.
     n_features : int
         Number of entries of that tensor; the width of a flat 2-D array of designs.
+    template : object or None
+        What is held; None where nothing was said of it, so that estimators hold what is the same in all rows.
+    designs, default_chain, default_features : str
+        What designs of the space are called, and the chain and the feature network that suit them.
     """
 
     shape: tuple[int, ...]
+    template: Any = None
+    designs: ClassVar[str]
+    default_chain: ClassVar[str]
+    default_features: ClassVar[str]
 
     @property
     def n_features(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    @abc.abstractmethod
+    def n_free(self) -> int:
+        """Numbers that choose a design: what is not held, and for letters one less than there are."""
 
     @abc.abstractmethod
     def kind_of(self, X: Any) -> str:
         """Name the kind of object that `X` is, as `decode` takes it."""
 
     @abc.abstractmethod
+    def points(self, X: Any) -> Points:
+        """Read and check designs, which become points batch by batch."""
+
     def encode(self, X: Any) -> Tensor:
         """Turn designs into a float32 tensor of shape (n, \\*shape)."""
+        return self.points(X)[:]
 
     @abc.abstractmethod
     def decode(self, x: Tensor, kind: str | None = None) -> Any:
         """Turn points of shape (n, \\*shape) into designs of the given kind."""
 
     def discretise(self, x: Tensor) -> Tensor:
-        """Move relaxed points onto designs, with gradients that pass; here every point is a design."""
+        """Move relaxed points onto designs, with gradients that pass; here every point is a design, once held."""
+        return self.hold(x)
+
+    def hold(self, x: Tensor) -> Tensor:
+        """Points with the held entries written, and no gradient there."""
+        held = self._held_points()
+        if held is None:
+            return x
+        # One copy a device: a step that is recorded once and replayed may not move memory.
+        cache = self.__dict__.setdefault("_held", {})
+        if x.device not in cache:
+            cache[x.device] = tuple(torch.from_numpy(part).to(x.device) for part in held)
+        mask, values = cache[x.device]
+        return torch.where(mask, values.to(x.dtype), x)
+
+    def _held_points(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Which entries of a point are held, and as what; two arrays that broadcast to `shape`."""
+        return None
+
+    def holding_constants(self, x: Points) -> Space:
+        """The space that holds what is the same in all of these designs, unless a template was given.
+
+        Raises
+        ------
+        InvalidDesignError
+            If all designs are the same.
+        """
+        if self.template is not None:
+            return self
+        template = self._constant(x)
+        return self if template is None else self.with_template(template)
+
+    def _constant(self, x: Points) -> Any:
+        """The template of what is the same in all designs, or None where nothing is."""
+        return None
+
+    def with_template(self, template: Any) -> Space:
+        """The same space with another template."""
+        space = copy.copy(self)
+        space.__dict__.pop("_held", None)
+        space.template = template
+        return space
+
+    @property
+    def held(self) -> str:
+        """What is held, in words ("positions 1-6, 45-50"), or nothing."""
+        return ""
+
+    def makes_same(self, other: Space) -> bool:
+        """Whether points of the two spaces are the same designs, held or not."""
+        return self.with_template(None) == other.with_template(None)
+
+    def from_points_of(self, other: Space, x: Tensor) -> Tensor:
+        """Points of this space for the designs that points of another are; with gradients.
+
+        Raises
+        ------
+        IncompatibleModelError
+            If designs of the one are not designs of the other.
+        """
+        if not self.makes_same(other):
+            raise IncompatibleModelError(f"designs of {other} are not designs of {self}.")
         return x
+
+    def check_same_designs(self, X: Any) -> None:
+        """Raise IncompatibleModelError if `X` plainly holds designs of another space; `X` is an array as read."""
+        return
+
+    def _check_points(self, x: Tensor, kind: str | None, kinds: tuple[str, ...]) -> None:
+        """Raise unless points have the space's shape, and the kind to decode them to is one of the space's."""
+        if tuple(x.shape[1:]) != self.shape or x.ndim != len(self.shape) + 1:
+            expected = ", ".join(map(str, self.shape))
+            raise InvalidDesignError(f"points must have shape (n, {expected}); got {tuple(x.shape)}.")
+        if kind is not None and kind not in kinds:
+            raise InvalidDesignError(f"kind must be one of {', '.join(kinds)}; got {kind!r}.")
 
     @abc.abstractmethod
     def to_config(self) -> dict[str, Any]:
@@ -52,7 +151,16 @@ class Space(abc.ABC):
     def __hash__(self) -> int:
         return hash(repr(sorted(self.to_config().items())))
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_held"}
+
     def __repr__(self) -> str:
         config = self.to_config()
         arguments = ", ".join(f"{name}={value!r}" for name, value in config.items() if name != "space")
         return f"{config['space']}({arguments})"
+
+
+def ranges(numbers: np.ndarray) -> str:
+    """Ascending whole numbers in words: "1-6, 45"."""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs if len(run))

@@ -8,7 +8,7 @@ from braidkit.exceptions import InvalidDesignError
 from braidkit.spaces._base import Space
 from braidkit.spaces.images import ImageSpace
 from braidkit.spaces.reading import read_designs
-from braidkit.spaces.sequences import ALPHABETS, SequenceSpace
+from braidkit.spaces.sequences import SequenceSpace, likely_alphabet
 from braidkit.spaces.vectors import VectorSpace
 
 
@@ -28,11 +28,7 @@ def infer_space(X: Any) -> Space:
     if len(X) == 0:
         raise InvalidDesignError("X is empty: pass a list of strings, or rows of numbers, with their measurements.")
     if X.ndim == 1 and X.dtype == object and isinstance(X[0], str):
-        # Rows, not letters: N is an amino acid, but one of it does not make DNA a protein.
-        share = {letters: sum(set(row.upper()) <= set(letters) for row in X) / len(X) for letters in ALPHABETS.values()}
-        nucleotides = max("ACGT", "ACGU", key=lambda letters: share[letters])
-        likely = nucleotides if share[nucleotides] >= 0.5 else max(share, key=lambda letters: share[letters])
-        return SequenceSpace(likely, max(1, len(X[0])))
+        return SequenceSpace(likely_alphabet(X), max(1, len(X[0])))
     if X.ndim > 2:
         what = "SequenceSpace(alphabet, length)" if X.ndim == 3 else "ImageSpace(height, width, channels)"
         raise InvalidDesignError(

@@ -10,6 +10,11 @@ from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.spaces._base import Space
+from braidkit.spaces.points import Points
+from braidkit.spaces.reading import read_designs
+
+# Images that are checked at a time.
+_AT_ONCE = 1024
 
 
 class ImageSpace(Space):
@@ -22,40 +27,61 @@ class ImageSpace(Space):
     channels : int, default=3
     """
 
+    designs = "images"
+    default_chain = "image"
+    default_features = "vector"
+
     def __init__(self, height: int, width: int, channels: int = 3) -> None:
-        if min(height, width, channels) < 1:
-            raise InvalidParameterError(
-                f"height, width and channels must be at least 1; got {height}, {width}, {channels}."
-            )
+        sizes = {"height": height, "width": width, "channels": channels}
+        for name, value in sizes.items():
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise InvalidParameterError(f"{name} must be a whole number of at least 1; got {value!r}.")
         self.shape = (int(channels), int(height), int(width))
+
+    @property
+    def n_free(self) -> int:
+        return self.n_features
 
     def kind_of(self, X: Any) -> str:
         """Name the kind of array that `X` is: "uint8" (0 to 255) or "float" (0 to 1)."""
-        return "uint8" if np.asarray(X).dtype == np.uint8 else "float"
+        return "uint8" if read_designs(X).dtype == np.uint8 else "float"
 
-    def encode(self, X: Any) -> Tensor:
-        """Scale images of shape (n, height, width[, channels]), uint8 or floats in [0, 1], to [-1, 1]."""
-        array = np.asarray(X)
+    def points(self, X: Any) -> Points:
+        """Images of shape (n, height, width[, channels]), uint8 or floats in [0, 1], scaled to [-1, 1] in batches."""
+        images = read_designs(X)
         channels, height, width = self.shape
-        expected = (height, width) if channels == 1 and array.ndim == 3 else (height, width, channels)
-        if array.shape[1:] != expected:
+        expected = (height, width) if channels == 1 and images.ndim == 3 else (height, width, channels)
+        if images.shape[1:] != expected or images.dtype.kind not in "fiub":
             raise InvalidDesignError(
-                f"images must have shape (n, {', '.join(map(str, expected))}), channels last; got {array.shape}."
+                f"images must have shape (n, {', '.join(map(str, expected))}), channels last; got {images.shape}"
+                f" of type {images.dtype}."
             )
-        images = np.array(array, dtype=np.float32).reshape(-1, height, width, channels)
-        if array.dtype == np.uint8:
-            images /= 255
-        wrong = ~((images >= 0) & (images <= 1)).all(axis=(1, 2, 3))
+        if images.dtype != np.uint8:
+            for start in range(0, len(images), _AT_ONCE):
+                self._check_range(images[start : start + _AT_ONCE], start)
+        return Points(images, self._scaled, self.shape)
+
+    def _check_range(self, images: np.ndarray, start: int) -> None:
+        """Raise unless pixels lie between 0 and 1; the first image is row `start`."""
+        flat = images.reshape(len(images), -1)
+        wrong = ~((flat >= 0) & (flat <= 1)).all(axis=1)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise InvalidDesignError(
-                f"row {row:,}: pixels run from {images[row].min():g} to {images[row].max():g}; pass uint8 images or "
-                "floats from 0 to 1."
+                f"row {start + row:,}: pixels run from {flat[row].min():g} to {flat[row].max():g}; pass uint8 images "
+                "or floats from 0 to 1."
             )
-        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous() * 2 - 1
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        """Points of images, channels last or without an axis of channels."""
+        channels, height, width = self.shape
+        pixels = images.float().reshape(-1, height, width, channels)
+        pixels = pixels / 255 if images.dtype == torch.uint8 else pixels
+        return pixels.permute(0, 3, 1, 2).contiguous() * 2 - 1
 
     def decode(self, x: Tensor, kind: str | None = "uint8") -> np.ndarray:
         """Turn points into images, channels last (no channel axis for one channel)."""
+        self._check_points(x, kind, ("uint8", "float"))
         images = (x.detach().clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy() + 1) / 2
         images = images[..., 0] if self.shape[0] == 1 else images
         return images if kind == "float" else np.round(images * 255).astype(np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError
+from braidkit.spaces.points import Points
 
 
 def read_designs(X: Any) -> np.ndarray:
@@ -66,7 +68,7 @@ def design_groups(X: Any) -> np.ndarray:
 
     Parameters
     ----------
-    X : Tensor of shape (n, ...), or designs
+    X : Points, Tensor of shape (n, ...), or designs
         Points of a space, or what `read_designs` reads; points also know that "acgt" is "ACGT".
 
     Returns
@@ -79,15 +81,11 @@ def design_groups(X: Any) -> np.ndarray:
     >>> design_groups(["ACG", "TTT", "ACG"]).tolist()
     [0, 1, 0]
     """
-    rows = read_designs(X)
+    rows = X.rows if isinstance(X, Points) else read_designs(X)
     if rows.ndim > 1:
-        if rows.dtype == object:
-            rows = rows.astype(np.float64)
-        flat = np.ascontiguousarray(rows.reshape(len(rows), -1) + 0)  # -0.0 becomes 0.0
-        if flat.shape[1] == 0:
-            return np.zeros(len(rows), dtype=np.int64)
-        rows = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1])))[:, 0]
-        rows = np.array([row.tobytes() for row in rows], dtype=object)
+        # As one number each, -0.0 as 0.0; a digest in place of a long row.
+        flat = rows.reshape(len(rows), -1).astype(np.float64 if rows.dtype == object else rows.dtype) + 0
+        rows = np.array([blake2b(row.tobytes(), digest_size=16).digest() for row in flat] + [None], dtype=object)[:-1]
     return pd.factorize(rows)[0].astype(np.int64)
 
 

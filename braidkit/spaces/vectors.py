@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from braidkit.exceptions import InvalidDesignError, InvalidParameterError
-from braidkit.spaces._base import Space
-from braidkit.spaces.reading import is_strings
+from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
+from braidkit.spaces._base import Space, ranges
+from braidkit.spaces.points import Points
+from braidkit.spaces.reading import is_strings, read_designs
 
 
 class VectorSpace(Space):
@@ -22,29 +23,56 @@ class VectorSpace(Space):
     n_features : int
     loc, scale : array-like of shape (n_features,), optional
         What is subtracted, and then divided by; zeros and ones by default.
+    template : sequence of n_features numbers or None, optional
+        A number where a column is held at it in all designs, None (or NaN) where it is free. Without a template,
+        estimators hold the columns that are constant in their data; ``[None] * n_features`` holds none.
     """
+
+    designs = "vectors"
+    default_chain = "gaussian"
+    default_features = "vector"
 
     def __init__(
         self,
         n_features: int,
         loc: Sequence[float] | np.ndarray | None = None,
         scale: Sequence[float] | np.ndarray | None = None,
+        template: Sequence[float | None] | np.ndarray | None = None,
     ) -> None:
+        if not isinstance(n_features, (int, np.integer)) or isinstance(n_features, bool) or n_features < 1:
+            raise InvalidParameterError(f"n_features must be a whole number of at least 1; got {n_features!r}.")
         self.shape = (int(n_features),)
         self.loc = np.zeros(n_features) if loc is None else np.asarray(loc, dtype=np.float64)
         self.scale = np.ones(n_features) if scale is None else np.asarray(scale, dtype=np.float64)
         if self.loc.shape != self.shape or self.scale.shape != self.shape:
             raise InvalidParameterError(f"loc and scale must have n_features = {n_features} entries each.")
-        if not (self.scale > 0).all():
-            raise InvalidParameterError(f"scale must be > 0; got {self.scale.min()}.")
+        if not np.isfinite(self.loc).all():
+            raise InvalidParameterError(f"loc must be finite; got {self.loc[~np.isfinite(self.loc)][0]}.")
+        wrong = ~((self.scale > 0) & np.isfinite(self.scale))
+        if wrong.any():
+            raise InvalidParameterError(f"scale must be > 0 and finite; got {self.scale[wrong][0]}.")
+        self.template = None if template is None else self._check_template(template)
 
     @classmethod
     def from_data(cls, X: Any) -> VectorSpace:
-        """Standardise by the columns of `X`; a constant column keeps scale 1."""
-        array = np.asarray(X, dtype=np.float64)
-        deviation = array.std(axis=0)
-        constant = deviation <= 1e-12 * np.maximum(1.0, np.abs(array).max(axis=0))
-        return cls(array.shape[1], array.mean(axis=0), np.where(constant, 1.0, deviation))
+        """Standardise by the columns of `X`; a constant column has its value as loc, and scale 1."""
+        array = np.asarray(read_designs(X), dtype=np.float64)
+        if array.ndim != 2 or len(array) == 0:
+            raise InvalidDesignError(f"X must have shape (n, n_features), with at least one row; got {array.shape}.")
+        constant = (array == array[0]).all(axis=0)
+        # Over the largest entry first, so that no square leaves the range of numbers.
+        size = np.abs(array).max(axis=0)
+        size[size == 0] = 1.0
+        deviation = (array / size).std(axis=0) * size
+        return cls(
+            array.shape[1],
+            np.where(constant, array[0], array.mean(axis=0)),
+            np.where(constant | (deviation == 0), 1.0, deviation),
+        )
+
+    @property
+    def n_free(self) -> int:
+        return self.n_features - len(self._held_columns())
 
     def kind_of(self, X: Any) -> str:
         """There is one kind, "vectors": a 2-D array."""
@@ -52,10 +80,11 @@ class VectorSpace(Space):
             raise InvalidDesignError("designs are strings, but the space holds vectors; use a SequenceSpace.")
         return "vectors"
 
-    def encode(self, X: Any) -> Tensor:
-        """Standardise rows; `X` is an array-like of shape (n, n_features)."""
-        self.kind_of(X)
-        array = np.asarray(X.detach().cpu() if isinstance(X, Tensor) else X, dtype=np.float64)
+    def points(self, X: Any) -> Points:
+        """Rows that are standardised batch by batch; `X` is an array-like of shape (n, n_features)."""
+        array = read_designs(X)
+        self.kind_of(array)
+        array = array if array.dtype in (np.float32, np.float64) else np.asarray(array, dtype=np.float64)
         if array.ndim != 2 or array.shape[1:] != self.shape:
             raise InvalidDesignError(
                 f"X has shape {array.shape}, but the space holds vectors of {self.shape[0]} features."
@@ -65,16 +94,77 @@ class VectorSpace(Space):
             raise InvalidDesignError(
                 f"row {row:,}: feature {column} is {array[row, column]}; drop or impute such rows."
             )
-        return torch.tensor((array - self.loc) / self.scale, dtype=torch.float32)
+        return Points(array, self._standardised, self.shape)
+
+    def _standardised(self, rows: Tensor) -> Tensor:
+        """Points of rows of numbers."""
+        loc, scale = (torch.from_numpy(part).to(rows.device) for part in (self.loc, self.scale))
+        return ((rows.double() - loc) / scale).float()
 
     def decode(self, x: Tensor, kind: str | None = None) -> np.ndarray:
         """Undo the standardisation; gives a float64 array of shape (n, n_features)."""
-        return x.detach().cpu().numpy().astype(np.float64) * self.scale + self.loc
+        self._check_points(x, kind, ("vectors",))
+        designs = x.detach().cpu().numpy().astype(np.float64) * self.scale + self.loc
+        for column in self._held_columns():
+            designs[:, column] = self.template[column]
+        return designs
+
+    def makes_same(self, other: Space) -> bool:
+        """Whether the other space holds vectors of this width, whatever their scale."""
+        return isinstance(other, VectorSpace) and other.shape == self.shape
+
+    def from_points_of(self, other: Space, x: Tensor) -> Tensor:
+        """Points on this space's scale for points on another's; with gradients."""
+        super().from_points_of(other, x)
+        assert isinstance(other, VectorSpace)
+        ratio = torch.as_tensor(other.scale / self.scale, dtype=x.dtype, device=x.device)
+        shift = torch.as_tensor((other.loc - self.loc) / self.scale, dtype=x.dtype, device=x.device)
+        return x * ratio + shift
+
+    def check_same_designs(self, X: np.ndarray) -> None:
+        """Raise IncompatibleModelError if rows have another number of columns."""
+        if X.ndim == 2 and X.shape[1] != self.n_features:
+            raise IncompatibleModelError(
+                f"pretrained makes designs of {self.n_features} features, but X has {X.shape[1]}; refit the encoder "
+                "or pass pretrained=None."
+            )
+
+    @property
+    def held(self) -> str:
+        columns = self._held_columns()
+        return f"columns {ranges(np.array(columns))} (from 0)" if columns else ""
+
+    def _held_columns(self) -> list[int]:
+        return [] if self.template is None else [i for i, value in enumerate(self.template) if value is not None]
+
+    def _held_points(self) -> tuple[np.ndarray, np.ndarray] | None:
+        columns = self._held_columns()
+        if not columns:
+            return None
+        values = np.array([0.0 if value is None else value for value in self.template])
+        mask = np.isin(np.arange(self.n_features), columns)
+        return mask, ((values - self.loc) / self.scale).astype(np.float32)
+
+    def _constant(self, x: Points) -> tuple[float | None, ...] | None:
+        rows = x.rows
+        constant = (rows == rows[0]).all(axis=0)
+        if constant.all():
+            raise InvalidDesignError(f"all {len(rows):,} rows of X are the same design: there is nothing to vary.")
+        return tuple(float(v) if c else None for v, c in zip(rows[0], constant, strict=True)) if any(constant) else None
+
+    def _check_template(self, template: Any) -> tuple[float | None, ...]:
+        """The template with None where it is free, checked."""
+        values = np.array([np.nan if value is None else value for value in template], dtype=np.float64)
+        if values.shape != self.shape or np.isinf(values).any():
+            raise InvalidParameterError(
+                f"template must have n_features = {self.n_features} entries, each a finite number or None; got "
+                f"{template!r}."
+            )
+        if not np.isnan(values).any():
+            raise InvalidParameterError("template holds every column: leave at least one free, as None.")
+        return tuple(None if np.isnan(value) else float(value) for value in values)
 
     def to_config(self) -> dict[str, Any]:
-        return {
-            "space": "VectorSpace",
-            "n_features": self.shape[0],
-            "loc": self.loc.tolist(),
-            "scale": self.scale.tolist(),
-        }
+        config = {"n_features": self.shape[0], "loc": self.loc.tolist(), "scale": self.scale.tolist()}
+        template = {} if self.template is None else {"template": list(self.template)}
+        return {"space": "VectorSpace"} | config | template

@@ -1,0 +1,204 @@
+"""Designs and measurements as every estimator reads them: plain arrays, by position, checked before any work."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+from braidkit.spaces import Points, Space, VectorSpace, infer_space, is_strings, read_designs
+
+# Networks compute in float32: squares of what lies outside leave its range.
+LARGEST, SMALLEST = 1e18, 1e-18
+
+
+class TrainingData(NamedTuple):
+    """Designs with their measurements.
+
+    Attributes
+    ----------
+    space : Space
+    X : ndarray
+        Designs as `read_designs` gives them, one entry or row a design.
+    x : Points of shape (n, \\*space.shape)
+    y : ndarray of shape (n,), float64
+    """
+
+    space: Space
+    X: np.ndarray
+    x: Points
+    y: np.ndarray
+
+
+def read_training_data(estimator: Any, X: Any, y: Any, *, space: Space | None = None) -> TrainingData:
+    """Check designs and measurements that an estimator is fitted on.
+
+    Sets ``n_features_in_`` (and ``feature_names_in_``) of the estimator.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+    X : designs
+        Strings, or anything that `space` encodes.
+    y : array-like of shape (n_samples,)
+    space : Space, optional
+        Inferred from `X` by default.
+
+    Returns
+    -------
+    data : TrainingData
+
+    Raises
+    ------
+    InvalidDesignError, InvalidTargetError, InvalidParameterError
+        Naming the row, the value and the remedy.
+    """
+    check_space(space)
+    if y is None:
+        raise InvalidTargetError(
+            f"{type(estimator).__name__} requires y to be passed, but the target y is None: pass one measurement a "
+            "design."
+        )
+    designs = read_designs(X)
+    if len(designs) == 0 and not hasattr(X, "shape"):
+        raise InvalidDesignError("X is empty: pass a list of strings, or rows of numbers, with their measurements.")
+    y = read_measurements(y)
+    if not is_strings(designs) and (isinstance(space, VectorSpace) or (space is None and designs.ndim <= 2)):
+        designs = _validated(estimator, X, designs, ensure_min_samples=2)
+    space = infer_space(designs) if space is None else space
+    check_lengths(designs, y)
+    x = space.points(designs)
+    if len(x) < 2:
+        raise InvalidDesignError(f"X has {len(x)} sample; a minimum of 2 is required.")
+    estimator.n_features_in_ = designs.shape[1] if designs.ndim == 2 else space.shape[0]
+    _check_spread(y)
+    return TrainingData(space, designs, x, y)
+
+
+def read_new_designs(estimator: Any, X: Any) -> Points:
+    """Check designs that a fitted estimator is asked about; points of shape (n, \\*space_.shape)."""
+    designs = read_designs(X)
+    if isinstance(estimator.space_, VectorSpace) and not is_strings(designs):
+        designs = _validated(estimator, X, designs, reset=False)
+    return estimator.space_.points(designs)
+
+
+def read_measurements(y: Any) -> np.ndarray:
+    """Measurements as a float64 array of shape (n,), from any container of numbers.
+
+    Raises
+    ------
+    InvalidTargetError
+        For values that are missing, infinite, too large or no numbers, by row, and for more than one column.
+    """
+    if isinstance(y, Tensor):
+        y = y.detach().cpu().numpy()
+    if hasattr(y, "to_pylist") and not hasattr(y, "__array__"):
+        y = y.to_pylist()
+    array = np.asarray(y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        if not hasattr(y, "columns"):
+            warnings.warn(
+                "A column-vector y was passed when a 1d array was expected; pass y.ravel().",
+                DataConversionWarning,
+                stacklevel=4,
+            )
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise InvalidTargetError(
+            f"y should be a 1d array, one measurement a design; got an array of shape {array.shape} instead."
+        )
+    if array.dtype.kind in "Mm":
+        raise InvalidTargetError(f"y holds dates or durations (row 0 is {array[0]}), not measurements; pass numbers.")
+    if array.dtype.kind == "c":
+        raise InvalidTargetError("Complex data not supported: y has complex numbers; pass real ones.")
+    values = (
+        array.astype(np.float64)
+        if array.dtype.kind in "fiub"
+        else np.array(list(map(_number, array.astype(object), _rows())))
+    )
+    _check_finite(values)
+    return values.astype(np.float64)
+
+
+def check_space(space: Any) -> None:
+    """Raise unless `space` is a design space or None."""
+    if space is not None and not isinstance(space, Space):
+        alphabet = space if isinstance(space, str) else "DNA"
+        raise InvalidParameterError(
+            f'space must be a design space of braidkit, such as SequenceSpace("{alphabet}", length=50), or None; got '
+            f"{space!r}."
+        )
+
+
+def check_lengths(X: Any, y: np.ndarray) -> None:
+    """Raise unless there are as many designs as measurements."""
+    if len(X) != len(y):
+        raise InvalidDesignError(
+            f"X has {len(X):,} designs, but y has {len(y):,} measurements (inconsistent numbers of samples); pass one "
+            "measurement a design."
+        )
+
+
+def _validated(estimator: Any, X: Any, designs: np.ndarray, **settings: Any) -> np.ndarray:
+    """Vectors as scikit-learn checks them: columns by number and name."""
+    named = X if hasattr(X, "columns") else designs
+    return validate_data(estimator, named, dtype=np.float64, **settings)
+
+
+def _rows() -> Any:
+    """Row numbers without end."""
+    return iter(range(2**62))
+
+
+def _number(value: Any, row: int) -> float:
+    """An entry of a column as a number; missing values as NaN."""
+    if value is None or value is pd.NA or value is pd.NaT:
+        return math.nan
+    try:
+        if isinstance(value, str) and "_" in value:
+            raise ValueError("Python's digit separator")
+        return float(value)
+    except (TypeError, ValueError) as error:
+        comma = isinstance(value, str) and value.count(",") == 1 and value.replace(",", "").strip("+- ").isdigit()
+        remedy = "write decimals with a point" if comma else "drop or correct such rows"
+        raise InvalidTargetError(f"y: row {row:,} is {value!r}, which is not a number; {remedy}.") from error
+
+
+def _check_finite(values: np.ndarray) -> None:
+    """Raise for missing, infinite or huge measurements, naming the first."""
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        value = values[bad[0]]
+        what = "NaN" if np.isnan(value) else "infinity"
+        raise InvalidTargetError(
+            f"Input y contains {what}: row {bad[0]:,} is {value} ({len(bad):,} such rows); drop those rows."
+        )
+    huge = np.flatnonzero(np.abs(values) > LARGEST)
+    if len(huge):
+        raise InvalidTargetError(
+            f"y: row {huge[0]:,} is {values[huge[0]]:g} ({len(huge):,} rows beyond {LARGEST:g}), too large to compute "
+            "with; drop such rows, or pass y in a larger unit, such as y / y.max()."
+        )
+
+
+def _check_spread(y: np.ndarray) -> None:
+    """Raise for measurements that are all alike, but for rounding."""
+    spread, size = np.ptp(y), np.abs(y).max()
+    if spread <= 1e-12 * size:
+        alike = f"every one of the {len(y):,} measurements is {y[0]:g}"
+        reason = alike if spread == 0 else f"the {len(y):,} measurements differ from {y[0]:g} by rounding errors only"
+        raise InvalidTargetError(
+            f"y is constant ({reason}): there is nothing to learn; check the column, or pass measurements that differ."
+        )
+    if spread < SMALLEST:
+        raise InvalidTargetError(
+            f"y varies by {spread:g} only, too little to compute with; pass it in a smaller unit, such as y / {size:g}."
+        )

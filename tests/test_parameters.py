@@ -1,0 +1,33 @@
+"""Parameters are checked by name, and resolved."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator
+
+from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_count, check_positive, resolve_device
+
+
+class Probe(BaseEstimator):
+    def __init__(self, value=1):
+        self.value = value
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, "a", None, True])
+def test_what_must_be_positive(value):
+    with pytest.raises(InvalidParameterError, match="value must be a number > 0; got"):
+        check_positive(Probe(value), "value")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "a", None, True])
+def test_what_must_be_a_count(value):
+    with pytest.raises(InvalidParameterError, match="value must be a whole number of at least 1; got"):
+        check_count(Probe(value), "value")
+
+
+def test_devices():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(InvalidParameterError, match='device must be "auto"'):
+        resolve_device("toaster")
