@@ -15,8 +15,8 @@ from torch import Tensor
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
 from braidkit.spaces import Points, Space, VectorSpace, infer_space, is_strings, read_designs
 
-# Networks compute in float32: squares of what lies outside leave its range.
-LARGEST, SMALLEST = 1e18, 1e-18
+# Bounds of points come out in float32, which ends at 3e38.
+LARGEST, SMALLEST = 1e30, 1e-30
 
 
 class TrainingData(NamedTuple):

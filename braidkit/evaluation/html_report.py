@@ -119,7 +119,7 @@ def report(
     if X is not None:
         measured, values = read_measured(X, y)
         if sequences:
-            measured = estimator.space_.decode(estimator.space_.encode(measured), "strings")
+            measured = estimator.space_.strings(measured)
         calibration = calibration or CalibrationReport.from_estimator(estimator, measured, values, random_state=rng)
     if designs is None and sequences and measured is not None:
         designs = design_table(estimator, measured, values, n_designs=100, random_state=rng)

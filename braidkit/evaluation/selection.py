@@ -106,12 +106,12 @@ def select(
         raise InvalidParameterError("y has no sequences; pass X as well.")
     if y is not None:
         X, y = read_measured(X, y)
-    measured = [] if X is None else space.decode(space.encode(X), "strings")
+    measured = [] if X is None else space.strings(X)
     limits = check_limits(space, gc=gc, max_homopolymer=max_homopolymer, forbidden=forbidden, template=template)
     rng = check_random_state(random_state)
 
     drawn = estimator.sample(n_drawn, rng)
-    candidates = list(dict.fromkeys(space.decode(space.encode(drawn), "strings")))
+    candidates = list(dict.fromkeys(space.strings(drawn)))
     known = set(measured)
     checks = limits | ({"X": lambda rows: np.array([row not in known for row in rows])} if known else {})
     fails = np.array([~meets(candidates) for meets in checks.values()]).reshape(len(checks), len(candidates))

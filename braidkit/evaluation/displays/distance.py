@@ -94,12 +94,12 @@ class DistanceDisplay:
         if designs is None:
             check_number("n_designs", n_designs, low=1, whole=True)
             space = estimator.space_
-            designs = space.decode(space.encode(estimator.sample(n_designs, random_state)), "strings")
+            designs = space.strings(estimator.sample(n_designs, random_state))
         else:
             designs = read_designs(designs).tolist()
         if len(designs) == 0:
             raise InvalidParameterError("there is no design to show; pass at least one.")
-        measured = estimator.space_.decode(estimator.space_.encode(X), "strings")
+        measured = estimator.space_.strings(X)
         return cls(
             nearest(as_strings(designs), measured)[1],
             estimator.reward_.predict(designs),
