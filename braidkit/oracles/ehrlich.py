@@ -160,7 +160,8 @@ class EhrlichLandscape(Oracle):
 
     def _feasible(self, tokens: Tokens) -> NDArray[np.bool_]:
         """Whether no neighbours (n, length) are banned."""
-        return (self.transitions[tokens[:, :-1], tokens[:, 1:]] > 0).all(axis=1)
+        allowed: NDArray[np.bool_] = self.transitions[tokens[:, :-1], tokens[:, 1:]] > 0
+        return np.asarray(allowed.all(axis=1))
 
     def _qualities(self, tokens: Tokens) -> Values:
         """Largest quantised share (n, n_motifs) over the positions at which each motif can start."""
