@@ -3,8 +3,9 @@
 import torch
 from torch import nn
 
-from braidkit.diffusion import GaussianDiffusion
+from braidkit.diffusion import GaussianDiffusion, MaskedDiffusion
 from braidkit.finetuning import Problem
+from braidkit.networks import Adapter, Shared
 from braidkit.spaces import VectorSpace
 
 
@@ -28,6 +29,52 @@ class IndependentLetters(nn.Module):
 
     def forward(self, x, t):
         return self.logits.expand_as(x)
+
+
+class LowRankLinear(nn.Linear):
+    """A linear layer with an adapter of low rank built in, which does nothing at first."""
+
+    def __init__(self, n_in, n_out, rank):
+        super().__init__(n_in, n_out)
+        self.down = nn.Parameter(torch.randn(rank, n_in) / n_in**0.5)
+        self.up = nn.Parameter(torch.zeros(n_out, rank))
+
+    def forward(self, x):
+        return super().forward(x) + x @ self.down.T @ self.up.T
+
+
+class Backbone(nn.Module):
+    """A stand-in for a large pretrained network of letters."""
+
+    def __init__(self, length, n_letters, width, depth, rank):
+        super().__init__()
+        self.first = nn.Linear(length * n_letters, width)
+        self.layers = nn.ModuleList(LowRankLinear(width, width, rank) for _ in range(depth))
+        self.last = nn.Linear(width, length * n_letters)
+
+    def forward(self, x):
+        h = self.first(x.flatten(1))
+        for layer in self.layers:
+            h = h + nn.functional.silu(layer(h))
+        return self.last(h).reshape(x.shape)
+
+
+class AdaptedLetters(MaskedDiffusion):
+    """A masked chain on a frozen backbone that all copies share; fine-tuning changes an adapter of low rank alone."""
+
+    def __init__(self, space, *, n_steps=None, seed=0, width=16, depth=2, rank=8):
+        super().__init__(space, n_steps=n_steps)
+        self.settings = {"seed": seed, "width": width, "depth": depth, "rank": rank}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.backbone = Shared(Backbone(*space.shape, width, depth, rank))
+
+    def _build_network(self, n_conditions=0):
+        names = [name for name, _ in self.backbone.module.named_parameters() if name.endswith((".down", ".up"))]
+        return Adapter(self.backbone, names)
+
+    def _config(self):
+        return {"n_steps": self.n_steps, **self.settings}
 
 
 def exact_chain(n_features=1, n_steps=20):

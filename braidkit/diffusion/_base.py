@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import json
 import os
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from braidkit.exceptions import (
     InvalidParameterError,
     NotTrainedError,
 )
+from braidkit.networks import share, shared_parts
 from braidkit.parameters import as_generator
 from braidkit.spaces import Points, Space, space_from_config
 
@@ -253,14 +255,21 @@ class DiffusionModel(nn.Module, abc.ABC):
         return self.eval().requires_grad_(False)
 
     def trainable_copy(self) -> DiffusionModel:
-        """A copy whose network may be changed, reading out by a frozen copy of the pretrained network."""
-        self.check_trained()
-        model = copy.deepcopy(self)
-        if self._reads_out_by_network and model.decoder is None:
-            model.decoder = copy.deepcopy(model.network)
+        """A copy whose `trainable` part is its own, to be changed; all else shares the storage of this model's.
+
+        It reads out by the network as it is here, frozen.
+        """
+        model = share(self, own=self.trainable)
+        if self._reads_out_by_network:
+            model.decoder = share(self.readout_network)
         if model.decoder is not None:
             model.decoder.requires_grad_(False)
         return model
+
+    def digest_parts(self) -> list[Any]:
+        """What the model is, for `braidkit.persistence.fingerprint`: settings, weights, and the networks it shares."""
+        shared = [part.module for part in shared_parts(self)]
+        return [[json.dumps(self.to_config())], [*map(repr, shared)], *self.state_dict().values(), *shared]
 
     def untrained_copy(self) -> DiffusionModel:
         """A chain of the same kind and settings, without weights."""

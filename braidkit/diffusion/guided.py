@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Policy
 from braidkit.exceptions import IncompatibleModelError
-from braidkit.networks import SequenceFeatures, VectorFeatures
+from braidkit.networks import SequenceFeatures, VectorFeatures, share
 from braidkit.spaces import SequenceSpace, Space
 
 # Waves of the time that the network sees beside the state.
@@ -65,6 +65,9 @@ class MeasurementGuide(nn.Module):
         self.network = NoisedNetwork(space)
         self.goal = goal
         self.tail = tail
+
+    def extra_repr(self) -> str:
+        return f"goal={self.goal}, tail={self.tail}"
 
     def forward(self, points: Tensor, time: Tensor) -> Tensor:
         """Log-probabilities (n,), up to a constant, for points (n, \\*space.shape) at times (n,) from 0 to 1."""
@@ -164,8 +167,14 @@ class GuidedDiffusion(DiffusionModel):
         return self.chain.untrained_copy()
 
     def trainable_copy(self) -> GuidedDiffusion:
-        """A copy whose chain has weights of its own; the guide is shared."""
-        return GuidedDiffusion(self.chain.trainable_copy(), self.guide, strength=self.strength)
+        """A copy whose chain has weights of its own; those of the guide are shared."""
+        guide = share(self.guide) if isinstance(self.guide, nn.Module) else self.guide
+        return GuidedDiffusion(self.chain.trainable_copy(), guide, strength=self.strength)
+
+    def digest_parts(self) -> list[Any]:
+        """Those of the chain, and the guide: a function is known by its place in memory alone."""
+        weights = [self.guide] if isinstance(self.guide, nn.Module) else []
+        return [*self.chain.digest_parts(), [type(self).__name__, str(self.strength), repr(self.guide)], *weights]
 
     def to_config(self) -> dict[str, Any]:
         """All but the weights, as JSON holds it."""

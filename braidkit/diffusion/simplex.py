@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from braidkit.diffusion._policies import Bridge, Gaussian, Policy, Sticks
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.bridge import sticks_of_angles
 from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after
-from braidkit.networks import DilatedConvNet
+from braidkit.networks import DilatedConvNet, share
 from braidkit.spaces import SequenceSpace
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -244,7 +243,7 @@ class SimplexDiffusion(DiffusionModel):
         Returns
         -------
         model : SimplexDiffusion
-            Frozen, with a copy of the weights.
+            Frozen, on the same weights.
 
         Examples
         --------
@@ -257,8 +256,10 @@ class SimplexDiffusion(DiffusionModel):
         config = self._config() | {"n_steps": n_steps, "scheme": self.scheme if scheme is None else scheme}
         model = SimplexDiffusion(self.space, **config)
         model.kind = self.kind
-        model.network, model.decoder = copy.deepcopy(self.network), copy.deepcopy(self.decoder)
-        model.to(self.device).freeze()
+        model.to(self.device)
+        model.network = share(self.trainable)
+        model.decoder = None if self.decoder is None else share(self.decoder)
+        model.freeze()
         return model
 
     def _sticks(self, x: Tensor) -> Tensor:

@@ -318,11 +318,11 @@ class ConservativeDiffusionFinetuner(Designer):
         processes: Processes,
     ) -> None:
         """Move a copy of the chain toward the reward's lower bound (Algorithm 2), and keep the best checkpoint."""
-        model = self.pretrained_.trainable_copy().to(device)
-        model.kind = kind
         reference = self.pretrained_
-        if reference.device != model.device:  # the user's model stays where it is
+        if reference.device != torch.empty(0, device=device).device:  # the user's model stays where it is
             reference = copy.deepcopy(reference).freeze().to(device)
+        model = reference.trainable_copy()
+        model.kind = kind
         self.precision_ = resolve_precision(self.precision, model.trainable, device)
         solver.setup(
             Problem(
