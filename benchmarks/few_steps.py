@@ -86,7 +86,7 @@ def rollout(chain: SimplexDiffusion, tilts: Tensor, n: int, generator: torch.Gen
     return x, kl
 
 
-def one_tilt_a_step(scheme: str, n_steps: int, n_updates: int = 40, seed: int = 0) -> float:
+def one_tilt_a_step(scheme: str, n_steps: int, n_updates: int = 30, seed: int = 0) -> float:
     """Gain of the best tilts over the pretrained letters' mean, nats a letter."""
     chain, generator = chain_of(scheme, n_steps, LENGTH), torch.Generator().manual_seed(seed)
     tilts = torch.full((n_steps,), REWARD).requires_grad_()
@@ -98,7 +98,7 @@ def one_tilt_a_step(scheme: str, n_steps: int, n_updates: int = 40, seed: int = 
         (kl - REWARD * chain.readout(x)[..., LETTER].mean()).backward()
         optimizer.step()
     with torch.no_grad():
-        x, kl = rollout(chain, tilts, 2000, generator)
+        x, kl = rollout(chain, tilts, 1000, generator)
         share = (chain.readout(x).argmax(dim=-1) == LETTER).double().mean()
     return float(REWARD * (share - PROBABILITIES[LETTER]) - kl)
 
