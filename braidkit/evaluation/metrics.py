@@ -22,11 +22,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
+from braidkit.evaluation.arguments import check_number
 from braidkit.evaluation.edit_distance import as_strings, edit_distances, nearest
+from braidkit.evaluation.families import effective_number, families
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 
 # More columns than these would take minutes and gigabytes.
 _MAX_KMERS = 4_000_000
+# Sequences of a set that families are looked for in: their number is squared.
+_MAX_ROWS = 3000
+_N_SPLITS = 5
 
 
 def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = None) -> scipy.sparse.csr_array:
@@ -52,8 +57,7 @@ def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = N
     InvalidParameterError
         If `k` is below 1, or gives more than 4 million k-mers.
     """
-    if k < 1:
-        raise InvalidParameterError(f"k must be at least 1; got {k}.")
+    check_number("k", k, low=1, whole=True)
     rows = as_strings(sequences)
     seen = set().union(*rows)
     letters = "".join(sorted(seen)) if letters is None else letters
@@ -168,7 +172,8 @@ def diversity(sequences: Sequence[str], *, n_samples: int = 200, random_state: A
         Between 0 (all equal) and 1.
     """
     rows = as_strings(sequences)
-    if len(rows) < 2 or n_samples < 2:
+    check_number("n_samples", n_samples, low=2, whole=True)
+    if len(rows) < 2:
         raise InvalidDesignError(f"diversity compares pairs; got {len(rows)} sequence(s), pass at least two.")
     if len(rows) > n_samples:
         chosen = check_random_state(random_state).choice(len(rows), size=n_samples, replace=False)
@@ -179,20 +184,24 @@ def diversity(sequences: Sequence[str], *, n_samples: int = 200, random_state: A
 
 
 def discriminability(
-    A: Sequence[str], B: Sequence[str], *, k: int = 4, n_splits: int = 5, random_state: Any = None
+    A: Sequence[str], B: Sequence[str], *, k: int = 4, n_splits: int = _N_SPLITS, random_state: Any = None
 ) -> float:
     """How well a classifier tells two sets apart: cross-validated area under the ROC curve.
 
-    A logistic regression on the k-mer shares of each sequence. 0.5 is ideal: nothing that k-mers show sets
-    the two apart; 1 is a perfect classifier. Equal sequences are always in one fold together, so that none is
-    recognised.
+    The classifier is a logistic regression on the k-mer shares of each sequence. 0.5 is ideal: the k-mers show no
+    difference between the sets. 1 is a perfect classifier. Near-copies count once, and are always in one fold together,
+    so that no sequence is recognised by its family. Of larger sets a random sample of 3,000 is taken.
+
+    A set that has collapsed to a few designs cannot be judged in this way, and is refused. One of near-copies of a few
+    designs is recognised by them, and has an AUROC near 1.
 
     Parameters
     ----------
     A, B : sequence of str
     k : int, default=4
     n_splits : int, default=5
-        Folds; each set needs at least as many different sequences.
+        Folds. Each set needs at least as many different sequences, as an effective number: the inverse of the chance
+        that two of its rows are equal.
     random_state : int, RandomState or None
         Gives the folds.
 
@@ -200,23 +209,50 @@ def discriminability(
     -------
     auroc : float
         Mean over the folds.
+
+    Raises
+    ------
+    InvalidDesignError
+        If a set has fewer different sequences than folds.
     """
-    rows = [*as_strings(A), *as_strings(B)]
-    labels = np.repeat([0, 1], [len(rows) - len(B), len(B)])
-    fewest = min(len(set(rows[: len(rows) - len(B)])), len(set(B)))
-    if fewest < n_splits:
+    check_number("n_splits", n_splits, low=2, whole=True)
+    rng = check_random_state(random_state)
+    sets = [_sample(rows, rng) for rows in (A, B)]
+    sizes = (len(sets[0]), len(sets[1]))
+    of_sets = np.split(families([*sets[0], *sets[1]], sizes, least=2 * n_splits), [sizes[0]])
+    found = min(map(effective_number, of_sets))
+    if found < n_splits:
         raise InvalidDesignError(
-            f"{n_splits} folds need {n_splits} different sequences in each set; got {fewest}: pass more, or "
-            "a smaller n_splits."
+            f"{n_splits} folds need {n_splits} different sequences in each set; got {found:.3g} (as an effective "
+            "number): the set has collapsed. Pass more different sequences, or a smaller n_splits."
         )
+    # The same member stands for a family in both sets, where both have it.
+    different = sorted(set(sets[0]) | set(sets[1]))
+    rank = dict(zip(different, rng.permutation(len(different)), strict=True))
+    rows: list[str] = []
+    groups: list[int] = []
+    labels: list[int] = []
+    for label, (own, family) in enumerate(zip(sets, of_sets, strict=True)):
+        order = np.argsort([rank[row] for row in own], kind="stable")
+        numbers, first = np.unique(family[order], return_index=True)
+        rows += [own[i] for i in order[first]]
+        groups += numbers.tolist()
+        labels += [label] * len(numbers)
     counts = kmer_counts(rows, k)
     shares = (counts / np.maximum(1, counts.sum(axis=1))[:, None]).tocsr()
     seen = shares[:, np.flatnonzero(counts.sum(axis=0))].toarray()
-    _, groups = np.unique(rows, return_inverse=True)
-    folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=random_state)
+    folds = StratifiedGroupKFold(n_splits, shuffle=True, random_state=rng.randint(2**31 - 1))
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     scores = cross_val_score(classifier, seen, labels, groups=groups, cv=folds, scoring="roc_auc")
     return float(scores.mean())
+
+
+def _sample(sequences: Sequence[str], rng: np.random.RandomState) -> list[str]:
+    """At most 3,000 of the sequences, at random."""
+    rows = as_strings(sequences)
+    if len(rows) <= _MAX_ROWS:
+        return rows
+    return [rows[i] for i in rng.choice(len(rows), size=_MAX_ROWS, replace=False)]
 
 
 def shuffle_dinucleotides(sequences: Sequence[str], random_state: Any = None) -> list[str]:
@@ -264,18 +300,25 @@ def validity_measures(
     Returns
     -------
     measures : dict of str to float
-        Nan where a set has too few different sequences for a measure.
+        Nan where a set has too few different sequences for a measure. A collapsed set has no discriminability; the
+        share and the effective number of its different sequences show it.
     """
     rng = check_random_state(random_state)
-    enough = min(len(set(designs)), len(set(reference))) >= 5
+    designs, reference = as_strings(designs), as_strings(reference)
+    try:
+        auroc = discriminability(designs, reference, random_state=rng)
+    except InvalidDesignError:
+        auroc = np.nan
     return {
+        "different (share)": len(set(designs)) / len(designs),
+        "different (effective number)": effective_number(np.unique(designs, return_inverse=True)[1]),
         f"{k}-mer Jensen-Shannon divergence (bits)": kmer_jensen_shannon(designs, reference, k),
         f"{k}-mer Pearson correlation": kmer_pearson(designs, reference, k),
         "GC Kolmogorov-Smirnov": gc_kolmogorov_smirnov(designs, reference),
         "novelty (share unseen)": novelty(designs, reference),
         "edit distance to the nearest (median)": float(np.median(nearest(designs, reference)[1])),
         "diversity (edit distance / length)": diversity(designs, random_state=rng) if len(designs) > 1 else np.nan,
-        "discriminability (AUROC)": discriminability(designs, reference, random_state=rng) if enough else np.nan,
+        "discriminability (AUROC)": auroc,
     }
 
 

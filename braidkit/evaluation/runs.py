@@ -151,8 +151,7 @@ class Run:
         if bench.valid is not None:
             measures["valid (share)"] = float(np.mean(np.asarray(bench.valid(designs), dtype=bool)))
         if is_strings(designs):
-            offline, different = set(bench.split.X_offline), set(designs)
-            measures["different (share)"] = len(different) / len(designs)
+            offline = set(bench.split.X_offline)
             measures["not in the offline data (share)"] = float(np.mean([row not in offline for row in designs]))
             measures |= validity_measures(designs, bench.halves(self.seed)[0], random_state=self.seed)
         outcome.measures += [("designs", metric, value) for metric, value in measures.items()]

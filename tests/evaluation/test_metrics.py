@@ -29,7 +29,7 @@ def test_kmer_counts_equal_counting_by_hand(sequences, k):
 def test_kmer_counts_refuses_letters_and_lengths_that_make_no_sense():
     with pytest.raises(InvalidDesignError, match="'N' is not in the alphabet ACGT"):
         metrics.kmer_counts(["ACN"], 2, letters="ACGT")
-    with pytest.raises(InvalidParameterError, match="k must be at least 1; got 0"):
+    with pytest.raises(InvalidParameterError, match="k must be a whole number of at least 1; got 0"):
         metrics.kmer_counts(["ACG"], 0)
 
 
@@ -83,6 +83,75 @@ def test_discriminability_is_half_for_one_law_and_one_for_two(rng):
     assert metrics.discriminability(A, A[::-1], k=3, random_state=0) == pytest.approx(0.5, abs=1e-9)
     with pytest.raises(InvalidDesignError, match="need 5 different sequences in each set; got 1"):
         metrics.discriminability(A, ["ACGT"] * 30)
+
+
+def near_copies(rng, centre, n, n_edits):
+    """The centre with some letters replaced, n times."""
+    copies = []
+    for _ in range(n):
+        letters = list(centre)
+        for place in rng.choice(len(letters), n_edits, replace=False):
+            letters[place] = rng.choice([letter for letter in "ACGT" if letter != letters[place]])
+        copies.append("".join(letters))
+    return copies
+
+
+def test_discriminability_is_half_for_honest_samples_of_one_law():
+    scores = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        A, B = random_sequences(rng, 150, 50), random_sequences(rng, 300, 50)
+        scores.append(metrics.discriminability(A, B, random_state=seed))
+    assert abs(np.mean(scores) - 0.5) < 3 * np.std(scores) / np.sqrt(6) + 0.01
+    assert min(scores) > 0.4 and max(scores) < 0.6
+
+
+def test_discriminability_refuses_a_collapsed_set(rng):
+    natural = random_sequences(rng, 300, 50)
+    collapsed = [natural[0]] * 290 + random_sequences(rng, 9, 50)
+    for sets in ((collapsed, natural[1:]), (natural[1:], collapsed)):
+        with pytest.raises(InvalidDesignError, match="got 1.06 .*: the set has collapsed"):
+            metrics.discriminability(*sets, random_state=0)
+
+
+@pytest.mark.parametrize("n_edits", [1, 5])
+def test_discriminability_recognises_near_copies_of_one_design(rng, n_edits):
+    natural = random_sequences(rng, 300, 50)
+    collapsed = [*near_copies(rng, natural[0], 290, n_edits), *random_sequences(rng, 9, 50)]
+    assert metrics.discriminability(collapsed, natural[1:], random_state=0) > 0.9
+
+
+def test_validity_measures_say_what_a_collapsed_set_is(rng):
+    natural = random_sequences(rng, 300, 50)
+    collapsed = [natural[0]] * 290 + random_sequences(rng, 9, 50)
+    measures = metrics.validity_measures(collapsed, natural[1:], random_state=0)
+    assert np.isnan(measures["discriminability (AUROC)"])
+    assert measures["different (share)"] == 10 / 299
+    assert measures["different (effective number)"] == pytest.approx(1.06, abs=0.01)
+    honest = metrics.validity_measures(random_sequences(rng, 299, 50), natural[1:], random_state=0)
+    assert honest["discriminability (AUROC)"] == pytest.approx(0.5, abs=0.1)
+    assert honest["different (share)"] == 1 and honest["different (effective number)"] > 290
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_discriminability_keeps_families_of_near_copies_together(both):
+    scores = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        centres = random_sequences(rng, 400, 50)
+        A = [row for centre in centres[:25] for row in near_copies(rng, centre, 12, 4)]
+        B = [row for centre in centres[25:50] for row in near_copies(rng, centre, 12, 4)] if both else centres[50:350]
+        scores.append(metrics.discriminability(A, B, random_state=seed))
+    # Where families leak between folds, they are recognised: above 0.9.
+    assert np.mean(scores) == pytest.approx(0.5, abs=0.12)
+
+
+def test_mutants_of_one_protein_are_not_taken_for_one_design(rng):
+    centre = "".join(rng.choice(list("ACGT"), 100))
+    A, B = near_copies(rng, centre, 100, 6), near_copies(rng, centre, 100, 6)
+    assert metrics.discriminability(A, B, random_state=0) == pytest.approx(0.5, abs=0.15)
+    other = [row[:40] + "G" * 5 + row[45:] for row in B]
+    assert metrics.discriminability(A, other, random_state=0) > 0.9
 
 
 def dinucleotides(sequence):
