@@ -27,7 +27,7 @@ import torch
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SimplexDiffusion, make_utr
 from braidkit.datasets import OfflineSplit, offline_split
 from braidkit.diffusion import DiffusionModel
-from braidkit.evaluation.comparison import t_interval
+from braidkit.evaluation import t_interval
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import replace_file
 

@@ -10,8 +10,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from braidkit.datasets import fetch_utr, make_utr, offline_split
-    from braidkit.diffusion import GaussianDiffusion, MaskedDiffusion, SimplexDiffusion, TabularDiffusion
+    from braidkit.datasets import fetch_utr, make_utr, offline_split, read_table
+    from braidkit.diffusion import (
+        GaussianDiffusion,
+        MaskedDiffusion,
+        SimplexDiffusion,
+        TabularDiffusion,
+        load_ddsm_checkpoint,
+    )
     from braidkit.finetuning import ConservativeDiffusionFinetuner
     from braidkit.preprocessing import DesignPipeline, SequenceEncoder
     from braidkit.rewards import BootstrapReward, GPBonusReward
@@ -34,13 +40,21 @@ __all__ = [
     "VectorSpace",
     "__version__",
     "fetch_utr",
+    "load_ddsm_checkpoint",
     "make_utr",
     "offline_split",
+    "read_table",
 ]
 
 _PUBLIC = {
-    "datasets": ("fetch_utr", "make_utr", "offline_split"),
-    "diffusion": ("GaussianDiffusion", "MaskedDiffusion", "SimplexDiffusion", "TabularDiffusion"),
+    "datasets": ("fetch_utr", "make_utr", "offline_split", "read_table"),
+    "diffusion": (
+        "GaussianDiffusion",
+        "MaskedDiffusion",
+        "SimplexDiffusion",
+        "TabularDiffusion",
+        "load_ddsm_checkpoint",
+    ),
     "finetuning": ("ConservativeDiffusionFinetuner",),
     "preprocessing": ("DesignPipeline", "SequenceEncoder"),
     "rewards": ("BootstrapReward", "GPBonusReward"),

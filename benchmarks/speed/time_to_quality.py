@@ -36,7 +36,7 @@ from torch import Tensor
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion, make_utr
 from braidkit.datasets import offline_split
-from braidkit.evaluation.comparison import t_interval
+from braidkit.evaluation import t_interval
 from braidkit.finetuning import DirectSolver, Problem
 from braidkit.oracles import UTRLandscape
 from braidkit.persistence import replace_file

@@ -3,6 +3,7 @@
 from braidkit.datasets.ehrlich import make_ehrlich
 from braidkit.datasets.split import OfflineSplit, offline_split
 from braidkit.datasets.synthetic_utr import make_utr
+from braidkit.datasets.table import MeasuredTable, read_table
 from braidkit.datasets.utr import fetch_utr
 
-__all__ = ["OfflineSplit", "fetch_utr", "make_ehrlich", "make_utr", "offline_split"]
+__all__ = ["MeasuredTable", "OfflineSplit", "fetch_utr", "make_ehrlich", "make_utr", "offline_split", "read_table"]

@@ -2,6 +2,7 @@
 
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Bridge, Categorical, Fixed, Gaussian, Policy, Sticks
+from braidkit.diffusion.checkpoints import load_ddsm_checkpoint
 from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.guided import GuidedDiffusion, MeasurementGuide
@@ -31,6 +32,7 @@ __all__ = [
     "Unmasking",
     "fit_guided",
     "last_state",
+    "load_ddsm_checkpoint",
     "sample_path",
     "walk",
 ]

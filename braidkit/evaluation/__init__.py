@@ -1,8 +1,8 @@
-"""Is it any good: measures of designs, the table of designs to order, pictures."""
+"""Judge designs and choose among them: measures, tables of designs to order, comparisons, pictures, reports."""
 
 from braidkit.evaluation.budget import BudgetedSelection
 from braidkit.evaluation.calibration import CalibrationReport
-from braidkit.evaluation.comparison import Comparison, compare
+from braidkit.evaluation.comparison import Comparison, compare, t_interval
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import (
     AblationDisplay,
@@ -56,6 +56,7 @@ __all__ = [
     "report",
     "select",
     "shuffle_dinucleotides",
+    "t_interval",
     "validity_measures",
     "validity_report",
     "write_designs",

@@ -70,7 +70,7 @@ def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = N
     return scipy.sparse.csr_array(counter.transform(rows))
 
 
-def kmer_jensen_shannon(A: Sequence[str], B: Sequence[str], k: int = 3) -> float:
+def kmer_jensen_shannon(A: Sequence[str], B: Sequence[str], *, k: int = 3) -> float:
     """Jensen-Shannon divergence of two sets' k-mer spectra, in bits.
 
     The spectrum is the share of each k-mer in all of a set's k-mers. This is the divergence, between 0 (equal
@@ -98,7 +98,7 @@ def kmer_jensen_shannon(A: Sequence[str], B: Sequence[str], k: int = 3) -> float
     return float(np.clip(bits, 0, 1))
 
 
-def kmer_pearson(A: Sequence[str], B: Sequence[str], k: int = 3) -> float:
+def kmer_pearson(A: Sequence[str], B: Sequence[str], *, k: int = 3) -> float:
     """Pearson correlation of two sets' k-mer spectra, over every k-mer of the letters that occur.
 
     Parameters
@@ -312,8 +312,8 @@ def validity_measures(
     return {
         "different (share)": len(set(designs)) / len(designs),
         "different (effective number)": effective_number(np.unique(designs, return_inverse=True)[1]),
-        f"{k}-mer Jensen-Shannon divergence (bits)": kmer_jensen_shannon(designs, reference, k),
-        f"{k}-mer Pearson correlation": kmer_pearson(designs, reference, k),
+        f"{k}-mer Jensen-Shannon divergence (bits)": kmer_jensen_shannon(designs, reference, k=k),
+        f"{k}-mer Pearson correlation": kmer_pearson(designs, reference, k=k),
         "GC Kolmogorov-Smirnov": gc_kolmogorov_smirnov(designs, reference),
         "novelty (share unseen)": novelty(designs, reference),
         "edit distance to the nearest (median)": float(np.median(nearest(designs, reference)[1])),

@@ -55,13 +55,13 @@ class KmerScatterDisplay:
         """Count the k-mers of two sets of sequences."""
         sets = as_strings(reference), as_strings(designs)
         letters = "".join(sorted(set().union(*map(set, itertools.chain(*sets)))))
-        divergence = kmer_jensen_shannon(sets[1], sets[0], k)
+        divergence = kmer_jensen_shannon(sets[1], sets[0], k=k)
         counts = [np.asarray(kmer_counts(rows, k, letters=letters).sum(axis=0)) for rows in sets]
         return cls(
             ["".join(kmer) for kmer in itertools.product(letters, repeat=k)],
             counts[0] / counts[0].sum(),
             counts[1] / counts[1].sum(),
-            pearson=kmer_pearson(sets[1], sets[0], k),
+            pearson=kmer_pearson(sets[1], sets[0], k=k),
             divergence=divergence,
         )
 

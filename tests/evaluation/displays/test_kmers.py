@@ -11,8 +11,8 @@ def test_every_kmer_has_its_two_shares(texts, check_nothing_is_cut_off):
     assert display.kmers == ["AA", "AC", "CA", "CC"]
     assert display.reference.tolist() == pytest.approx([3 / 6, 1 / 6, 1 / 6, 1 / 6])
     assert display.designs.tolist() == pytest.approx([0, 1 / 6, 0, 5 / 6])
-    assert display.pearson == kmer_pearson(designs, reference, 2)
-    assert display.divergence == kmer_jensen_shannon(designs, reference, 2)
+    assert display.pearson == kmer_pearson(designs, reference, k=2)
+    assert display.divergence == kmer_jensen_shannon(designs, reference, k=2)
     points = display.ax_.lines[1]
     assert points.get_xdata() == pytest.approx(100 * display.reference)
     assert points.get_ydata() == pytest.approx(100 * display.designs)
