@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from braidkit.exceptions import InvalidDesignError
 from braidkit.spaces import SequenceSpace, infer_space
 
 
@@ -60,9 +62,15 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         return x.reshape(len(x), -1).numpy()
 
     def inverse_transform(self, X: Any) -> list[str]:
-        """Sequences of the likeliest letters of flat one-hot rows."""
+        """Sequences of the likeliest letters of flat rows, one-hot or not: designs of a chain on numbers are not."""
         check_is_fitted(self)
-        return self.space_.decode(self.space_.encode(X))
+        points = np.asarray(X, dtype=np.float32)
+        if points.shape[1:] != (self.space_.n_features,) or not np.isfinite(points).all():
+            raise InvalidDesignError(
+                f"X must be finite rows of {self.space_.n_features} numbers, as transform gives them; got an array of "
+                f"shape {points.shape}."
+            )
+        return self.space_.decode(torch.from_numpy(points.reshape(-1, *self.space_.shape)))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names such as "3G": position, from 1, and letter."""
@@ -91,6 +99,7 @@ class DesignPipeline(Pipeline):
     Examples
     --------
     >>> import numpy as np
+    import torch
     >>> from sklearn.preprocessing import StandardScaler
     >>> from braidkit import ConservativeDiffusionFinetuner, DesignPipeline
     >>> X = np.random.default_rng(0).normal(loc=100, size=(200, 2))

@@ -6,7 +6,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from braidkit import DesignPipeline, GPBonusReward, SequenceEncoder, SequenceSpace
+from braidkit import ConservativeDiffusionFinetuner, DesignPipeline, GPBonusReward, SequenceEncoder, SequenceSpace
 from braidkit.exceptions import InvalidDesignError
 
 X = ["ACG", "TTT", "GCA", "ACT"]
@@ -45,3 +45,18 @@ def test_a_pipeline_forwards_the_lower_bound_and_only_what_its_last_step_has():
     scaled = pipeline.named_steps["scale"].transform(x)
     assert np.allclose(pipeline.predict_lower(x), pipeline.named_steps["reward"].predict_lower(scaled))
     assert not hasattr(pipeline, "sample")
+
+
+def test_a_finetuner_behind_the_encoder_gives_sequences():
+    rows = ["".join(row) for row in np.random.default_rng(0).choice(list("ACGT"), size=(60, 3))]
+    finetuner = ConservativeDiffusionFinetuner(reward=GPBonusReward(max_iter=5), max_iter=2, random_state=0)
+    pipeline = DesignPipeline([("encode", SequenceEncoder()), ("design", finetuner)])
+    designs = pipeline.fit(rows, [row.count("A") for row in rows]).sample(20, random_state=0)
+    assert all(len(design) == 3 and set(design) <= set("ACGT") for design in designs) and len(set(designs)) > 1
+
+
+def test_rows_that_are_no_rows_of_the_encoder_are_refused():
+    encoder = SequenceEncoder().fit(X)
+    for rows in (np.zeros((2, 5)), np.full((1, 12), np.nan)):
+        with pytest.raises(InvalidDesignError, match="X must be finite rows of 12 numbers"):
+            encoder.inverse_transform(rows)

@@ -15,7 +15,7 @@ from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.contracts import standardised
 from braidkit.parameters import check_count, check_positive
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import Space
 
 # Logits that give a start's own letters seven times the weight of each other letter.
 _START_LOGIT = 2.0
@@ -153,7 +153,7 @@ class RewardAscent(Baseline):
 
     def _climb(self, start: Tensor) -> Tensor:
         """Designs (n, \\*space.shape) that ascent reaches from designs of that shape."""
-        sequences = isinstance(self.space_, SequenceSpace)
+        sequences = self.space_.alphabet is not None
         free = ((_START_LOGIT if sequences else 1.0) * start).requires_grad_(True)
 
         def design() -> Tensor:

@@ -174,7 +174,10 @@ class DDOM(Baseline):
             conditions = quantile_classes(data.y)
             target = torch.eye(conditions.shape[1])[-1]
         strength, dropout = _RECIPES[self.conditioning]
-        chain = untrained_chain(self.space_) if self.pretrained is None else self.pretrained.untrained_copy()
+        if self.pretrained is None:
+            chain = untrained_chain(self.space_)
+        else:
+            chain = self.pretrained.untrained_copy().in_space(self.space_)
         self.n_iter_ = fit_guided(
             chain.to(data.device),
             data.x.to(data.device),

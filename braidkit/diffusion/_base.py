@@ -275,6 +275,24 @@ class DiffusionModel(nn.Module, abc.ABC):
         """A chain of the same kind and settings, without weights."""
         return type(self)(self.space, **self._config())
 
+    def in_space(self, space: Space) -> DiffusionModel:
+        """The same chain, weights shared, with designs of a space that holds other entries; itself if that is its own.
+
+        Raises
+        ------
+        IncompatibleModelError
+            If the spaces differ in more than what they hold.
+        """
+        if space == self.space:
+            return self
+        if space.with_template(None) != self.space.with_template(None):
+            raise IncompatibleModelError(f"this {type(self).__name__} makes designs of {self.space}, not of {space}.")
+        model = copy.copy(self)
+        for own in ("_modules", "_parameters", "_buffers"):
+            model.__dict__[own] = dict(self.__dict__[own])
+        model.space = space
+        return model
+
     def check_trained(self) -> None:
         """Raise NotTrainedError unless the model has been trained or loaded."""
         if not self.is_trained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,14 +14,21 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from braidkit.data import TrainingData, read_new_designs, read_training_data
+from braidkit.data import TrainingData, check_space, read_new_designs, read_training_data
 from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.contracts import check_scale, standardised
+from braidkit.finetuning.rescaled import in_space
 from braidkit.parameters import check_count
 from braidkit.persistence import is_saved
 from braidkit.rewards import BlackBoxReward, GPBonusReward
-from braidkit.spaces import SequenceSpace, Space, read_designs
+from braidkit.spaces import Space, read_designs
+
+# By the name that a space gives its chain.
+DEFAULT_CHAINS: dict[str, Callable[[Any], DiffusionModel]] = {
+    "simplex": SimplexDiffusion,
+    "gaussian": GaussianDiffusion,
+}
 
 
 class Designer(BaseEstimator, abc.ABC):
@@ -85,6 +93,11 @@ class Designer(BaseEstimator, abc.ABC):
     def _check_shared_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
         check_count(self, "batch_size")
+        reward = getattr(self, "reward", None)
+        if reward is not None and (isinstance(reward, type) or not hasattr(reward, "fit")):
+            raise InvalidParameterError(
+                f"reward must be a regressor of designs, such as GPBonusReward(), or None; got {reward!r}."
+            )
         if self.pretrained is None:
             return
         if not isinstance(self.pretrained, DiffusionModel):
@@ -93,31 +106,38 @@ class Designer(BaseEstimator, abc.ABC):
                 "DiffusionModel.from_pretrained(directory)."
             )
         self.pretrained.check_trained()
-        if self.space is not None and self.space != self.pretrained.space:
+        check_space(self.space)
+        if self.space is not None and not self.space.makes_same(self.pretrained.space):
             raise IncompatibleModelError(
                 f"space is {self.space}, but pretrained has {self.pretrained.space}; leave out space."
             )
 
     def _read(self, X: Any, y: Any) -> TrainingData:
-        """Designs and measurements, checked against each other and against `pretrained`; sets ``space_``."""
+        """Designs and measurements, checked against each other and against `pretrained`; sets ``space_``.
+
+        What is the same in all designs is held, unless a template says otherwise.
+        """
         if self.pretrained is not None:
             self.pretrained.space.check_same_designs(read_designs(X))
-        space = self.space if self.pretrained is None else self.pretrained.space
+        space = self.space
+        if self.pretrained is not None:
+            own = self.pretrained.space
+            space = own if space is None or space.template is None else own.with_template(space.template)
         data = read_training_data(self, X, y, space=space)
-        self.space_ = data.space
-        return data
+        self.space_ = data.space.holding_constants(data.x)
+        if self.verbose and self.space_ != data.space:
+            tqdm.write(f"{self.space_.held} are the same in all rows: held")
+        return data._replace(space=self.space_)
 
     def _chain(self, X: np.ndarray, seed: int, device: torch.device, saved: Path | None = None) -> DiffusionModel:
         """The chain that was given, or one trained on X: once, if there is a directory to save it to."""
         if self.pretrained is not None:
-            return self.pretrained
+            return self.pretrained.in_space(self.space_)
         if saved is not None and is_saved(saved):
             return DiffusionModel.from_pretrained(saved).to(device)
-        if self.verbose:
-            what = "simplex" if isinstance(self.space_, SequenceSpace) else "Gaussian"
-            rows = "sequences" if isinstance(self.space_, SequenceSpace) else "vectors"
-            tqdm.write(f"pretrained: none given, training a {what} diffusion model on the {rows}")
         model = untrained_chain(self.space_)
+        if self.verbose:
+            tqdm.write(f"pretrained: none given, training a {type(model).__name__} on the {self.space_.designs}")
         model.to(device).fit(X, random_state=seed, verbose=self.verbose)
         if saved is not None:
             model.save_pretrained(saved)
@@ -154,13 +174,11 @@ class Designer(BaseEstimator, abc.ABC):
         takes_groups = groups is not None and has_fit_parameter(fitted, "groups")
         fitted.fit(X, y, **({"groups": groups} if takes_groups else {}))
         check_scale(fitted)
-        if fitted.space_ != self.space_:
-            raise IncompatibleModelError(
-                f"reward was fitted on {fitted.space_}, but the designs are in {self.space_}; fit it on those."
-            )
-        return fitted
+        return in_space(fitted, self.space_)
 
 
 def untrained_chain(space: Space) -> DiffusionModel:
     """The chain that is trained where none is given."""
-    return SimplexDiffusion(space) if isinstance(space, SequenceSpace) else GaussianDiffusion(space)
+    if space.default_chain not in DEFAULT_CHAINS:
+        raise IncompatibleModelError(f"no chain is trained on {space.designs} from nothing; pass one as pretrained.")
+    return DEFAULT_CHAINS[space.default_chain](space)

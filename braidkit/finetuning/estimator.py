@@ -73,6 +73,8 @@ class ConservativeDiffusionFinetuner(Designer):
         with ``lower(x)``.
     space : Space, optional
         The design space, where `pretrained` does not tell it: strings make a SequenceSpace, 2-D numbers a VectorSpace.
+        Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
+        otherwise.
     solver : str or Solver, default="direct"
         How the objective is climbed: "direct" (back-propagation through the chain), "adjoint_matching" (the same
         gradient carried back step by step; for a GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any
@@ -238,7 +240,8 @@ class ConservativeDiffusionFinetuner(Designer):
         saved, quiet = None if checkpoint is None else checkpoint / "pretrained", processes.rank > 0
         with interrupts_propagate():
             train_chain = functools.partial(self._chain, X, pretrained_seed, device, saved)
-            self.pretrained_ = self.pretrained or processes.once(train_chain).to(device)
+            given = self.pretrained is not None
+            self.pretrained_ = train_chain() if given else processes.once(train_chain).to(device)
             self.reward_ = self._fit_reward(
                 self.reward, X[for_reward], y[for_reward], reward_seed, groups[for_reward], quiet=quiet
             )

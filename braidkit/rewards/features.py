@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.networks import SequenceFeatures, VectorFeatures
-from braidkit.spaces import Points, SequenceSpace, Space
+from braidkit.spaces import Points, Space
 from braidkit.training import fit_supervised
 
 # The held-out loss only picks the best weights: more rows would slow training and change no choice.
@@ -29,10 +29,9 @@ FEW_ROWS = 2500
 def default_features(space: Space, n_rows: int) -> nn.Module:
     """Feature network for a space, about sqrt(n_rows) wide within limits."""
     width = 2 ** round(math.log2(math.sqrt(n_rows)))
-    if isinstance(space, SequenceSpace):
+    if space.default_features == "sequence":
         return SequenceFeatures(
-            space.length,
-            space.n_letters,
+            *space.shape,
             n_channels=min(max(width, 8), 32),
             n_features=min(max(width, 16), 40),
             pooled=n_rows < FEW_ROWS,

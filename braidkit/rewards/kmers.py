@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.rewards.features import PREDICT_BATCH, mean_norm
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import Space
 
 # Counts of k-mers are for few letters. With fewer rows than the first, a network learns nothing that they do not say
 # better; below the second they stand beside it. In long sequences, where what matters may lie anywhere, a network needs
@@ -98,11 +98,11 @@ def few_row_features(features: nn.Module | None, space: Space, n_rows: int) -> n
 
 def kmers_for(space: Space, n_rows: int) -> KmerFeatures | None:
     """Counts of k-mers where they help a Gaussian process (``benchmarks/few_rows.py``), else None."""
-    if not isinstance(space, SequenceSpace) or not 2 <= space.n_letters <= KMER_LETTERS:
+    if space.alphabet is None or len(space.alphabet) > KMER_LETTERS:
         return None
-    return KmerFeatures(space.length, space.n_letters) if n_rows < KMER_ROWS or _is_long(space) else None
+    return KmerFeatures(*space.shape) if n_rows < KMER_ROWS or _is_long(space) else None
 
 
 def _is_long(space: Space) -> bool:
     """Whether elements may lie anywhere in a sequence of the space."""
-    return isinstance(space, SequenceSpace) and space.length > LONG
+    return space.alphabet is not None and space.shape[0] > LONG

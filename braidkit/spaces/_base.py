@@ -27,6 +27,8 @@ class Space(abc.ABC):
         Shape of one design as a tensor.
     n_features : int
         Number of entries of that tensor; the width of a flat 2-D array of designs.
+    alphabet : str or None
+        Letters of sequences; None elsewhere.
     template : object or None
         What is held; None where nothing was said of it, so that estimators hold what is the same in all rows.
     designs, default_chain, default_features : str
@@ -34,6 +36,7 @@ class Space(abc.ABC):
     """
 
     shape: tuple[int, ...]
+    alphabet: str | None = None
     template: Any = None
     designs: ClassVar[str]
     default_chain: ClassVar[str]

@@ -47,6 +47,7 @@ class SequenceSpace(Space):
     ['ACC']
     """
 
+    alphabet: str
     designs = "sequences"
     default_chain = "simplex"
     default_features = "sequence"
