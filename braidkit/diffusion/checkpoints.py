@@ -69,13 +69,13 @@ def load_ddsm_checkpoint(path: str | os.PathLike[str], *, space: SequenceSpace, 
             f"the network in {path} has {n_letters} letters, but the space has {space.n_letters}; pass the space that "
             "the network was trained on."
         )
-    model = SimplexDiffusion(space, n_steps=n_steps, head="score", network="paper")
     scale = weights.pop("time_dependent_weights", None)
     if scale is None:
         raise CheckpointError(f"{path} has no time_dependent_weights: it is no DDSM or BRAID score network.")
     # The network's output is multiplied by these weights, interpolated, and constant before the first.
     known = _TIME_STEP * np.arange(1, len(scale) + 1)
-    model.score_scale.copy_(torch.from_numpy(np.interp(model.times, known, scale.double().numpy())))
+    curve = known.tolist(), scale.double().tolist()
+    model = SimplexDiffusion(space, n_steps=n_steps, head="score", network="paper", score_scale=curve)
     model.network = model._build_network()
     persistence.load_weights(model.network, _rename(_without_classes(weights)), str(path))
     model.kind = "strings"

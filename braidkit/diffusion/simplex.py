@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,9 @@ class SimplexDiffusion(DiffusionModel):
     scheme : {"bridge", "euler"}, optional
         How steps are taken: bridges of angles, the default with head "letters", and not available with "score", or the
         paper's Euler steps. The network is the same, and may be trained under either.
+    score_scale : (times, factors), optional
+        For head "score": what the network's output is multiplied by, linear between these increasing times and constant
+        outside them. By default the mean lineage count of each time.
 
     Notes
     -----
@@ -144,6 +148,7 @@ class SimplexDiffusion(DiffusionModel):
         max_time: float = 4.0,
         min_time: float | None = None,
         scheme: str | None = None,
+        score_scale: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         if scheme is None:
             scheme = "euler" if head == "score" else "bridge"
@@ -160,6 +165,8 @@ class SimplexDiffusion(DiffusionModel):
             raise InvalidParameterError(f'scheme must be "bridge" or "euler"; got {scheme!r}.')
         if scheme == "bridge" and head != "letters":
             raise InvalidParameterError('scheme="bridge" takes letters; pass head="letters", or scheme="euler".')
+        if score_scale is not None and head != "score":
+            raise InvalidParameterError('score_scale is for head="score"; leave it out.')
         if min_time is None:
             min_time = 0.4 if head == "letters" else 1 / 400
         if not 1e-3 <= min_time < max_time:
@@ -174,8 +181,12 @@ class SimplexDiffusion(DiffusionModel):
         self.law = StickLaw(space.n_letters, self.times)
         self.register_buffer("clock", torch.tensor(self.times), persistent=False)
         self.register_buffer("speed", 2 / (1 + self.law.b), persistent=False)
+        self._scale_curve = None if score_scale is None else [np.asarray(part).tolist() for part in score_scale]
         if head == "score":
-            self.register_buffer("score_scale", self.law.mean_lineages.mean(dim=1))
+            scale = self.law.mean_lineages.mean(dim=1)
+            if self._scale_curve is not None:
+                scale = torch.from_numpy(np.interp(self.times, *self._scale_curve)).float()
+            self.register_buffer("score_scale", scale, persistent=False)
 
     clock: Tensor
     speed: Tensor
@@ -328,4 +339,5 @@ class SimplexDiffusion(DiffusionModel):
             "max_time": self.times[-1],
             "min_time": self.times[0],
             "scheme": self.scheme,
+            "score_scale": self._scale_curve,
         }

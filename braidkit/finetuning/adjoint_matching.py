@@ -21,6 +21,11 @@ class AdjointMatchingSolver(Solver):
     regressed onto ``mean_pre + std^2 a_{t-1}``. No graph is longer than one step, so the memory for gradients does not
     grow with their number.
 
+    This is the *lean* adjoint: it leaves out how the model's own shift, and its KL, depend on the state. At the
+    pretrained weights the update is the gradient of (6), path by path; away from them it is another one, with the same
+    best chain where the policies can hold that. Weights moved by normal numbers of deviation 0.1 turn it by 14 % of the
+    gradient's norm on vectors and 5 % on bridges, of 0.3 by 77 % and 90 % (``benchmarks/lean_adjoint.py``).
+
     References
     ----------
     Domingo-Enrich et al. (2025), "Adjoint matching", ICLR, equations (37) to (39): in discrete time, so that on linear

@@ -76,9 +76,10 @@ class ConservativeDiffusionFinetuner(Designer):
         Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
         otherwise.
     solver : str or Solver, default="direct"
-        How the objective is climbed: "direct" (back-propagation through the chain), "adjoint_matching" (the same
-        gradient carried back step by step; for a GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any
-        reward, "policy_gradient" and "trajectory_balance". An instance has options: ``DirectSolver(truncation=5)``.
+        How the objective is climbed: "direct" (back-propagation through the chain), "adjoint_matching" (the
+        reward's gradient carried back step by step along the pretrained chain, the lean adjoint; for a
+        GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any reward, "policy_gradient" and
+        "trajectory_balance". An instance has options: ``DirectSolver(truncation=5)``.
     max_iter : int or "auto", default="auto"
         Optimiser updates; "auto" grows with the number of rows.
     batch_size : int, default=128

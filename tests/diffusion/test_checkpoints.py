@@ -108,6 +108,19 @@ def test_loaded_model_samples_and_can_be_saved(published, tmp_path):
     assert type(model).from_pretrained(tmp_path / "model").sample(2, random_state=0) == designs
 
 
+def test_the_scale_of_the_score_is_a_function_of_time(published, tmp_path):
+    """At any number of steps it is that of the file, also after saving; at the same number designs are the same."""
+    torch.save(published, tmp_path / "published.ckpt")
+    model = load_ddsm_checkpoint(tmp_path / "published.ckpt", space=SPACE, n_steps=2)
+    model.save_pretrained(tmp_path / "model")
+    known = 0.01 * np.arange(1, 401)
+    for chain in (model, model.with_steps(2), type(model).from_pretrained(tmp_path / "model")):
+        assert chain.sample(2, random_state=0) == model.sample(2, random_state=0)
+        finer = chain.with_steps(7)
+        expected = np.interp(finer.times, known, published["time_dependent_weights"].numpy())
+        np.testing.assert_allclose(finer.score_scale.numpy(), expected, rtol=1e-6)
+
+
 def test_what_cannot_be_loaded_is_refused(published, tmp_path):
     path = tmp_path / "published.ckpt"
     with pytest.raises(CheckpointError, match="is not there"):
