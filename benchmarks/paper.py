@@ -21,9 +21,9 @@ from braidkit import BootstrapReward, ConservativeDiffusionFinetuner, GPBonusRew
 from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, StandardFinetuner
 from braidkit.datasets import OfflineSplit, fetch_utr, offline_split
 from braidkit.evaluation import BudgetedSelection, CalibrationReport, Comparison, compare
-from braidkit.evaluation.run_cache import digest
 from braidkit.finetuning.designer import Designer
 from braidkit.oracles import EnformerOracle, Optimus5Prime
+from braidkit.persistence import digest
 from braidkit.spaces import infer_space
 
 ALPHA = 0.1

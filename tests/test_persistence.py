@@ -1,5 +1,6 @@
 """Saving: exact round trips, nothing lost when interrupted, damage named."""
 
+import copy
 import functools
 
 import numpy as np
@@ -10,7 +11,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from braidkit.exceptions import CheckpointError
-from braidkit.persistence import CONFIG, TENSORS, fingerprint, is_saved, load, load_weights, replace_file, save
+from braidkit.persistence import (
+    CONFIG,
+    TENSORS,
+    digest,
+    is_saved,
+    load,
+    load_weights,
+    read_json,
+    replace_file,
+    save,
+    write_json,
+)
 from tests.kills import killed_at
 
 
@@ -152,17 +164,73 @@ DATA = st.lists(
 
 
 @given(DATA, DATA)
-def test_fingerprints_are_equal_for_equal_data_only(a, b):
-    prints = [fingerprint([row for row, _ in data], np.array([value for _, value in data])) for data in (a, b)]
-    assert (prints[0] == prints[1]) == (a == b)
+def test_digests_are_equal_for_equal_data_only(a, b):
+    digests = [digest([row for row, _ in data], np.array([value for _, value in data])) for data in (a, b)]
+    assert (digests[0] == digests[1]) == (a == b)
 
 
-def test_fingerprints_see_weights_and_values_wherever_they_stand():
+def test_digests_see_values_kinds_shapes_and_other_state():
     layer = torch.nn.Linear(2, 1)
-    before = fingerprint(layer, np.array(["AC", "GGT"], dtype=object))
-    assert before == fingerprint(layer, ["AC", "GGT"])
-    assert fingerprint(np.zeros((2, 3))) != fingerprint(np.zeros((3, 2)))
-    assert fingerprint(torch.arange(3.0)) == fingerprint(np.arange(3.0, dtype=np.float32))
+    before = digest(layer, np.array(["AC", "GGT"], dtype=object))
+    frozen = copy.deepcopy(layer).requires_grad_(False).eval()
+    assert before == digest(layer, ["AC", "GGT"]) == digest(frozen, ["AC", "GGT"])
+    assert digest(np.zeros((2, 3))) != digest(np.zeros((3, 2)))
+    assert digest(torch.arange(3.0)) == digest(np.arange(3.0, dtype=np.float32)) != digest(np.arange(3.0))
+    assert digest(torch.zeros(2, dtype=torch.int32)) != digest(torch.zeros(2))
+    assert digest(torch.ones(2, dtype=torch.bfloat16)) != digest(torch.ones(2, dtype=torch.float16))
+    assert digest(torch.tensor(1.0), torch.tensor(True), torch.empty(0)) != digest(torch.tensor(1.0))
+    assert digest(torch.eye(3)[:, 1:]) == digest(torch.eye(3)[:, 1:].contiguous())
+    assert digest(torch.nn.Dropout(0.1)) != digest(torch.nn.Dropout(0.2))
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 2, "b": 1})
     with torch.no_grad():
         layer.bias += 1
-    assert fingerprint(layer, ["AC", "GGT"]) != before
+    assert digest(layer, ["AC", "GGT"]) != before
+
+
+def test_an_object_may_say_what_its_digest_is_of():
+    class Adapted:
+        def __init__(self, adapter, name):
+            self.adapter, self.name = adapter, name
+
+        def digest_parts(self):
+            return self.adapter, "of a backbone"
+
+    a, b = torch.zeros(2), torch.ones(2)
+    assert digest(Adapted(a, "one")) == digest(Adapted(a, "other")) != digest(Adapted(b, "one"))
+
+
+@pytest.mark.parametrize("name", [CONFIG, TENSORS])
+def test_flipped_bits_of_a_save_are_refused_or_change_nothing(tmp_path, name):
+    folder = tmp_path / "model"
+    config, tensors = {"class": "SimplexDiffusion", "n_steps": 8}, {"a": torch.arange(6.0), "b": torch.ones(2, 2)}
+    save(folder, config=config, tensors=tensors)
+    whole = (folder / name).read_bytes()
+    rng = np.random.default_rng(0)
+    for position in rng.integers(8 * len(whole), size=60):
+        damaged = bytearray(whole)
+        damaged[position // 8] ^= 1 << (position % 8)
+        (folder / name).write_bytes(damaged)
+        try:
+            found = load(folder)
+        except CheckpointError as error:
+            assert str(folder) in str(error)
+        else:
+            assert found[0] == config and all(torch.equal(found[1][key], tensors[key]) for key in tensors)
+    for cut in (0, len(whole) // 2):
+        (folder / name).write_bytes(whole[:cut])
+        with pytest.raises(CheckpointError, match="model"):
+            load(folder)
+
+
+@given(st.dictionaries(st.text(max_size=3), st.floats() | st.text(max_size=3) | st.none()), st.integers(0, 10**4))
+def test_json_files_are_read_back_whole_or_refused(tmp_path_factory, content, position):
+    path = tmp_path_factory.mktemp("json") / "record.json"
+    write_json(path, content)
+    assert digest(read_json(path)) == digest({key: value for key, value in content.items() if key != "digest"})
+    damaged = bytearray(path.read_bytes())
+    damaged[position // 8 % len(damaged)] ^= 1 << (position % 8)
+    path.write_bytes(damaged)
+    try:
+        assert digest(read_json(path)) == digest(content)
+    except CheckpointError as error:
+        assert str(path) in str(error)

@@ -101,7 +101,7 @@ def design(
     from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, default_alpha, run_job
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
-    from braidkit.persistence import fingerprint
+    from braidkit.persistence import digest
 
     measured = read_table(
         table, sequence=sequence, target=target, alphabet=alphabet, length=length, on_ambiguous="drop"
@@ -111,7 +111,7 @@ def design(
     settings = Settings(target=target, n=n, table=table, **options)
     say = _speaker(settings.quiet)
     say(measured.describe())
-    record = {"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record()
+    record = {"command": "design", "data": digest(measured.sequences, measured.y)} | settings.as_record()
     directory = RunDirectory(out, OUTPUTS)
     finetuner = build_finetuner(measured, directory, settings)
     with directory.claimed(record, overwrite=overwrite) as resumed:

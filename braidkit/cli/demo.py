@@ -18,7 +18,7 @@ from braidkit.evaluation.displays import RewardDistributionDisplay
 from braidkit.exceptions import MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.oracles import UTRLandscape
-from braidkit.persistence import fingerprint, replace_file
+from braidkit.persistence import digest, replace_file
 
 N_ROWS = 40_000
 N_DESIGNS = 200
@@ -44,7 +44,7 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
     settings = Settings(
         target="load", n=N_DESIGNS, alpha=ALPHA, max_iter=MAX_ITER, seed=seed, device=device, quiet=quiet
     )
-    record = {"command": "demo", "data": fingerprint(split.X_offline, split.y_offline)} | settings.as_record()
+    record = {"command": "demo", "data": digest(split.X_offline, split.y_offline)} | settings.as_record()
     directory = RunDirectory(out, (*OUTPUTS, TABLE, TRUTH))
     with directory.claimed(record, overwrite=_is_another_demo(directory, record)) as resumed:
         say(

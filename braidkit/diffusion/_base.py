@@ -82,7 +82,13 @@ class DiffusionModel(nn.Module, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        DiffusionModel._classes[cls.__name__] = cls
+        DiffusionModel._classes[cls._saved_name()] = cls
+
+    @classmethod
+    def _saved_name(cls) -> str:
+        """What saved models are known by: classes of other packages by their module too, so that none takes ours."""
+        own = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        return cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"
 
     @property
     @abc.abstractmethod
@@ -267,7 +273,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         return model
 
     def digest_parts(self) -> list[Any]:
-        """What the model is, for `braidkit.persistence.fingerprint`: settings, weights, and the networks it shares."""
+        """What the model is, for `braidkit.persistence.digest`: settings, weights, and the networks it shares."""
         shared = [part.module for part in shared_parts(self)]
         return [[json.dumps(self.to_config())], [*map(repr, shared)], *self.state_dict().values(), *shared]
 
@@ -370,7 +376,7 @@ class DiffusionModel(nn.Module, abc.ABC):
     def to_config(self) -> dict[str, Any]:
         """All but the weights, as JSON holds it."""
         return {
-            "class": type(self).__name__,
+            "class": self._saved_name(),
             "space": self.space.to_config(),
             "kind": self.kind,
             "fine_tuned": self.decoder is not None,

@@ -184,7 +184,7 @@ class GuidedDiffusion(DiffusionModel):
                 "again when it is loaded."
             )
         return {
-            "class": type(self).__name__,
+            "class": self._saved_name(),
             "chain": self.chain.to_config(),
             "guide": {"goal": self.guide.goal, "tail": self.guide.tail},
             "kind": self.kind,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
@@ -63,6 +64,7 @@ class BudgetedSelection:
     Examples
     --------
     >>> import numpy as np
+    from sklearn.base import BaseEstimator
     >>> from braidkit import ConservativeDiffusionFinetuner
     >>> from braidkit.evaluation import BudgetedSelection
     >>> X = np.random.default_rng(0).normal(size=(200, 2))
@@ -206,6 +208,16 @@ class BudgetedSelection:
                 f"{int((~np.isfinite(rewards)).sum())} not finite."
             )
         return rewards
+
+    def digest_parts(self) -> tuple[Any, ...]:
+        """What tells a selection from others, whatever has been asked of it: the budget, and the oracle.
+
+        An oracle is known by its contents if it is an estimator, by its code if it is a function, or by its class.
+        """
+        oracle = self.oracle
+        if not isinstance(oracle, BaseEstimator):
+            oracle = getattr(oracle, "__code__", type(oracle))
+        return oracle, self.n_queries, self.n_rounds, self.n_runs
 
     def __sklearn_clone__(self) -> BudgetedSelection:
         return self

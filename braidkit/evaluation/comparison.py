@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 
 from braidkit.datasets import OfflineSplit
 from braidkit.diffusion import DiffusionModel
-from braidkit.evaluation.run_cache import digest
 from braidkit.evaluation.runs import REFERENCES, Bench, Outcome, Run
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
+from braidkit.persistence import digest, is_saved
 from braidkit.training import interrupts_propagate
 
 MEASURE = ["source", "metric"]
@@ -235,7 +235,7 @@ def _shared_chain(pretrained: Chains, seed: int, bench: Bench) -> DiffusionModel
     directory = None
     if bench.cache_dir is not None:
         directory = bench.cache_dir / f"pretrained-{seed}-{digest(pretrained)}"
-        if directory.exists():
+        if is_saved(directory):
             return DiffusionModel.from_pretrained(directory)
     try:
         with interrupts_propagate():

@@ -18,9 +18,10 @@ from braidkit.datasets import OfflineSplit
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.cost import MemoryRise, count_network_passes
 from braidkit.evaluation.metrics import shuffle_dinucleotides, validity_measures
-from braidkit.evaluation.run_cache import FREE, Figures, RunCache, digest
+from braidkit.evaluation.run_cache import Figures, RunCache
 from braidkit.exceptions import InvalidDesignError
 from braidkit.oracles import refuse_shared_rows
+from braidkit.persistence import FREE, digest
 from braidkit.spaces import is_strings
 from braidkit.training import interrupts_propagate
 

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from braidkit.exceptions import CheckpointError
-from braidkit.persistence import fingerprint, is_saved, remove_saved, replace_file, temporaries
+from braidkit.persistence import digest, is_saved, read_json, remove_saved, saved_digest, temporaries, write_json
+from braidkit.spaces import Space
 
 SETTINGS, CHAIN, TUNING = "settings.json", "pretrained", "fine-tuning"
 # Parameters that may differ when a run resumes; the pretrained model's weights may not.
 FREE = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
 # Raise it whenever what a checkpoint holds changes: one of another form is refused.
-FORM = "4"
+FORM = "5"
 
 
 def run_settings(estimator: Any, data: str) -> dict[str, str]:
-    """What must be as before when a run resumes: parameters, the data's fingerprint, the pretrained weights."""
-    settings = {name: repr(value) for name, value in estimator.get_params(deep=False).items() if name not in FREE}
+    """What must be as before when a run resumes: parameters, the data's digest, the pretrained weights.
+
+    Parameters of estimators, networks and objects count by what they hold.
+    """
+    parameters = estimator.get_params(deep=False)
+    settings = {name: _described(value) for name, value in parameters.items() if name not in FREE}
     settings |= {"estimator": type(estimator).__name__, "data": data, "form": FORM}
     if estimator.pretrained is not None:
-        settings["pretrained"] = fingerprint(estimator.pretrained)
+        settings["pretrained"] = _described(estimator.pretrained)
     return settings
+
+
+def _described(value: Any) -> str:
+    """A plain value as it is, and of anything else its class and digest."""
+    if value is None or isinstance(value, (bool, int, float, str, np.generic, Space)):
+        return repr(value)
+    kind = type(value).__name__
+    if hasattr(value, "open_run") and not hasattr(value, "digest_parts"):  # a selection, which changes as it is asked
+        return f"{kind} of {value.n_rounds} rounds of {value.n_designs}"
+    return f"{kind} {digest(value)}"
 
 
 def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
@@ -33,14 +49,19 @@ def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
     Raises
     ------
     CheckpointError
-        If it belongs to another run, naming what differs, or to another version.
+        If it belongs to another run, naming what differs, or to another version, or if its files are of no run.
     """
     path = directory / SETTINGS
     if not path.exists():
-        with replace_file(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n")
+        others = [name for name in (CHAIN, TUNING) if (directory / name).exists()]
+        if others:
+            raise CheckpointError(
+                f"{directory / others[0]} is there, but no {SETTINGS} that says which run wrote it; choose another "
+                "checkpoint_dir, or remove it to start afresh."
+            )
+        write_json(path, {"settings": dict(settings), "chain": None})
         return
-    before = json.loads(path.read_text())
+    before = _read(directory)["settings"]
     if before.get("form") != settings["form"]:
         raise CheckpointError(f"{directory} was written by another version of braidkit; remove it to start afresh.")
     differ = sorted(name for name in before.keys() | settings.keys() if before.get(name) != settings.get(name))
@@ -50,6 +71,30 @@ def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
             f"{directory} holds a run with other data or settings ({changes}); choose another checkpoint_dir, or "
             "remove this one to start afresh."
         )
+
+
+def record_chain(directory: Path) -> None:
+    """Note that the chain in a run's directory is the one that the run trained."""
+    write_json(directory / SETTINGS, _read(directory) | {"chain": saved_digest(directory / CHAIN)})
+
+
+def has_chain(directory: Path) -> bool:
+    """Whether a run's directory has the chain that the run trained; any other is not looked at."""
+    known = _read(directory)["chain"]
+    return known is not None and known == saved_digest(directory / CHAIN)
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    """The settings of the run in a directory, and the digest of its chain."""
+    try:
+        content = read_json(directory / SETTINGS)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error} Choose another checkpoint_dir, or remove {directory} to start afresh."
+        ) from error
+    if not isinstance(content.get("settings"), dict) or "chain" not in content:
+        raise CheckpointError(f"{directory} was written by another version of braidkit; remove it to start afresh.")
+    return content
 
 
 def holds_work(directory: Path) -> bool:

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 from braidkit.data import TrainingData, check_space, read_new_designs, read_training_data
 from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.finetuning.checkpoint import CHAIN, has_chain, record_chain
 from braidkit.finetuning.contracts import check_scale, standardised
 from braidkit.finetuning.rescaled import in_space
 from braidkit.parameters import check_count
-from braidkit.persistence import is_saved
 from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import Space, read_designs
 
@@ -129,18 +129,19 @@ class Designer(BaseEstimator, abc.ABC):
             tqdm.write(f"{self.space_.held} are the same in all rows: held")
         return data._replace(space=self.space_)
 
-    def _chain(self, X: np.ndarray, seed: int, device: torch.device, saved: Path | None = None) -> DiffusionModel:
-        """The chain that was given, or one trained on X: once, if there is a directory to save it to."""
+    def _chain(self, X: np.ndarray, seed: int, device: torch.device, checkpoint: Path | None = None) -> DiffusionModel:
+        """The chain that was given, or one trained on X: once, if the run has a directory."""
         if self.pretrained is not None:
             return self.pretrained.in_space(self.space_)
-        if saved is not None and is_saved(saved):
-            return DiffusionModel.from_pretrained(saved).to(device)
+        if checkpoint is not None and has_chain(checkpoint):
+            return DiffusionModel.from_pretrained(checkpoint / CHAIN).to(device)
         model = untrained_chain(self.space_)
         if self.verbose:
             tqdm.write(f"pretrained: none given, training a {type(model).__name__} on the {self.space_.designs}")
         model.to(device).fit(X, random_state=seed, verbose=self.verbose)
-        if saved is not None:
-            model.save_pretrained(saved)
+        if checkpoint is not None:
+            model.save_pretrained(checkpoint / CHAIN)
+            record_chain(checkpoint)
         return model
 
     def _standardised_aim(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.parameters import check_count, check_positive, resolve_device
-from braidkit.persistence import fingerprint
+from braidkit.persistence import digest
 from braidkit.spaces import Space, join_groups
 from braidkit.training import interrupts_propagate, train
 
@@ -233,14 +233,14 @@ class ConservativeDiffusionFinetuner(Designer):
             check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         )
         processes.check_same(X=x.rows, y=y, pretrained=self.pretrained)
-        checkpoint = processes.once(functools.partial(self._open_checkpoint, x.rows, y))
-
         groups = join_groups(x, groups)
+        checkpoint = processes.once(functools.partial(self._open_checkpoint, x.rows, y, groups))
+
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed, groups)
         self.judge_rows_ = for_judge
-        saved, quiet = None if checkpoint is None else checkpoint / "pretrained", processes.rank > 0
+        quiet = processes.rank > 0
         with interrupts_propagate():
-            train_chain = functools.partial(self._chain, X, pretrained_seed, device, saved)
+            train_chain = functools.partial(self._chain, X, pretrained_seed, device, checkpoint)
             given = self.pretrained is not None
             self.pretrained_ = train_chain() if given else processes.once(train_chain).to(device)
             self.reward_ = self._fit_reward(
@@ -302,12 +302,12 @@ class ConservativeDiffusionFinetuner(Designer):
         if processes.count > 1:
             check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
 
-    def _open_checkpoint(self, x: np.ndarray, y: np.ndarray) -> Path | None:
+    def _open_checkpoint(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Path | None:
         """The run's directory, if one was asked for, checked against these data and settings."""
         if self.checkpoint_dir is None:
             return None
         directory = Path(self.checkpoint_dir)
-        open_checkpoint(directory, run_settings(self, fingerprint(x, y)))
+        open_checkpoint(directory, run_settings(self, digest(x, y, groups)))
         return directory
 
     def _fine_tune(

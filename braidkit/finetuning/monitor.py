@@ -13,6 +13,7 @@ from braidkit.finetuning.choice import Choice, HighestMeasured
 from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.resume import load_run, save_run
 from braidkit.finetuning.solver import Solver
+from braidkit.persistence import is_saved
 
 COLUMNS = ("iteration", "mean", "lower", "penalty", "kl", "judge")
 
@@ -147,7 +148,7 @@ class Monitor:
 
     def _resume(self) -> int:
         """Go on from a checkpoint, if there is one; gives the number of updates that it has seen."""
-        if self.checkpoint is None or not self.processes.once(self.checkpoint.exists):
+        if self.checkpoint is None or not self.processes.once(functools.partial(is_saved, self.checkpoint)):
             return 0
         config, tensors = load_run(self.checkpoint, self.solver)
         self.history, self.best_iter, self._worse = config["history"], config["best_iter"], config["worse"]

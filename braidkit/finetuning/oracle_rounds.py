@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from braidkit import persistence
+from braidkit.exceptions import CheckpointError
 from braidkit.finetuning.contracts import CheckpointSelection
 
 
@@ -37,19 +37,22 @@ class OracleRounds:
     def open(self, to_come: Iterable[int], n_seen: int) -> None:
         """Claim a round for each update at which designs are to be evaluated, or raise; `n_seen` were evaluated."""
         if self._file is not None and self._file.exists():
-            self._rounds = json.loads(self._file.read_text())
+            try:
+                self._rounds = persistence.read_json(self._file)
+            except CheckpointError as error:
+                message = f"{error} Restore it from a copy, or remove it to have all rounds measured again."
+                raise CheckpointError(message) from error
         n_to_come = sum(str(n_done) not in self._rounds for n_done in to_come)
         self.selection.open_run(self._run, max(len(self._rounds), n_seen), n_to_come)
 
     def ask(self, n_done: int, designs: Tensor) -> list[float]:
         """True rewards of an update's designs, asked for once: a run that is resumed makes the same ones again."""
         asked = self._rounds.get(str(n_done), {})
-        digest = persistence.fingerprint(designs)
+        digest = persistence.digest(designs)
         if asked.get("designs") != digest:
             scores = self.selection.query(self._run, self.decode(designs))
             asked = self._rounds[str(n_done)] = {"designs": digest, "rewards": scores.tolist()}
             if self._file is not None:
-                with persistence.replace_file(self._file) as temporary:
-                    temporary.write_text(json.dumps(self._rounds))
+                persistence.write_json(self._file, self._rounds)
         rewards: list[float] = asked["rewards"]
         return rewards

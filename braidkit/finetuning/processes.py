@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
-from braidkit.persistence import fingerprint
+from braidkit.persistence import digest
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
@@ -68,7 +68,7 @@ class Processes:
         """Raise in a process whose data or model is not the first one's; None is not looked at."""
         if self.count == 1:
             return
-        own = {name: fingerprint(part) for name, part in held.items() if part is not None}
+        own = {name: digest(part) for name, part in held.items() if part is not None}
         first = self.once(lambda: own)
         differ = [name for name in held if own.get(name) != first.get(name)]
         if differ:

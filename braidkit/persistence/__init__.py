@@ -4,24 +4,28 @@ A saved thing is a directory of ``model.safetensors`` and ``config.json``, which
 save leaves what was there before, a damaged one is refused, and a directory that holds anything else is left alone.
 """
 
-from braidkit.persistence._contents import file_contents, fingerprint, read_json, write_json
+from braidkit.persistence._digest import FREE, digest, module_parts
 from braidkit.persistence._files import is_empty, locked, replace_file, temporaries
-from braidkit.persistence._saved import CONFIG, TENSORS, is_saved, load, load_weights, remove_saved, save
+from braidkit.persistence._json import file_contents, read_json, write_json
+from braidkit.persistence._saved import CONFIG, TENSORS, is_saved, load, load_weights, remove_saved, save, saved_digest
 
 __all__ = [
     "CONFIG",
+    "FREE",
     "TENSORS",
+    "digest",
     "file_contents",
-    "fingerprint",
     "is_empty",
     "is_saved",
     "load",
     "load_weights",
     "locked",
+    "module_parts",
     "read_json",
     "remove_saved",
     "replace_file",
     "save",
+    "saved_digest",
     "temporaries",
     "write_json",
 ]

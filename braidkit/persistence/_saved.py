@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.exceptions import CheckpointError
-from braidkit.persistence._contents import DIGEST, MARK
 from braidkit.persistence._files import flush, is_regular, locked, new_temporary, temporaries
+from braidkit.persistence._json import DIGEST, MARK
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
 # A save takes its directory for itself, and others wait for it so many seconds.
@@ -114,6 +114,11 @@ def load(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, T
 def is_saved(directory: Path) -> bool:
     """Whether there is a save in a directory."""
     return (directory / CONFIG).is_file()
+
+
+def saved_digest(directory: Path) -> str | None:
+    """The digest that a save carries, unchecked; None where there is no save."""
+    return _mark(directory / CONFIG)
 
 
 def remove_saved(directory: Path) -> None:

@@ -17,7 +17,7 @@ from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
 from braidkit.finetuning.monitor import Monitor
-from braidkit.persistence import fingerprint
+from braidkit.persistence import digest
 
 OPTIONS = ["--sequence", "seq", "--target", "mrl", "--n", "12", "--max-iter", "4"]
 FILES = ["designs.csv", "designs.fasta", "model", "report.html", "rewards.png", "run.json", "training.png"]
@@ -90,7 +90,7 @@ def test_a_run_leaves_designs_figures_models_and_a_record(finished, table):
     record = json.loads((out / "run.json").read_text())
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
     assert record["finished"] is True
-    assert record["settings"]["data"] == fingerprint(measured.sequences, measured.y)
+    assert record["settings"]["data"] == digest(measured.sequences, measured.y)
     assert record["settings"]["max_iter"] == record["n_iter"] == 4
     assert record["designs"]["lower"] == pytest.approx(designs["lower"].median(), rel=1e-4)
     assert set(record["seconds"]) == {"fit", "designs", "report"}
@@ -169,7 +169,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
     settings = Settings(target="mrl", n=12, alpha=0.1, max_iter=4, pretrained=chain)
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
     directory = RunDirectory(tmp_path / "run", OUTPUTS)
-    record = {"command": "design", "data": fingerprint(measured.sequences, measured.y)} | settings.as_record()
+    record = {"command": "design", "data": digest(measured.sequences, measured.y)} | settings.as_record()
     with pytest.raises(PowerCut), directory.claimed(record):
         run_job(build_finetuner(measured, directory, settings), measured, directory, settings, cut)
 

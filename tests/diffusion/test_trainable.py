@@ -9,7 +9,7 @@ from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffu
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
 from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver, evaluate, rollout
 from braidkit.networks import shared_parts
-from braidkit.persistence import fingerprint
+from braidkit.persistence import digest
 from tests.worlds import AdaptedLetters, normal_chain, problem_on, untrained
 
 DNA = SequenceSpace("DNA", length=6)
@@ -106,7 +106,7 @@ def test_an_adapted_chain_is_fine_tuned_saved_and_resumed(tmp_path):
 
 def test_chains_of_different_backbones_settings_or_weights_have_different_digests():
     chain = adapted()
-    assert fingerprint(chain) == fingerprint(adapted())
+    assert digest(chain) == digest(adapted())
     moved = chain.trainable_copy()
     with torch.no_grad():
         moved.trainable.own["layers/0/up"] += 0.5
@@ -114,20 +114,20 @@ def test_chains_of_different_backbones_settings_or_weights_have_different_digest
     with torch.no_grad():  # alike in all that is trained
         other.trainable.load_state_dict(chain.trainable.state_dict())
     renamed = adapted(n_steps=3)
-    digests = {fingerprint(model) for model in (chain, moved, other, renamed)}
+    digests = {digest(model) for model in (chain, moved, other, renamed)}
     assert len(digests) == 4
     unlike = adapted()
     with torch.no_grad():
         unlike.backbone.module.last.bias[0] += 1e-3
-    assert fingerprint(unlike) != fingerprint(chain)
+    assert digest(unlike) != digest(chain)
 
 
 def test_weights_in_bfloat16_have_a_digest():
     chain = untrained(SimplexDiffusion(DNA))
     narrow = copy.deepcopy(chain).to(torch.bfloat16)
-    assert fingerprint(narrow) == fingerprint(copy.deepcopy(chain).to(torch.bfloat16))
-    assert fingerprint(narrow) != fingerprint(chain)
-    assert fingerprint(torch.ones(2, dtype=torch.bfloat16)) != fingerprint(2 * torch.ones(2, dtype=torch.bfloat16))
+    assert digest(narrow) == digest(copy.deepcopy(chain).to(torch.bfloat16))
+    assert digest(narrow) != digest(chain)
+    assert digest(torch.ones(2, dtype=torch.bfloat16)) != digest(2 * torch.ones(2, dtype=torch.bfloat16))
 
 
 def test_a_fine_tuned_model_reads_out_on_the_pretrained_weights_themselves():
@@ -151,4 +151,4 @@ def test_a_guided_chain_shares_its_guide_with_fine_tuned_copies():
     pretrained = GuidedDiffusion(normal_chain(), guide)
     model = pretrained.trainable_copy()
     assert storages(pretrained, model) == storages(pretrained) + storages(model.trainable)
-    assert fingerprint(pretrained) != fingerprint(pretrained.chain)
+    assert digest(pretrained) != digest(pretrained.chain)

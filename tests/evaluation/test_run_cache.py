@@ -4,11 +4,13 @@ import copy
 import functools
 
 import numpy as np
+import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
-from braidkit.evaluation.run_cache import RunCache, digest
+from braidkit.evaluation.run_cache import RunCache
+from braidkit.persistence import digest
 
 
 def test_digests_see_what_things_hold_not_what_they_are():
@@ -53,3 +55,16 @@ def test_designs_of_any_kind_come_back(tmp_path):
     assert names == ["best-of-8-0-key.csv", "best-of-8-0-key.json", "strl-k-5-0-key.json", "strl-k-5-0-key.npy"]
     RunCache(None).store("top", 0, "key", ["AC"], {}, {})
     assert RunCache(None).load("top", 0, "key") is None
+
+
+@pytest.mark.parametrize("designs", [["ACGT", "NAAA", "TTTT"], np.arange(6.0).reshape(3, 2)])
+def test_a_run_that_was_cut_or_damaged_is_not_taken_for_a_whole_one(tmp_path, designs):
+    cache = RunCache(tmp_path)
+    cache.store("top", 0, "key", designs, {"fit (s)": {"mean": 0.1}}, {})
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        for damaged in (b"", whole[: len(whole) // 2], whole[:-3], whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:]):
+            path.write_bytes(damaged)
+            assert cache.load("top", 0, "key") is None
+        path.write_bytes(whole)
+    assert cache.load("top", 0, "key") is not None

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from gpytorch.kernels import MaternKernel, RBFKernel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -15,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from braidkit import (
     BootstrapReward,
@@ -28,6 +30,7 @@ from braidkit import (
     VectorSpace,
 )
 from braidkit.baselines import StandardFinetuner
+from braidkit.evaluation import BudgetedSelection
 from braidkit.exceptions import (
     CheckpointError,
     IncompatibleModelError,
@@ -37,6 +40,7 @@ from braidkit.exceptions import (
 )
 from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver
 from braidkit.finetuning.checks import split_for_judge
+from braidkit.persistence import write_json
 from braidkit.rewards import BlackBoxReward
 from tests.worlds import untrained
 
@@ -258,11 +262,66 @@ def test_a_checkpoint_of_another_run_is_refused_and_left_alone(vectors, chain, t
         quick(chain, checkpoint_dir=tmp_path).fit(X, 2 * y)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     settings = json.loads((tmp_path / "settings.json").read_text())
-    assert settings["alpha"] == "0.001"
-    del settings["form"]
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert settings["settings"]["alpha"] == "0.001"
+    del settings["settings"]["form"]
+    write_json(tmp_path / "settings.json", {"settings": settings["settings"], "chain": None})
     with pytest.raises(CheckpointError, match="was written by another version of braidkit; remove it"):
         quick(chain, checkpoint_dir=tmp_path).fit(X, y)
+
+
+def reward_of(y, **parameters):
+    X = np.random.default_rng(0).normal(size=(200, 2))  # those of `vectors`
+    reward = GPBonusReward(max_iter=2, random_state=0, **parameters)
+    return reward if y is None else FrozenEstimator(reward.fit(X, y(X)))
+
+
+def network(scale):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 4 * scale), nn.Linear(4 * scale, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("reward", lambda: reward_of(lambda X: X[:, 0]), lambda: reward_of(lambda X: X[:, 1])),
+        ("reward", lambda: reward_of(None, features=network(1)), lambda: reward_of(None, features=network(2))),
+        ("reward", lambda: reward_of(None, kernel=RBFKernel()), lambda: reward_of(None, kernel=MaternKernel())),
+        ("solver", lambda: DirectSolver(truncation=2), lambda: DirectSolver(truncation=3)),
+        (
+            "selection",
+            lambda: BudgetedSelection(lambda X: X[:, 0], 40, 9),
+            lambda: BudgetedSelection(lambda X: X[:, 1], 40, 9),
+        ),
+    ],
+    ids=["frozen", "features", "kernel", "solver", "selection"],
+)
+def test_a_resumed_run_notices_what_its_parameters_hold(vectors, chain, tmp_path, name, first, second):
+    settings = {"max_iter": 1, "checkpoint_dir": tmp_path}
+    quick(chain, **settings, **{name: first()}).fit(*vectors)
+    quick(chain, **settings, **{name: first()}).fit(*vectors)
+    with pytest.raises(CheckpointError, match=rf"other data or settings \({name} was \w+ \w+, now \w+ \w+\)"):
+        quick(chain, **settings, **{name: second()}).fit(*vectors)
+
+
+def test_a_chain_that_the_run_did_not_train_is_not_taken_for_its_own(vectors, chain, tmp_path):
+    chain.save_pretrained(tmp_path / "a" / "pretrained")
+    with pytest.raises(CheckpointError, match="pretrained is there, but no settings.json"):
+        quick(max_iter=1, checkpoint_dir=tmp_path / "a").fit(*vectors)
+    trained = quick(max_iter=1, checkpoint_dir=tmp_path / "b").fit(*vectors).pretrained_
+    chain.save_pretrained(tmp_path / "b" / "pretrained")
+    again = quick(max_iter=2, checkpoint_dir=tmp_path / "b").fit(*vectors).pretrained_
+    assert same_weights(again, trained) and again.n_steps == trained.n_steps
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda text: b"", lambda text: text[:40], lambda text: text.replace(b"0.001", b"0.002")]
+)
+def test_damaged_settings_of_a_run_are_refused_by_name(vectors, chain, tmp_path, damage):
+    quick(chain, max_iter=1, checkpoint_dir=tmp_path).fit(*vectors)
+    path = tmp_path / "settings.json"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CheckpointError, match="settings.json .*to start afresh"):
+        quick(chain, max_iter=1, checkpoint_dir=tmp_path).fit(*vectors)
 
 
 def test_ctrl_c_keeps_the_best_so_far(vectors, chain, monkeypatch):

@@ -1,59 +1,19 @@
-"""Digests of contents: what a saved thing is known by, and its damage."""
+"""JSON files that carry a digest of themselves, and the contents of files of any kind."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor, nn
 
 from braidkit.exceptions import CheckpointError
 from braidkit.persistence._files import replace_file
 
 # The key, and the beginning of its value, that only our JSON files have.
 DIGEST, MARK = "digest", "braidkit:"
-
-
-def fingerprint(*parts: Tensor | np.ndarray | nn.Module | Sequence[str]) -> str:
-    """Short digest of tensors, arrays, the weights of modules, and lists of strings.
-
-    A module with a method `digest_parts` is known by what that gives in place of its weights.
-
-    Examples
-    --------
-    >>> fingerprint(["ACGT", "TTTT"]) == fingerprint(np.array(["ACGT", "TTTT"]))
-    True
-    """
-    digest = hashlib.sha256()
-    for part in _leaves(parts):
-        if isinstance(part, Tensor):
-            part = part.detach().cpu()
-            if part.dtype == torch.bfloat16:  # numpy has none
-                digest.update(b"bfloat16")
-                part = part.contiguous().view(torch.int16)
-        array = np.asarray(part)
-        digest.update(str(array.shape).encode())
-        # Strings as JSON: their arrays hold pointers, or as many letters as the longest row has.
-        text = array.dtype.kind in "OU"
-        digest.update(json.dumps(array.tolist()).encode() if text else np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _leaves(parts: Iterable[Any]) -> Iterator[Any]:
-    """Tensors, arrays and lists of strings, in place of the modules that hold them."""
-    for part in parts:
-        if hasattr(part, "digest_parts"):
-            yield from _leaves(part.digest_parts())
-        elif isinstance(part, nn.Module):
-            yield from part.state_dict().values()
-        else:
-            yield part
 
 
 def seal(content: Mapping[str, Any]) -> str:
