@@ -117,6 +117,10 @@ def objection(item: Import) -> str | None:
     return None
 
 
+# Rooms of estimators; oracles and attention stand beside them, and none may need them.
+ESTIMATORS = ("rewards", "diffusion", "finetuning", "baselines")
+
+
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -127,6 +131,19 @@ def test_every_room_has_a_number():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_imports_go_down_only(file):
     assert [reason for item in imports_of(file) if (reason := objection(item))] == []
+
+
+def test_estimators_need_neither_oracles_nor_attention():
+    attention = {"AttentionBlock", "PositionalPool", "RelativeAttention", "SoftmaxPool", "attention"}
+    needed = [
+        item.where
+        for file in FILES
+        if room_of_file(file) in ESTIMATORS
+        for item in imports_of(file)
+        if room_of_import(item.target) == "oracles"
+        or (room_of_import(item.target) == "networks" and attention & set(item.target.split(".")))
+    ]
+    assert needed == []
 
 
 @pytest.mark.parametrize(

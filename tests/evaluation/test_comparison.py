@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy.stats import t as student
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
@@ -199,9 +200,14 @@ def test_ctrl_c_keeps_what_is_done_and_the_next_call_goes_on(split, tmp_path):
 def test_ctrl_c_in_training_does_not_pass_for_a_finished_run(split, chain, tmp_path):
     """Fine-tuning alone keeps its best and returns; a comparison must not store that as the result."""
 
+    calls = []
+
     class Interrupting(GPBonusReward):
-        def lower(self, x):
-            raise KeyboardInterrupt
+        def standardised(self, x):
+            calls.append(torch.is_grad_enabled())
+            if sum(calls) > 1:  # the first gradient is that of a check before training
+                raise KeyboardInterrupt
+            return super().standardised(x)
 
     methods = {"BRAID": ConservativeDiffusionFinetuner(reward=Interrupting(max_iter=5), max_iter=2, batch_size=8)}
     stopped = compare(
