@@ -58,7 +58,7 @@ def main() -> None:
             log_prob = law.log_prob(x.argmax(dim=2)) / space.length
             independent, _ = MarkovLaw.fit(space.encode(X[:n]).argmax(dim=2), space.n_letters, max_order=0)
             start = time.process_time()
-            network = MaskedDiffusion(space).fit(X[:n], random_state=0)
+            network = MaskedDiffusion(space, prior=None).fit(X[:n], random_state=0)
             network_seconds = time.process_time() - start
             with torch.no_grad():
                 bound = float(network._loss(x, torch.Generator().manual_seed(0)))

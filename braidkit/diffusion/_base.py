@@ -209,7 +209,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         learning_rate : float, default=3e-3
             Of Adam, with a short warm-up and a cosine down to zero.
         validation_fraction : float, default=0.1
-            Share of the designs whose loss decides which weights are kept.
+            Share of the designs whose loss decides which weights are kept; at least 16, where there are 64 or more.
         random_state : int, RandomState or None
         verbose : int, default=0
             Show a progress bar if not 0.

@@ -36,15 +36,29 @@ def letter_log_posterior(transitions: Tensor, log_likelihoods: Tensor) -> Tensor
         possible sequence fits, impossible transitions count as rare ones, so that it is finite somewhere still.
     """
     evidence = _evidence(log_likelihoods)
-    weight = _neighbours(transitions, evidence)  # (L, K, n)
-    share = (weight * evidence).detach()
-    possible = (share > _ZERO * share.amax(dim=1, keepdim=True)) & (share > 0)
-    # Nothing fits, not even by one impossible transition on either side: the likelihoods alone are left.
-    possible = torch.where(possible.any(dim=1, keepdim=True), possible, evidence > 0)
-    log_weight = torch.where(possible & (weight > 0), weight, 1.0).log().permute(2, 0, 1)
+    log_weight, possible = _log_weights(transitions, evidence, evidence)
     lowest = torch.finfo(log_likelihoods.dtype).min / 4
     logits = log_likelihoods.clamp(min=lowest) + log_weight
-    return logits.masked_fill(~possible.permute(2, 0, 1), -torch.inf).log_softmax(dim=-1).to(log_likelihoods.dtype)
+    return logits.masked_fill(~possible, -torch.inf).log_softmax(dim=-1).to(log_likelihoods.dtype)
+
+
+def letter_log_prediction(transitions: Tensor, likelihoods: Tensor) -> Tensor:
+    """Log-probabilities of each position's letters, given likelihoods at all other positions.
+
+    Parameters
+    ----------
+    transitions : Tensor of shape (L, K ** order, K), float64
+    likelihoods : Tensor of shape (n, L, K)
+        At least 0, and the largest of each position not far from 1. The result is differentiable at zeros too.
+
+    Returns
+    -------
+    log_p : Tensor of shape (n, L, K)
+        As from `letter_log_posterior`. Where a position's own likelihoods are all alike, it is the same.
+    """
+    evidence = likelihoods.double().permute(1, 2, 0)
+    log_weight, possible = _log_weights(transitions, evidence, torch.ones_like(evidence))
+    return log_weight.masked_fill(~possible, -torch.inf).log_softmax(dim=-1).to(likelihoods.dtype)
 
 
 def draw_sequences(transitions: Tensor, log_likelihoods: Tensor, noise: Tensor) -> Tensor:
@@ -88,6 +102,20 @@ def _evidence(log_likelihoods: Tensor) -> Tensor:
     """Likelihoods (L, K, n) in float64, the largest of each position 1."""
     logs = log_likelihoods.double()
     return (logs - logs.detach().amax(dim=-1, keepdim=True)).exp().permute(1, 2, 0)
+
+
+def _log_weights(transitions: Tensor, evidence: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-weights (n, L, K) of letters by all other positions, and which letters have any with their `own` likelihoods.
+
+    Weights without a meaning have a logarithm of 0.
+    """
+    weight = _neighbours(transitions, evidence)
+    share = (weight * own).detach()
+    possible = (share > _ZERO * share.amax(dim=1, keepdim=True)) & (share > 0)
+    # Nothing fits, not even by one impossible transition on either side: the likelihoods alone are left.
+    possible = torch.where(possible.any(dim=1, keepdim=True), possible, own > 0)
+    log_weight = torch.where(possible & (weight > 0), weight, 1.0).log()
+    return log_weight.permute(2, 0, 1), possible.permute(2, 0, 1)
 
 
 def _neighbours(transitions: Tensor, evidence: Tensor) -> Tensor:

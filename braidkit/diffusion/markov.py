@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from braidkit.diffusion import _markov_fit as fitting
-from braidkit.diffusion._forward_backward import draw_sequences, letter_log_posterior
+from braidkit.diffusion._forward_backward import draw_sequences, letter_log_posterior, letter_log_prediction
 
 # Largest table (L, K ** order, K) of orders above 1.
 _MAX_TABLE = 300_000
@@ -128,6 +128,13 @@ class MarkovLaw(nn.Module):
         Exact, differentiable, and -inf for letters that are impossible; see `letter_log_posterior`.
         """
         return letter_log_posterior(self.transitions, log_likelihoods)
+
+    def prediction(self, likelihoods: Tensor) -> Tensor:
+        """Log-probabilities (n, length, n_letters) of the letters, given likelihoods at all other positions.
+
+        Likelihoods are not in logarithms here, so that there are gradients at zeros; see `letter_log_prediction`.
+        """
+        return letter_log_prediction(self.transitions, likelihoods)
 
     def sample(self, noise: Tensor, log_likelihoods: Tensor | None = None) -> Tensor:
         """Draw whole sequences (n, length), given likelihoods if there are any.

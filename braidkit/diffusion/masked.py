@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from braidkit.diffusion._base import DiffusionModel
+from braidkit.diffusion._letters import LetterChain, without_zeros, zero_at_first
 from braidkit.diffusion._policies import Categorical, Fixed, Policy
 from braidkit.diffusion.simplex import NETWORKS
 from braidkit.exceptions import InvalidParameterError
@@ -79,7 +79,7 @@ class Unmasking(Policy):
         return replace(self, logits=self.logits + gradient)
 
 
-class MaskedDiffusion(DiffusionModel):
+class MaskedDiffusion(LetterChain):
     """The absorbing-state diffusion of tokens: all positions start masked and are revealed in random order.
 
     Of L positions, ``m_t = round(L t / n_steps)`` are masked in x_t. Step t reveals ``m_t - m_{t-1}`` of them, drawn
@@ -96,9 +96,15 @@ class MaskedDiffusion(DiffusionModel):
     n_hidden : int, default=256
         Width of the three hidden layers that see all positions of sequences of up to 16. Longer sequences get the
         small convolutional network of `SimplexDiffusion`, whatever `n_hidden`.
+    prior : {"markov"} or None
+        What the letters' logits start from: a `MarkovLaw` of the designs, whose posterior given the letters revealed so
+        far is exact, or nothing. The network learns what the law misses.
 
     Notes
     -----
+    Letters that are impossible under the Markov law given those revealed have probability zero in every policy, also of
+    a fine-tuned chain. With a network of zero and one position a step the chain's law is the Markov law.
+
     The training loss is the evidence bound of the whole chain: the length times it is an upper bound of the mean
     negative log-likelihood of the designs, in nats.
 
@@ -120,10 +126,17 @@ class MaskedDiffusion(DiffusionModel):
     _reads_out_by_network: ClassVar[bool] = False
     space: SequenceSpace
 
-    def __init__(self, space: SequenceSpace, *, n_steps: int | None = None, n_hidden: int = 256) -> None:
+    def __init__(
+        self,
+        space: SequenceSpace,
+        *,
+        n_steps: int | None = None,
+        n_hidden: int = 256,
+        prior: str | None = "markov",
+    ) -> None:
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"MaskedDiffusion needs a SequenceSpace; got {space!r}.")
-        super().__init__(space, n_steps=space.length if n_steps is None else n_steps)
+        super().__init__(space, n_steps=space.length if n_steps is None else n_steps, prior=prior)
         if self.n_steps > space.length:
             raise InvalidParameterError(
                 f"n_steps must be at most the length, {space.length}, so that each step reveals a position; "
@@ -182,7 +195,10 @@ class MaskedDiffusion(DiffusionModel):
         """Logits (n, L, K) of the letters."""
         if self.network is None:
             raise self._not_trained()
-        return self.network(x)
+        logits = self.network(x)
+        if self.prior is None:
+            return logits
+        return without_zeros(self.prior.prediction(x + _masked(x)[..., None])) + logits
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
         """Mask ``m_t`` positions of each row, drawn uniformly."""
@@ -210,7 +226,7 @@ class MaskedDiffusion(DiffusionModel):
         return (by_row * (n_masked[t] - n_masked[t - 1]) * self.n_steps / length).mean()
 
     def _config(self) -> dict[str, Any]:
-        return {"n_steps": self.n_steps, "n_hidden": self.n_hidden}
+        return {"n_steps": self.n_steps, "n_hidden": self.n_hidden, "prior": self.prior_kind}
 
 
 class FlatLetterNetwork(nn.Module):
@@ -222,9 +238,7 @@ class FlatLetterNetwork(nn.Module):
         self.first = nn.Linear(length * (n_letters + n_conditions + 1), n_hidden)
         self.hidden = nn.ModuleList(nn.Linear(n_hidden, n_hidden) for _ in range(2))
         self.last = nn.Linear(n_hidden, length * n_letters)
-        # Uniform letters at first.
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        zero_at_first(self.last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""
@@ -241,6 +255,7 @@ class ConvLetterNetwork(nn.Module):
         super().__init__()
         self.n_letters = n_letters
         self.convolutions = DilatedConvNet(n_letters + n_conditions + 1, n_letters, **NETWORKS["small"])
+        zero_at_first(self.convolutions.last[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._jacobi import StickLaw, break_sticks
+from braidkit.diffusion._letters import LetterChain, without_zeros, zero_at_first
 from braidkit.diffusion._policies import Bridge, Gaussian, Policy, Sticks
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.bridge import sticks_of_angles
@@ -63,7 +63,7 @@ class StationaryAngles(StationarySticks):
         return super().log_prob(x.sin().square()) + (2 * x).sin().log().flatten(1).sum(dim=1)
 
 
-class SimplexDiffusion(DiffusionModel):
+class SimplexDiffusion(LetterChain):
     r"""The Dirichlet diffusion of DDSM, the paper's backbone for sequences, with exact noising and exact scores.
 
     Each position holds K - 1 sticks v in (0, 1), of ``x_k = v_k prod_{j<k} (1 - v_j)``, which forget their letter by
@@ -112,6 +112,9 @@ class SimplexDiffusion(DiffusionModel):
     score_scale : (times, factors), optional
         For head "score": what the network's output is multiplied by, linear between these increasing times and constant
         outside them. By default the mean lineage count of each time.
+    prior : {"auto", "markov"} or None
+        What the logits of head "letters" start from, which is "auto": the exact log-posterior of a `MarkovLaw` of the
+        designs given all sticks; or, with None, that of uniform letters given each position's own sticks.
 
     Notes
     -----
@@ -149,12 +152,15 @@ class SimplexDiffusion(DiffusionModel):
         min_time: float | None = None,
         scheme: str | None = None,
         score_scale: tuple[Sequence[float], Sequence[float]] | None = None,
+        prior: str | None = "auto",
     ) -> None:
+        if prior == "auto":
+            prior = "markov" if head == "letters" else None
         if scheme is None:
             scheme = "euler" if head == "score" else "bridge"
         if n_steps is None:
             n_steps = 50 if scheme == "euler" else 25
-        super().__init__(space, n_steps=n_steps)
+        super().__init__(space, n_steps=n_steps, prior=prior)
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"SimplexDiffusion needs a SequenceSpace; got {space!r}.")
         if head not in ("letters", "score"):
@@ -167,6 +173,8 @@ class SimplexDiffusion(DiffusionModel):
             raise InvalidParameterError('scheme="bridge" takes letters; pass head="letters", or scheme="euler".')
         if score_scale is not None and head != "score":
             raise InvalidParameterError('score_scale is for head="score"; leave it out.')
+        if prior is not None and head != "letters":
+            raise InvalidParameterError('a prior predicts letters; pass head="letters", or prior=None.')
         if min_time is None:
             min_time = 0.4 if head == "letters" else 1 / 400
         if not 1e-3 <= min_time < max_time:
@@ -267,6 +275,7 @@ class SimplexDiffusion(DiffusionModel):
         config = self._config() | {"n_steps": n_steps, "scheme": self.scheme if scheme is None else scheme}
         model = SimplexDiffusion(self.space, **config)
         model.kind = self.kind
+        model.prior = self.prior
         model.to(self.device)
         model.network = share(self.trainable)
         model.decoder = None if self.decoder is None else share(self.decoder)
@@ -292,7 +301,8 @@ class SimplexDiffusion(DiffusionModel):
 
     def _letter_logits(self, network: nn.Module, log_likelihoods: Tensor, times: Tensor | int) -> Tensor:
         """Logits (n, L, K) of the clean letters."""
-        return log_likelihoods + network(softmax(log_likelihoods), self._clock(times))
+        base = log_likelihoods if self.prior is None else without_zeros(self.prior.posterior(log_likelihoods))
+        return base + network(softmax(log_likelihoods), self._clock(times))
 
     def _clock(self, times: Tensor | int) -> Tensor:
         """Times (n,) of time numbers (n,), or (1,) of one that all rows share."""
@@ -312,7 +322,11 @@ class SimplexDiffusion(DiffusionModel):
         return v if self.scheme == "euler" else v.sqrt().asin()
 
     def _build_network(self, n_conditions: int = 0) -> nn.Module:
-        return DilatedConvNet(self.space.n_letters + n_conditions, self.space.n_letters, **NETWORKS[self.network_size])
+        n_letters = self.space.n_letters
+        network = DilatedConvNet(n_letters + n_conditions, n_letters, **NETWORKS[self.network_size])
+        if self.head == "letters":
+            zero_at_first(network.last[-1])
+        return network
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         assert self.network is not None
@@ -340,4 +354,5 @@ class SimplexDiffusion(DiffusionModel):
             "min_time": self.times[0],
             "scheme": self.scheme,
             "score_scale": self._scale_curve,
+            "prior": self.prior_kind,
         }

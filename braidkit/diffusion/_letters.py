@@ -1,0 +1,90 @@
+"""LetterChain: what chains of letters share, a Markov law as the base of their predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from braidkit.diffusion._base import DiffusionModel
+from braidkit.diffusion._pretraining import MIN_HELD_OUT, HeldOutLoss, count_held_out, pretrain
+from braidkit.diffusion.markov import MarkovLaw
+from braidkit.exceptions import InvalidParameterError
+from braidkit.spaces import SequenceSpace
+
+# The logarithm that stands for zero: its exponential is exactly 0, and differences of two of them are finite.
+LOG_ZERO = -1e4
+
+
+class LetterChain(DiffusionModel):
+    """A chain of sequences whose clean letters are predicted by a Markov law and a network on top of it.
+
+    The logits of the letters are the exact log-posterior under the law plus what the network gives, zero at first. The
+    network is kept as it was if training it does not help on held-out rows, or if there are too few to tell.
+
+    Attributes
+    ----------
+    prior : MarkovLaw or None
+        The law; None before training, and where there is to be none.
+    """
+
+    prior: MarkovLaw | None
+    space: SequenceSpace
+
+    def __init__(self, space: SequenceSpace, *, n_steps: int, prior: str | None) -> None:
+        super().__init__(space, n_steps=n_steps)
+        if prior not in ("markov", None):
+            raise InvalidParameterError(f'prior must be "markov" or None; got {prior!r}.')
+        self.prior_kind = prior
+        self.prior = None
+
+    def _train(self, x: Tensor, seed: int, *, validation_fraction: float, verbose: int = 0, **settings: Any) -> None:
+        """Fit the Markov law, and then the network to what it misses."""
+        settings |= {"validation_fraction": validation_fraction, "verbose": verbose}
+        if self.prior_kind is None:
+            pretrain(self, x, seed, **settings)
+            return
+        tokens = torch.cat([points.argmax(dim=-1).cpu() for points in x.split(4096)])
+        law, by_order = MarkovLaw.fit(tokens, self.space.n_letters, random_state=seed)
+        self.prior = law.to(x.device)
+        too_few = validation_fraction > 0 and count_held_out(len(x), validation_fraction) < MIN_HELD_OUT
+        loss = None if too_few else pretrain(self, x, seed, **settings)
+        if verbose:
+            tqdm.write(describe_prior(law, by_order, loss))
+
+    def to_config(self) -> dict[str, Any]:
+        return super().to_config() | {"prior_order": 0 if self.prior is None else self.prior.order}
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> DiffusionModel:
+        model = super()._from_config(config)
+        assert isinstance(model, LetterChain)
+        if config["prior_order"]:
+            model.prior = MarkovLaw(model.space.length, model.space.n_letters, config["prior_order"])
+        return model
+
+
+def describe_prior(law: MarkovLaw, by_order: dict[int, float], loss: HeldOutLoss | None) -> str:
+    """One line: the law's order, whether the network helps, and held-out nats a letter."""
+    independent, best = by_order[0], min(by_order.values())
+    what = f"Markov order {law.order}" if best < independent else "independent letters"
+    nats = f"held-out {best:.3g} nats a letter, {independent - best:.2g} below independent letters"
+    if loss is None:
+        return f"prior: {what}; {nats}"
+    if not loss.after < loss.before:
+        return f"prior: {what}; {nats}; a network does not help"
+    return f"prior: {what} + network; {nats}, and {loss.before - loss.after:.2g} less with the network"
+
+
+def zero_at_first(last: nn.Module) -> None:
+    """Set a network's last layer, a linear one, to zero: before training the prior is all there is."""
+    assert isinstance(last, nn.Linear)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+
+
+def without_zeros(log_q: Tensor) -> Tensor:
+    """Log-probabilities in which LOG_ZERO stands for minus infinity."""
+    return log_q.clamp(min=LOG_ZERO)
