@@ -12,7 +12,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._pretraining import MIN_HELD_OUT, HeldOutLoss, count_held_out, pretrain
 from braidkit.diffusion.markov import MarkovLaw
 from braidkit.exceptions import InvalidParameterError
-from braidkit.spaces import SequenceSpace
+from braidkit.spaces import Points, SequenceSpace
 
 # The logarithm that stands for zero: its exponential is exactly 0, and differences of two of them are finite.
 LOG_ZERO = -1e4
@@ -40,7 +40,7 @@ class LetterChain(DiffusionModel):
         self.prior_kind = prior
         self.prior = None
 
-    def _train(self, x: Tensor, seed: int, *, validation_fraction: float, verbose: int = 0, **settings: Any) -> None:
+    def _train(self, x: Points, seed: int, *, validation_fraction: float, verbose: int = 0, **settings: Any) -> None:
         """Fit the Markov law, and then the network to what it misses."""
         settings |= {"validation_fraction": validation_fraction, "verbose": verbose}
         if self.prior_kind is None:
