@@ -73,30 +73,43 @@ def train(
         is the result so far. Inside `interrupts_propagate` it goes on to the caller.
     """
     done = start
-    with tqdm(
-        total=max_iter, initial=start, desc=description, disable=not verbose, dynamic_ncols=True, leave=verbose > 1
-    ) as bar:
-        try:
-            while done < max_iter:
-                figures = step.update(done)
-                done += 1
+    # A bar that is not shown would leave tqdm's thread behind.
+    bar = (
+        tqdm(total=max_iter, initial=start, desc=description, dynamic_ncols=True, leave=verbose > 1)
+        if verbose
+        else None
+    )
+    try:
+        while done < max_iter:
+            figures = step.update(done)
+            done += 1
+            if bar is not None:
                 bar.update()
                 if done % 10 == 0 or done == max_iter:
                     bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)
-                # Every callback runs, also after one has asked to stop.
-                if any([callback(done, figures) for callback in callbacks]):
-                    break
-        except KeyboardInterrupt:
-            if _interrupts_propagate.get():
-                raise
-            bar.write(f"{description or 'training'}: stopped by the user after {done} of {max_iter} updates")
+            # Every callback runs, also after one has asked to stop.
+            if any([callback(done, figures) for callback in callbacks]):
+                break
+    except KeyboardInterrupt:
+        if _interrupts_propagate.get():
+            raise
+        tqdm.write(f"{description or 'training'}: stopped by the user after {done} of {max_iter} updates")
+    finally:
+        if bar is not None:
+            bar.close()
     return done
 
 
 def batches(n_rows: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless mini-batches of row numbers: a fresh permutation for each pass over the data."""
+    """Endless mini-batches of row numbers: a fresh permutation for each pass over the data.
+
+    A last one of a single row goes to the one before it: batch normalisation cannot learn from one row.
+    """
+    sizes = [min(batch_size, n_rows - start) for start in range(0, n_rows, batch_size)]
+    if len(sizes) > 1 and sizes[-1] == 1 < batch_size:
+        sizes[-2:] = [batch_size + 1]
     while True:
-        yield from torch.randperm(n_rows, generator=generator).split(batch_size)
+        yield from torch.randperm(n_rows, generator=generator).split(sizes)
 
 
 def warmup_cosine(i: int, max_iter: int) -> float:

@@ -18,6 +18,7 @@ LEVELS = {
     "exceptions": 0,
     "kernels": 1,
     "spaces": 2,
+    "torch_state": 2,
     "networks": 2,
     "persistence": 2,
     "training": 3,

@@ -16,6 +16,7 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.contracts import standardised
 from braidkit.parameters import check_count, check_positive
 from braidkit.spaces import Space
+from braidkit.torch_state import ordinary_torch
 
 # Logits that give a start's own letters seven times the weight of each other letter.
 _START_LOGIT = 2.0
@@ -100,6 +101,7 @@ class RewardAscent(Baseline):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any) -> RewardAscent:
         """Learn the reward, and note the best rows.
 
@@ -131,6 +133,7 @@ class RewardAscent(Baseline):
         self.starts_ = data.x[np.argsort(-data.y, kind="stable")[: self.n_starts]]
         return self
 
+    @ordinary_torch()
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Climb from starts in random order, each once before any comes again.
 

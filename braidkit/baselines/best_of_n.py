@@ -13,6 +13,7 @@ from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel
 from braidkit.parameters import as_generator, check_count
 from braidkit.spaces import Space
+from braidkit.torch_state import ordinary_torch
 
 
 class BestOfN(Baseline):
@@ -82,6 +83,7 @@ class BestOfN(Baseline):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any) -> BestOfN:
         """Learn the conservative reward, and a chain where none was given.
 
@@ -102,6 +104,7 @@ class BestOfN(Baseline):
         self.reward_ = self._fit_reward(self.reward, data.X, data.y, reward_seed)
         return self
 
+    @ordinary_torch()
     @torch.no_grad()
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Draw `n_candidates` designs for each one asked for, and keep the best.

@@ -16,6 +16,7 @@ from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.designer import untrained_chain
 from braidkit.parameters import check_count, check_positive
 from braidkit.spaces import Space
+from braidkit.torch_state import ordinary_torch
 
 # Strength of the guidance, as in f(null) + s (f(c) - f(null)), and share of withheld conditions, in the two sources.
 _RECIPES = {"continuous": (3.0, 0.15), "class": (10.0, 0.3)}
@@ -134,6 +135,7 @@ class DDOM(Baseline):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any) -> DDOM:
         """Train a conditional chain on designs and their measurements.
 
@@ -197,6 +199,7 @@ class DDOM(Baseline):
         self.model_ = chain
         return self
 
+    @ordinary_torch()
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Draw designs under the condition of the best.
 

@@ -19,6 +19,7 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_count, check_positive
 from braidkit.rewards.features import auto_max_iter
 from braidkit.spaces import Points, Space
+from braidkit.torch_state import ordinary_torch, seeded
 from braidkit.training import fit_supervised
 
 
@@ -120,6 +121,7 @@ class ClassifierGuidance(Baseline):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any) -> ClassifierGuidance:
         """Learn to foretell measurements from noised designs, and a chain where none was given.
 
@@ -147,8 +149,7 @@ class ClassifierGuidance(Baseline):
         goal = np.quantile(data.y, 1 - self.top_fraction) if self.target == "top" else float(self.target)
         goal = float((goal - data.y.mean()) / data.y.std())
         device = self.pretrained_.device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             guide = MeasurementGuide(self.space_, goal=goal, tail=self.target == "top").to(device)
         standardised = torch.tensor((data.y - data.y.mean()) / data.y.std(), dtype=torch.float32, device=device)
         self._train(guide, data.x.to(device), standardised, seed)
@@ -195,6 +196,7 @@ class ClassifierGuidance(Baseline):
             description="guidance",
         )
 
+    @ordinary_torch()
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Draw designs along guided trajectories.
 

@@ -16,6 +16,7 @@ from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel, walk
 from braidkit.parameters import as_generator, check_count, check_positive
 from braidkit.spaces import Space
+from braidkit.torch_state import ordinary_torch
 
 
 class Particles(NamedTuple):
@@ -205,6 +206,7 @@ class SMCSampler(Baseline):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any) -> SMCSampler:
         """Learn the conservative reward, and a chain where none was given.
 
@@ -226,6 +228,7 @@ class SMCSampler(Baseline):
         self.reward_ = self._fit_reward(self.reward, data.X, data.y, reward_seed)
         return self
 
+    @ordinary_torch()
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Run a population and draw designs from it by weight.
 

@@ -29,6 +29,7 @@ from braidkit.exceptions import (
 from braidkit.networks import share, shared_parts
 from braidkit.parameters import as_generator
 from braidkit.spaces import Points, Space, space_from_config
+from braidkit.torch_state import ordinary_torch, seeded
 
 
 class DiffusionModel(nn.Module, abc.ABC):
@@ -187,6 +188,7 @@ class DiffusionModel(nn.Module, abc.ABC):
             raise self._not_trained()
         return network
 
+    @ordinary_torch()
     def fit(
         self,
         X: Any,
@@ -236,8 +238,7 @@ class DiffusionModel(nn.Module, abc.ABC):
             raise InvalidDesignError("X is empty: there is nothing to learn from.")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         if self.network is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed):
                 self.network = self._build_network().to(self.device)
         self._train(
             x,
@@ -337,6 +338,7 @@ class DiffusionModel(nn.Module, abc.ABC):
         self.check_trained()
         return self.readout(last_state(self, noise.to(self.device)))
 
+    @ordinary_torch()
     def sample(
         self,
         n_samples: int = 1,

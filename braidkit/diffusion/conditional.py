@@ -11,6 +11,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._pretraining import auto_max_iter
 from braidkit.diffusion.guided_network import GuidedNetwork, with_null
 from braidkit.spaces import Points
+from braidkit.torch_state import seeded
 from braidkit.training import fit_supervised
 
 _VALIDATION_ROWS, _CALIBRATION_ROWS = 4096, 1024
@@ -65,8 +66,7 @@ def fit_guided(
         If the chain is of a kind that takes no condition.
     """
     device = x.device
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = chain._build_network(conditions.shape[1] + 1).to(device)
     guided = GuidedNetwork(network, with_null(conditions[:1], 0.0))
     chain.network = guided

@@ -12,6 +12,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Gaussian
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.spaces import Space, VectorSpace
+from braidkit.torch_state import seeded
 
 
 class GaussianDiffusion(DiffusionModel):
@@ -95,8 +96,7 @@ class GaussianDiffusion(DiffusionModel):
             Frozen.
         """
         model = cls(VectorSpace(n_features), n_steps=n_steps, n_hidden=n_hidden)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_state)
+        with seeded(random_state):
             network = model._build_network()
         for parameter in network.last.parameters():
             nn.init.zeros_(parameter)

@@ -23,6 +23,7 @@ from braidkit.finetuning.rescaled import in_space
 from braidkit.parameters import check_count
 from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import Space, read_designs
+from braidkit.torch_state import ordinary_torch
 
 # By the name that a space gives its chain.
 DEFAULT_CHAINS: dict[str, Callable[[Any], DiffusionModel]] = {
@@ -58,6 +59,7 @@ class Designer(BaseEstimator, abc.ABC):
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Give new designs, of the kind that `fit` saw."""
 
+    @ordinary_torch()
     def score(self, X: Any, y: Any) -> float:
         """Judge the designs by measurements that `fit` did not see: larger is better.
 

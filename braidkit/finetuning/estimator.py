@@ -41,6 +41,7 @@ from braidkit.finetuning.solver import Problem, Solver
 from braidkit.parameters import check_count, check_positive, resolve_device
 from braidkit.persistence import digest
 from braidkit.spaces import Space, join_groups
+from braidkit.torch_state import ordinary_torch
 from braidkit.training import interrupts_propagate, train
 
 
@@ -197,6 +198,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any, groups: Any = None) -> ConservativeDiffusionFinetuner:
         """Learn the conservative reward from measured designs, and fine-tune the chain on it (Algorithm 1).
 
@@ -255,6 +257,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device, processes)
         return self
 
+    @ordinary_torch()
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
         """Draw designs from the fine-tuned chain.
 
@@ -376,7 +379,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self.model_ = model.freeze()
         alarm = monitor.alarm()
         if alarm and processes.rank == 0:
-            warnings.warn(alarm, stacklevel=3)
+            warnings.warn(alarm, stacklevel=5)
 
 
 def auto_max_iter(n_rows: int) -> int:

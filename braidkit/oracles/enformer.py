@@ -23,6 +23,7 @@ from braidkit.networks.dilated_conv import DilatedConv1d
 from braidkit.oracles._base import Oracle, hash_rows, refuse_shared_rows
 from braidkit.parameters import check_count, check_positive, resolve_device
 from braidkit.spaces import Points, SequenceSpace, space_from_config
+from braidkit.torch_state import ordinary_torch, seeded
 from braidkit.training import fit_supervised
 
 # Channels after the stem and after each further stage of the tower; the key width, and so on, of each head.
@@ -210,6 +211,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any) -> EnformerOracle:
         """Train the network by least squares.
 
@@ -239,8 +241,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         held_out, training = order[:n_held_out], order[n_held_out:]
         self.y_mean_, self.y_std_ = float(y[training].mean()), float(y[training].std())
         target = torch.from_numpy((y - self.y_mean_) / self.y_std_).float()
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)  # dropout knows no generator
+        with seeded(seed, device):  # dropout knows no generator
             self.network_ = self._build_network().to(device)
             self.n_iter_, self.validation_curve_ = fit_supervised(
                 self.network_,
@@ -260,6 +261,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         self.row_hashes_ = np.unique(hash_rows(space.strings(x.rows)))
         return self
 
+    @ordinary_torch()
     def predict(self, X: Any) -> NDArray[np.float64]:
         """Predict measurements.
 

@@ -26,6 +26,7 @@ from braidkit.rewards.features import (
     train_networks,
 )
 from braidkit.spaces import Points, Space, join_groups
+from braidkit.torch_state import ordinary_torch
 
 # The best of several weights on fewer rows than this would be picked by chance.
 MIN_VALIDATION_ROWS = 5
@@ -119,6 +120,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         mean, penalty = self.mean_and_penalty(x)
         return mean - penalty
 
+    @ordinary_torch()
     def _predict_arrays(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mean, standard deviation and penalty of designs, in y's units."""
         check_is_fitted(self)

@@ -17,6 +17,7 @@ from braidkit.data import read_training_data
 from braidkit.exceptions import InvalidParameterError
 from braidkit.rewards._base import standardise
 from braidkit.spaces import Space
+from braidkit.torch_state import ordinary_torch
 
 
 class BlackBoxReward(RegressorMixin, BaseEstimator):
@@ -55,6 +56,7 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         self.space = space
         self.random_state = random_state
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any) -> BlackBoxReward:
         """Fit a clone of the regressor to designs and measurements."""
         self.space_, X, _, y = read_training_data(self, X, y, space=self.space)

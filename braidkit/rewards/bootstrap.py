@@ -12,6 +12,7 @@ from braidkit.parameters import check_count
 from braidkit.rewards._base import BaseReward
 from braidkit.rewards.kmers import few_row_features
 from braidkit.spaces import Space
+from braidkit.torch_state import ordinary_torch
 
 
 class BootstrapReward(BaseReward):
@@ -109,6 +110,7 @@ class BootstrapReward(BaseReward):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any, groups: Any = None) -> BootstrapReward:
         """Draw the rows of each network, and train all networks together.
 

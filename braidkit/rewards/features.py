@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.networks import SequenceFeatures, VectorFeatures
 from braidkit.spaces import Points, Space
+from braidkit.torch_state import seeded
 from braidkit.training import fit_supervised
 
 # The held-out loss only picks the best weights: more rows would slow training and change no choice.
@@ -110,8 +111,7 @@ def make_networks(
             f"None; got {type(features).__name__}."
         )
     networks = nn.ModuleList()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         for _ in range(n_networks):
             module = default_features(space, n_rows) if features is None else copy.deepcopy(features)
             networks.append(RegressionNetwork(module, *_width_and_dtype(module, x)))
@@ -193,8 +193,7 @@ def train_networks(
         return total / (len(networks) * len(validation_rows))
 
     # Dropout knows no generator: the global one is seeded from ours, and put back.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+    with seeded(int(torch.randint(2**31, (), generator=generator)), device):
         return fit_supervised(
             networks,
             loss,

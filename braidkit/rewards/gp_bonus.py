@@ -20,6 +20,7 @@ from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_f
 from braidkit.rewards.features import PREDICT_BATCH, mean_norm
 from braidkit.rewards.kmers import LayerAndKmers, few_row_features, kmers_for
 from braidkit.spaces import Points, Space
+from braidkit.torch_state import ordinary_torch
 
 # Rows that set the features' scale, and that inducing points are chosen from.
 SUBSAMPLE = 10_000
@@ -180,6 +181,7 @@ class GPBonusReward(BaseReward):
         self.random_state = random_state
         self.verbose = verbose
 
+    @ordinary_torch()
     def fit(self, X: Any, y: Any, groups: Any = None) -> GPBonusReward:
         """Train the features, solve for the posterior, and calibrate if asked to.
 
