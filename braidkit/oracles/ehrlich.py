@@ -63,7 +63,7 @@ class EhrlichLandscape(Oracle):
     References
     ----------
     Stanton, Alberstein, Frey, Watkins and Cho (2024), "Closed-Form Test Functions for Biophysical Sequence Design
-    Benchmarking", arXiv:2407.00236, sections 4 and 5.
+    Benchmarking", arXiv:2407.00236.
 
     Examples
     --------
