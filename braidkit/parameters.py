@@ -45,6 +45,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise InvalidParameterError(f'device must be "auto", "cpu" or "cuda"; got {device!r}.') from error
+    if resolved.type == "meta":  # it holds no numbers
+        raise InvalidParameterError(f'device must be "auto", "cpu" or "cuda"; got {str(device)!r}.')
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise InvalidParameterError(f'device={str(device)!r}, but no GPU is to be seen; pass device="auto".')
     return resolved

@@ -63,7 +63,7 @@ def main() -> None:
 @click.argument("table", type=click.Path(path_type=Path))
 @click.option("--sequence", required=True, metavar="COLUMN", help="Column of the sequences.")
 @click.option("--target", required=True, metavar="COLUMN", help="Column of the measurements; larger is better.")
-@click.option("--n", default=100, show_default=True, type=click.IntRange(min=1), help="Number of designs.")
+@click.option("--n", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Number of designs.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the run.")
 @click.option("--alphabet", help="DNA, RNA, protein or the letters themselves; by default, found from the table.")
 @click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")

@@ -22,7 +22,7 @@ from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurv
 from braidkit.evaluation.html_report import report
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
-from braidkit.persistence import replace_file
+from braidkit.persistence import replace_file, saved_digest
 from braidkit.rewards import BootstrapReward, GPBonusReward
 
 Say = Callable[[str], None]
@@ -50,7 +50,7 @@ class Settings:
     def as_record(self) -> dict[str, Any]:
         """What determines the result, besides the data, as JSON holds it."""
         record = dataclasses.asdict(self) | {
-            "pretrained": None if self.pretrained is None else str(self.pretrained.resolve())
+            "pretrained": None if self.pretrained is None else saved_digest(self.pretrained)
         }
         return {name: value for name, value in record.items() if name not in ("table", "device", "quiet")}
 

@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Any
 
 from braidkit.cli.run_files import CHECKPOINT, RECORD, RunFiles, lies_in, move_all
-from braidkit.evaluation.html_report import versions
 from braidkit.exceptions import BraidkitError, CheckpointError
 from braidkit.finetuning.checkpoint import FORM, holds_work
 from braidkit.persistence import is_empty, locked, temporaries
@@ -171,7 +170,6 @@ class RunDirectory:
                 "finished": False,
                 "form": FORM,
                 "settings": dict(settings),
-                "versions": versions(),
                 "seconds": {},
                 "files": {},
                 "replaces": None if aside is None else aside.name,

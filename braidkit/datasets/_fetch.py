@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from braidkit.datasets._streams import LimitedFile
 from braidkit.exceptions import DownloadError, MissingExtraError
+from braidkit.persistence import replace_file
 
 TIMEOUT = 60  # seconds without any data
 
@@ -47,11 +49,12 @@ def fetch_file(url: str, folder: Path, *, check: Callable[[Path], object], downl
     DownloadError
         If the file cannot be downloaded, is not what was expected, or differs from the recorded checksum.
     MissingExtraError
+    from braidkit.persistence import replace_file
         If a download is needed and pooch is not installed.
     """
     path = folder / url.rpartition("/")[2]
     record = path.with_name(f"{path.name}.json")
-    known = json.loads(record.read_text(encoding="utf-8"))["sha256"] if record.exists() else None
+    known = _recorded(record)
     if path.exists():
         if known not in (None, _sha256(path)):
             raise DownloadError(
@@ -63,6 +66,8 @@ def fetch_file(url: str, folder: Path, *, check: Callable[[Path], object], downl
         raise DownloadError(
             f"{path} is missing and download_if_missing=False; pass download_if_missing=True, or put the file there."
         )
+    if not url.startswith(("http://", "https://")):
+        raise DownloadError(f"{url} is no address to download from; pass one that starts with http:// or https://.")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{path.name}.") as partial:
         fresh = _download(url, Path(partial), known, record)
@@ -79,6 +84,11 @@ def _download(url: str, folder: Path, known: str | None, record: Path) -> Path:
     except ImportError as error:
         raise MissingExtraError("downloads need pooch; install it with: pip install 'braidkit[data]'") from error
     name = url.rpartition("/")[2]
+
+    def download(url: str, output: str, downloads: Any) -> None:
+        with LimitedFile(output, url) as file:
+            pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, file, downloads)
+
     # pooch logs an unknown checksum as a value to write into code: here it is recorded.
     logger = pooch.get_logger()
     level = logger.level
@@ -90,7 +100,7 @@ def _download(url: str, folder: Path, known: str | None, record: Path) -> Path:
                 known_hash=None if known is None else f"sha256:{known}",
                 fname=name,
                 path=folder,
-                downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
+                downloader=download,
             )
         )
     except ValueError as error:  # pooch's error for a checksum that differs
@@ -98,6 +108,8 @@ def _download(url: str, folder: Path, known: str | None, record: Path) -> Path:
             f"{url} is not the file that was downloaded before ({error}); try again, and if the source has changed, "
             f"delete {record} to accept its new file."
         ) from error
+    except DownloadError:
+        raise
     except OSError as error:  # that of requests as well
         raise DownloadError(
             f"{url} could not be downloaded ({error}); check the connection and try again, pass the base_url of a "
@@ -107,6 +119,18 @@ def _download(url: str, folder: Path, known: str | None, record: Path) -> Path:
         logger.setLevel(level)
 
 
+def _recorded(record: Path) -> str | None:
+    """The checksum of the first download, if there was one."""
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["sha256"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DownloadError(
+            f"{record} is damaged ({error}); delete it to accept the file that is there, or a new download."
+        ) from error
+
+
 def _sha256(path: Path) -> str:
     """Checksum of a file, in hexadecimal."""
     with path.open("rb") as file:
@@ -114,7 +138,6 @@ def _sha256(path: Path) -> str:
 
 
 def _write_record(record: Path, content: dict[str, Any]) -> None:
-    """Write JSON under a temporary name, then rename."""
-    partial = record.with_name(f"{record.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(record)
+    """Write JSON in one piece."""
+    with replace_file(record) as path:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+from braidkit.datasets._streams import open_table
+from braidkit.exceptions import BraidkitError, InvalidDesignError, InvalidParameterError, InvalidTargetError
 from braidkit.spaces import ALPHABETS, SequenceSpace
 
 # Letters that stand for more than one nucleotide or amino acid (IUPAC), and amino acids beyond the twenty.
 AMBIGUOUS = {"DNA": "NRYSWKMBDHV", "RNA": "NRYSWKMBDHV", "protein": "XBZJUO"}
+# Squares of larger measurements are beyond what computers hold.
+MAX_TARGET = 1e100
+# What a spreadsheet takes for a formula begins so. What begins with an apostrophe gets one more, to come back whole.
+_FORMULA, _QUOTED = r"^(?=['=+\-@\t\r])", r"^'(?=['=+\-@\t\r])"
 # Sequences are nucleotides if at least this share of their letters is.
 _NUCLEOTIDE_SHARE = 0.5
 
@@ -159,7 +165,7 @@ def _read_columns(path: Path, sequence: str, target: str) -> pd.DataFrame:
     if not path.is_file():
         raise InvalidParameterError(f"{path} is not a file; check the path of the table.")
     try:
-        headers = {sep: pd.read_csv(path, sep=sep, nrows=0, encoding="utf-8-sig").columns for sep in ",\t;"}
+        headers = {sep: _read_csv(path, sep=sep, nrows=0).columns for sep in ",\t;"}
         separator = max(headers, key=lambda sep: len(headers[sep]))
         columns = headers[separator].tolist()
         for column in (sequence, target):
@@ -168,23 +174,18 @@ def _read_columns(path: Path, sequence: str, target: str) -> pd.DataFrame:
                 raise InvalidParameterError(
                     f"{path} has no column {column!r}; its columns are: {shown}. Pass one of them."
                 )
-        frame = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            na_filter=False,
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-        )
+        frame = _read_csv(path, sep=separator, dtype=str, na_filter=False, skip_blank_lines=False)
+    except BraidkitError:
+        raise
     except pd.errors.EmptyDataError as error:
         raise InvalidDesignError(f"{path} is empty; pass a table with a header row.") from error
-    except (OSError, EOFError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except Exception as error:  # of any kind: each way of packing has errors of its own
         raise InvalidParameterError(
             f"{path} cannot be read as a table ({error}); pass a CSV or TSV file in UTF-8 with a header row."
         ) from error
     if not isinstance(frame.index, pd.RangeIndex):
         raise InvalidParameterError(f"{path} has rows with more fields than the header has; correct the header.")
-    table = pd.DataFrame({"sequence": frame[sequence].str.strip(), "text": frame[target].str.strip()})
+    table = pd.DataFrame({"sequence": unquoted(frame[sequence]).str.strip(), "text": frame[target].str.strip()})
     table.index += 2  # the header is line 1
     table = table[(table["sequence"] != "") | (table["text"] != "")]
     if table.empty:
@@ -197,6 +198,22 @@ def _read_columns(path: Path, sequence: str, target: str) -> pd.DataFrame:
     return table
 
 
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """A table by pandas, unpacked no further than our own limit."""
+    with open_table(path) as file:
+        return pd.read_csv(file, encoding="utf-8-sig", **options)
+
+
+def quoted(cells: pd.Series) -> pd.Series:
+    """Texts as a spreadsheet shows them: one that it would take for a formula gets an apostrophe in front."""
+    return cells.str.replace(_FORMULA, "'", regex=True)
+
+
+def unquoted(cells: pd.Series) -> pd.Series:
+    """Texts without the apostrophes that `quoted` put in front."""
+    return cells.str.replace(_QUOTED, "", regex=True)
+
+
 def _check_targets(frame: pd.DataFrame, path: Path, target: str) -> None:
     """Add the column "target"; refuse what is no finite number."""
     frame["target"] = pd.to_numeric(frame["text"], errors="coerce").astype(float)
@@ -206,12 +223,18 @@ def _check_targets(frame: pd.DataFrame, path: Path, target: str) -> None:
             f"line {wrong[0]:,} of {path}: {target!r} is {frame['text'][wrong[0]]!r}, not a finite number"
             f"{_others(len(wrong))}; drop such rows or correct them."
         )
+    large = frame.index[frame["target"].abs() > MAX_TARGET]
+    if len(large):
+        raise InvalidTargetError(
+            f"line {large[0]:,} of {path}: {target!r} is {frame['text'][large[0]]}, too large to compute with"
+            f"{_others(len(large))}; pass measurements in a larger unit."
+        )
 
 
 def _letters(rows: list[str], alphabet: str | None) -> tuple[str, str]:
     """Letters of the alphabet and its name, guessed from the sequences unless given."""
     if alphabet is not None:
-        space = SequenceSpace(alphabet)
+        space = SequenceSpace(alphabet, length=1)  # of any length: only its letters are looked at
         return space.alphabet, space.name
     text = "".join(rows).upper()
     counts = {letter: text.count(letter) for letter in "ACGTU"}

@@ -13,6 +13,7 @@ import torch
 from sklearn.utils import check_random_state
 from tqdm.auto import tqdm
 
+from braidkit.datasets.table import quoted
 from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
 from braidkit.evaluation.choosing import MAX_IDENTITY, choose_different, concerns, default_candidates
 from braidkit.evaluation.edit_distance import as_strings, nearest
@@ -181,9 +182,14 @@ def longest_run(sequence: str) -> int:
 
 
 def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> None:
-    """Write a table of designs as ``designs.csv`` and ``designs.fasta``, each in one piece or not at all."""
+    """Write a table of designs as ``designs.csv`` and ``designs.fasta``, each in one piece or not at all.
+
+    In the CSV file sequences that a spreadsheet would take for a formula, such as those that begin with the gap letter
+    "-", have an apostrophe in front; `read_table` takes it off.
+    """
+    cells = {column: quoted(table[column]) for column in ("sequence", "nearest") if column in table}
     with replace_file(os.path.join(directory, "designs.csv")) as path:
-        table.to_csv(path, index=False, float_format="%.6g")
+        table.assign(**cells).to_csv(path, index=False, float_format="%.6g")
     with replace_file(os.path.join(directory, "designs.fasta")) as path:
         records = zip(table["id"], table["lower"], table["mean"], table["sequence"], strict=True)
         path.write_text(

@@ -272,8 +272,10 @@ def test_without_matplotlib_only_the_report_and_figures_are_missing(table, chain
         (["--pretrained", "nowhere"], "nowhere is not a directory"),
         (["--length", "7"], "no row to learn from: of 302 rows, 1 with N, 301 of another length than 7 were dropped"),
         (["--alphabet", "RNA"], "'T' at position"),
-        (["--n", "0"], "0 is not in the range x>=1"),
+        (["--n", "0"], "0 is not in the range 1<=x<=100000"),
         (["--device", "abacus"], "device must be"),
+        (["--device", "meta"], "device must be"),
+        (["--n", "1000000000"], "is not in the range 1<=x<=100000"),
     ],
 )
 def test_bad_calls_end_in_one_line_and_leave_no_directory(table, tmp_path, options, message):

@@ -109,3 +109,24 @@ def test_data_folder(monkeypatch, tmp_path):
     assert data_folder("here") == Path("here")
     monkeypatch.delenv("BRAIDKIT_DATA")
     assert data_folder() == Path.home() / "braidkit_data"
+
+
+def test_a_download_without_end_is_ended(url, tmp_path, monkeypatch):
+    monkeypatch.setattr("braidkit.datasets._streams.MAX_DOWNLOAD", 1000)
+    with pytest.raises(DownloadError, match=r"table\.gz sends more than .* nothing was kept"):
+        fetch_file(url, tmp_path, check=accept)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["ftp://example.org/table.gz", "file:///etc/table.gz", "table.gz"])
+def test_other_schemes_are_refused(tmp_path, address):
+    with pytest.raises(DownloadError, match="is no address to download from"):
+        fetch_file(address, tmp_path, check=accept)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_damaged_record_is_named(url, tmp_path, text):
+    fetch_file(url, tmp_path, check=accept)
+    (tmp_path / "table.gz.json").write_text(text)
+    with pytest.raises(DownloadError, match=r"table\.gz\.json is damaged"):
+        fetch_file(url, tmp_path, check=accept)

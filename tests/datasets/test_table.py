@@ -1,4 +1,7 @@
+import bz2
 import gzip
+import lzma
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -154,3 +157,46 @@ def test_reads_the_measured_utr_table(data_dir):
     table = read_table(data_dir / "utr_human_mrl.csv.gz", sequence="sequence", target="mrl")
     assert table.n_rows == 25000
     assert (table.space.name, table.space.length) == ("DNA", 50)
+
+
+ROWS = b"seq,mrl\nACGT,1\nACGA,2\n"
+
+
+def packed(path, members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for member in members:
+            archive.writestr(member, ROWS)
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.csv.bz2", "t.csv.xz", "t.zip"])
+def test_packed_tables_are_read_whole_or_refused(tmp_path, name, monkeypatch):
+    path = tmp_path / name
+    if name.endswith(".zip"):
+        packed(path, ["t.csv"])
+    else:
+        path.write_bytes({"gz": gzip, "bz2": bz2, "xz": lzma}[path.suffix[1:]].compress(ROWS))
+    assert read_table(path, sequence="seq", target="mrl").sequences == ["ACGT", "ACGA"]
+    monkeypatch.setattr("braidkit.datasets._streams.MAX_UNPACKED", 20)
+    with pytest.raises(InvalidParameterError, match=f"{name} unpacks to more than"):
+        read_table(path, sequence="seq", target="mrl")
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"no archive at all", whole[:12] + b"\x00\xff" * 4 + whole[20:]):
+        path.write_bytes(damaged)
+        with pytest.raises((InvalidParameterError, InvalidDesignError), match=name):
+            read_table(path, sequence="seq", target="mrl")
+
+
+@pytest.mark.parametrize("name", ["t.tar", "t.tar.gz", "t.tgz", "t.csv.zst", "two.zip", "none.zip"])
+def test_archives_without_one_table_are_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(ROWS)
+    if name.endswith(".zip"):
+        packed(path, ["a.csv", "b.csv"] if name == "two.zip" else [])
+    with pytest.raises(InvalidParameterError, match="unpack it, and pass the table that is"):
+        read_table(path, sequence="seq", target="mrl")
+
+
+def test_targets_too_large_to_compute_with_are_named(tmp_path):
+    (tmp_path / "t.csv").write_text("seq,mrl\nACGT,1\nACGA,1e300\n")
+    with pytest.raises(InvalidTargetError, match="line 3 of .*'mrl' is 1e300, too large to compute with"):
+        read_table(tmp_path / "t.csv", sequence="seq", target="mrl")

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion
+from braidkit.datasets.table import read_table
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.edit_distance import edit_distances
 from braidkit.exceptions import InvalidParameterError
@@ -197,3 +198,16 @@ def test_arguments_out_of_range_are_refused_before_any_work(run, monkeypatch, ar
     monkeypatch.setattr(run.finetuner, "model_", None)
     with pytest.raises(InvalidParameterError, match=message):
         design_table(*run, **({"n_designs": 10} | arguments))
+
+
+def test_cells_are_no_formulas_to_a_spreadsheet_and_come_back_as_they_were(tmp_path):
+    sequences = ["-ACG", "=CMD", "+AAA", "@SUM", "'-AC", "ACG-"]
+    numbers = {name: np.arange(-2.0, 4.0) for name in ("mean", "lower")}
+    ids = [f"design_{i}" for i in range(6)]
+    write_designs(pd.DataFrame({"id": ids, "sequence": sequences, "nearest": sequences, **numbers}), tmp_path)
+    written = pd.read_csv(tmp_path / "designs.csv", dtype=str, keep_default_na=False)
+    for column in ("sequence", "nearest"):
+        assert not written[column].str.contains(r"^[=+\-@]").any()
+    letters = "".join(sorted(set("".join(sequences))))
+    table = read_table(tmp_path / "designs.csv", sequence="sequence", target="mean", alphabet=letters)
+    assert table.sequences == sequences and table.y[0] == -2
