@@ -5,11 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SequenceSpace, SimplexDiffusion, VectorSpace
 from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, SMCSampler
 from braidkit.diffusion import DiffusionModel, GaussianDiffusion
-from braidkit.exceptions import IncompatibleModelError, InvalidDesignError
+from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
 
 TEMPLATE = "AC____GT"
 RANDOM = np.random.default_rng(0)
@@ -97,8 +98,6 @@ def test_rows_that_are_all_alike_are_refused():
 
 
 def test_a_frozen_reward_of_other_rows_of_the_same_columns_is_used_on_its_own_scale():
-    from sklearn.frozen import FrozenEstimator
-
     x = RANDOM.normal(loc=5, size=(80, 2))
     reward = GPBonusReward(random_state=0, max_iter=5).fit(3 * RANDOM.normal(size=(70, 2)), RANDOM.normal(size=70))
     finetuner = quick(reward=FrozenEstimator(reward)).fit(x, x[:, 0])
@@ -111,5 +110,5 @@ def test_a_frozen_reward_of_other_rows_of_the_same_columns_is_used_on_its_own_sc
 
 @pytest.mark.parametrize("reward", ["gp!", GPBonusReward, 3])
 def test_a_reward_that_is_none_is_named(reward):
-    with pytest.raises(Exception, match="reward must be a regressor of designs, such as GPBonusReward"):
+    with pytest.raises(InvalidParameterError, match="reward must be a regressor of designs, such as GPBonusReward"):
         ConservativeDiffusionFinetuner(reward=reward).fit(X, Y)
