@@ -11,6 +11,8 @@ from rapidfuzz.process import cdist
 
 # Two designs of 50 letters with at most four edits between them are near-duplicates.
 MAX_IDENTITY = 0.9
+# The flag of many designs of good runs too: what is better than all that was measured is less well known.
+LARGE_PENALTY = "penalty above that of 95 % of measured sequences"
 # Candidates that are compared with each other at once.
 _BLOCK = 512
 
@@ -44,7 +46,7 @@ def choose_different(candidates: list[str], order: np.ndarray, n: int, max_ident
         Candidates that were passed over.
     """
     length = max(map(len, candidates), default=0)
-    # A rounding error in the share must not tell apart what the letters do not.
+    # A rounding error in the share must not change the limit in letters.
     least = math.ceil(length * (1 - max_identity - 1e-9))
     if least <= 1:
         return [int(i) for i in order[:n]], 0
@@ -99,18 +101,18 @@ def concerns(table: pd.DataFrame, y: np.ndarray, *, n_designs: int, n_drawn: int
             f"the model makes few different designs: {n_different:,} among {n_drawn:,} draws. If the design space is "
             "not that small, use a larger alpha."
         )
-    flagged = table["flags"] != ""
-    if flagged.mean() > 0.5:
-        common = table.loc[flagged, "flags"].str.split("; ").explode().value_counts()
+    serious = serious_flags(table["flags"])
+    if len(serious) > n / 2:
+        common = serious.explode().value_counts()
         found.append(
-            f"{'all' if flagged.all() else f'{flagged.sum():,} of'} {n:,} designs have a flag, most often "
+            f"{'all' if len(serious) == n else f'{len(serious):,} of'} {n:,} designs have a flag, most often "
             f'"{common.index[0]}" ({common.iloc[0]:,}). Read the flags before you order.'
         )
     n_below = int((table["lower"] < best).sum())
     if n_below > n / 2:
         found.append(
             f"the lower bounds of {n_below:,} of {n:,} designs are below the best measurement, {best:.3g}. These "
-            "designs may be no better than what was measured."
+            "designs may be no better than the best measured one."
         )
     if (n_above := int((table["lower"] > best + spread).sum())) > 0:
         found.append(
@@ -119,6 +121,18 @@ def concerns(table: pd.DataFrame, y: np.ndarray, *, n_designs: int, n_drawn: int
             "extrapolates: check that the assay can give such values."
         )
     return found
+
+
+def serious_flags(flags: pd.Series) -> pd.Series:
+    """Lists of the flags other than that of a large penalty, of the designs that have any.
+
+    Examples
+    --------
+    >>> serious_flags(pd.Series(["", LARGE_PENALTY, "measured already; " + LARGE_PENALTY])).tolist()
+    [['measured already']]
+    """
+    lists = pd.Series([[flag for flag in text.split("; ") if flag not in ("", LARGE_PENALTY)] for text in flags])
+    return lists[lists.str.len() > 0]
 
 
 def _too_near(rows: list[str], others: list[str], least: int) -> np.ndarray:

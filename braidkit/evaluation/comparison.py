@@ -36,16 +36,16 @@ class Comparison:
     ----------
     results : DataFrame
         One row for each "method", "seed", "source" and "metric", with its "value". Sources are the oracles by name
-        (with the "mean", "median", "95th percentile", and, but for "natural" itself, the "Kolmogorov-Smirnov" distance
-        of their rewards from those of "natural", if the oracle may judge these); "designs" for what they say
-        themselves, with no oracle; "promised" for what a fine-tuned chain's history says of the checkpoint kept
-        (iteration, mean, lower, penalty, judge, kl); and "cost". Beside the methods stand the references "offline"
+        (with the "mean", "median", "95th percentile" and "Kolmogorov-Smirnov" distance of their rewards from those of
+        "natural"); "designs" for measures of the designs alone; "promised" for the history of a fine-tuned chain at
+        the checkpoint kept (iteration, mean, lower, penalty, judge, kl); and "cost". The references are "offline"
         (rows that the methods saw), "pretrained" (draws from the shared chain), "natural" (measured rows that the
-        methods did not see) and "shuffled" (those, with their neighbouring letters shuffled).
+        methods did not see) and "shuffled" (natural rows with their neighbouring letters shuffled). An oracle that was
+        trained on natural rows does not judge them.
     designs : DataFrame
         One row a design: "method", "seed", "design", and a column for each oracle.
     failures : DataFrame
-        What is missing from `results`: "method", "seed", the "stage" that failed, the "error", its "traceback".
+        Runs that are missing from `results`: "method", "seed", "stage", "error" and "traceback".
     """
 
     results: pd.DataFrame
@@ -78,7 +78,7 @@ class Comparison:
         Returns
         -------
         differences : DataFrame
-            As `summary` has it, of value minus the baseline's value, over the seeds that both have.
+            As for `summary`, of the value minus the baseline's value, over the seeds that both have.
         """
         results = self.results
         if baseline not in set(results["method"]):
@@ -107,11 +107,11 @@ def compare(
     """Fit every method on the offline data for every seed, sample from it, and judge the designs by oracles.
 
     For each seed all methods that have a `pretrained` parameter get the same chain, and the seed as `random_state`.
-    Budgets are what the methods' own parameters say; what they took is reported: network passes, seconds, memory. The
-    seconds of methods that run side by side, or on a busy machine, are not those that they would take alone.
+    The methods' own parameters set their budgets. Network passes, seconds and memory are reported. Methods that run
+    side by side, or on a busy machine, take more seconds than they would alone.
 
-    A method that raises is listed in `failures`, and the others go on. Ctrl-C ends the comparison and gives what is
-    done; the rest is listed as not run.
+    A method that raises is listed in `failures`, and the others go on. Ctrl-C ends the comparison and returns the
+    finished runs; the others are listed as not run.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ def compare(
     Raises
     ------
     InvalidParameterError
-        If the methods, oracles, seeds or numbers will not do.
+        If a method, an oracle, a seed or a number is not valid.
     InvalidDesignError
         If an oracle was trained on offline data.
 
@@ -249,7 +249,7 @@ def _shared_chain(pretrained: Chains, seed: int, bench: Bench) -> DiffusionModel
 
 
 def _not_run(method: str, seed: int) -> Outcome:
-    """What stands for a run that Ctrl-C came before."""
+    """The outcome of a run that Ctrl-C prevented."""
     failure = {"stage": "not run", "error": "stopped by the user; call again to go on", "traceback": ""}
     return Outcome(method, seed, failure=failure)
 
@@ -279,13 +279,13 @@ def _collect(outcomes: list[Outcome], oracles: list[str]) -> Comparison:
 def _check(
     methods: Mapping[str, Any], oracles: Mapping[str, Any], seeds: Sequence[int], n_designs: int, pretrained: Chains
 ) -> None:
-    """Raise for arguments that will not do, before any work."""
+    """Raise for arguments that are not valid, before any work."""
     if not methods:
         raise InvalidParameterError("methods is empty; pass at least one estimator by its name.")
     for name, method in methods.items():
         if name in REFERENCES:
             raise InvalidParameterError(f"a method cannot be called {name!r}, as a reference is; choose another name.")
-        if not all(callable(getattr(method, face, None)) for face in ("fit", "sample", "get_params")):
+        if not all(callable(getattr(method, needed, None)) for needed in ("fit", "sample", "get_params")):
             raise InvalidParameterError(f"method {name!r} must be an estimator with fit and sample; got {method!r}.")
     for name, oracle in oracles.items():
         if name in ("method", "seed", "design", "designs", "promised", "cost"):

@@ -1,4 +1,4 @@
-"""What a run costs: seconds, passes through the chain's network, and memory."""
+"""The cost of a run: passes through the chain's network, and memory."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class MemoryRise:
 
     `host` is the resident memory of this process above where it stood, looked at every 20 ms by a thread; memory that
     earlier work left free for reuse does not show. Where /proc does not tell, it is the rise of the process's
-    all-time peak, which shows less. `gpu` is what torch has allocated there above where it stood.
+    all-time peak, which shows less. `gpu` is the rise of the memory that torch has allocated there.
     """
 
     host: float

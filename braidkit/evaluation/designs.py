@@ -1,4 +1,4 @@
-"""The table of designs to order: the best of many candidates, each with what to look at first."""
+"""The table of designs to order: the best of many candidates, each with reasons to look twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from tqdm.auto import tqdm
 
 from braidkit.datasets.table import quoted
 from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
-from braidkit.evaluation.choosing import MAX_IDENTITY, choose_different, concerns, default_candidates
+from braidkit.evaluation.choosing import (
+    LARGE_PENALTY,
+    MAX_IDENTITY,
+    choose_different,
+    concerns,
+    default_candidates,
+    serious_flags,
+)
 from braidkit.evaluation.edit_distance import as_strings, nearest
 from braidkit.evaluation.metrics import gc_content
 from braidkit.exceptions import InvalidParameterError
@@ -26,8 +33,6 @@ from braidkit.spaces import SequenceSpace
 MAX_HOMOPOLYMER = 8
 # Candidates drawn at once: their noise is all that memory holds of them besides their letters.
 _BATCH = 256
-# Designs better than all that was measured usually have this flag, also in a good run.
-_UNSURE = "penalty above that of 95 % of measured sequences"
 # Measured sequences whose penalties stand for all.
 _N_PENALTIES = 2000
 
@@ -92,6 +97,17 @@ def design_table(
     ------
     InvalidParameterError
         If the designs are not sequences, or an argument is out of range. Raised before any design is drawn.
+
+    Examples
+    --------
+    >>> from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion, make_utr
+    >>> from braidkit.evaluation import design_table
+    >>> X, y = make_utr(100, random_state=0)
+    >>> chain = SimplexDiffusion(SequenceSpace("DNA", 50), n_steps=3).fit(X, max_iter=5, random_state=0)
+    >>> finetuner = ConservativeDiffusionFinetuner(chain, max_iter=1, batch_size=16, random_state=0).fit(X, y)
+    >>> table = design_table(finetuner, X, y, n_designs=5, n_candidates=20, random_state=0)
+    >>> len(table), table["lower"].is_monotonic_decreasing
+    (5, True)
     """
     check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "reward_check_", "space_")
     space = estimator.space_
@@ -120,7 +136,7 @@ def design_table(
         n_drawn=n_drawn,
         n_candidates=len(known),
         rejected={"X": int(known.sum()), "max_identity": n_alike},
-        n_doubtful=int((~table["flags"].isin(["", _UNSURE])).sum()),
+        n_doubtful=len(serious_flags(table["flags"])),
         warnings=texts,
     )
     return table
@@ -153,7 +169,7 @@ def _described(
     flags: dict[str, pd.Series | np.ndarray] = {
         "measured already": table["distance"] == 0,
         "judge below the bound by more than the usual error": table["judge"] < table["lower"] - usual_error,
-        _UNSURE: table["penalty"] > usual_penalty,
+        LARGE_PENALTY: table["penalty"] > usual_penalty,
         "mean above every measurement by more than a standard deviation": table["mean"] > y.max() + y.std(),
     }
     if estimator.space_.name in ("DNA", "RNA"):

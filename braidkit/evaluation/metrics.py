@@ -1,4 +1,4 @@
-"""Measures of designed sequences: do they look like measured ones, are they new, do they differ?
+"""Measures of designed sequences: are they like measured ones, new, and different from each other?
 
 Sequences are strings over any alphabet; all measures take plain lists of them.
 """

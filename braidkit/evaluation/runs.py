@@ -37,7 +37,7 @@ MAX_NATURAL = 2000
 
 @dataclass
 class Bench:
-    """What all runs share."""
+    """The settings that all runs share."""
 
     split: OfflineSplit
     natural: Sequence[str]
@@ -57,7 +57,7 @@ class Bench:
 
 @dataclass
 class Outcome:
-    """A run's designs with what the oracles say, its measures, or what went wrong."""
+    """A run's designs with their rewards and measures, or its failure."""
 
     method: str
     seed: int
@@ -77,7 +77,7 @@ class Run:
     chain: DiffusionModel | Exception | None
 
     def outcome(self, bench: Bench) -> Outcome:
-        """Design and judge; what is raised becomes a failure."""
+        """Design and judge. An error becomes a failure."""
         outcome, stage = Outcome(self.name, self.seed), ["design"]
         try:
             with interrupts_propagate():
@@ -102,7 +102,7 @@ class Run:
         return (shuffle_dinucleotides(rows, self.seed) if self.name == "shuffled" else rows), {}
 
     def _design(self, bench: Bench, stage: list[str]) -> tuple[Any, Figures]:
-        """The designs of a method, what it promises of them and what they cost, from the cache if they are there."""
+        """The designs of a method with its promises and its cost, from the cache if they are there."""
         estimator = clone(self.estimator)
         own = estimator.get_params(deep=False)
         if "random_state" in own:
@@ -134,7 +134,7 @@ class Run:
         return designs, figures
 
     def _judge(self, outcome: Outcome, designs: Any, bench: Bench, stage: list[str]) -> None:
-        """Put into the outcome what oracles and measures say of its designs."""
+        """Add the rewards and measures of the designs to the outcome."""
         for name, oracle in bench.oracles.items():
             stage.append(f"oracle {name}")
             if self.name == "natural" and _knows(oracle, designs):
@@ -158,7 +158,7 @@ class Run:
         outcome.measures += [("designs", metric, value) for metric, value in measures.items()]
 
     def _given_chain(self) -> DiffusionModel:
-        """The seed's chain; raises what its training raised."""
+        """The chain of the seed. Raises the error of its training."""
         if isinstance(self.chain, Exception):
             raise self.chain
         assert self.chain is not None
@@ -166,7 +166,7 @@ class Run:
 
 
 def promises(estimator: Any) -> dict[str, float]:
-    """What the history of a fine-tuned chain says of the checkpoint that was kept; nothing for other methods."""
+    """The history of a fine-tuned chain at the checkpoint that was kept; empty for other methods."""
     history = getattr(estimator, "history_", {})
     if "iteration" not in history:
         return {}

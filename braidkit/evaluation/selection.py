@@ -1,4 +1,4 @@
-"""Which designs to order: the best lower bounds that meet the limits of a laboratory, with controls."""
+"""A batch to order: the best lower bounds that meet the limits of a laboratory, with controls."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def select(
         Columns "id"; "role" ("design", "best measured" or "shuffled design"); "sequence"; "mean", "penalty" and
         "lower", in y's units; "judge", if the estimator has one; "measured", for measured sequences. Its ``attrs`` hold
         "n_candidates", the different sequences drawn, and "rejected": how many of them did not meet each limit, by the
-        name of its parameter; one may meet several limits not.
+        name of its parameter. A sequence may fail several limits.
 
     Warns
     -----
@@ -90,6 +90,17 @@ def select(
     InvalidParameterError
         If the designs are not sequences, an argument is out of range, or a limit can be met by none. Raised before
         any design is drawn.
+
+    Examples
+    --------
+    >>> from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion, make_utr
+    >>> from braidkit.evaluation import select
+    >>> X, y = make_utr(100, random_state=0)
+    >>> chain = SimplexDiffusion(SequenceSpace("DNA", 50), n_steps=3).fit(X, max_iter=5, random_state=0)
+    >>> finetuner = ConservativeDiffusionFinetuner(chain, max_iter=1, batch_size=16, random_state=0).fit(X, y)
+    >>> table = select(finetuner, X, y, n_designs=3, n_candidates=50, n_controls=1, random_state=0)
+    >>> table["role"].tolist()
+    ['design', 'design', 'design', 'best measured', 'shuffled design']
     """
     check_fitted(estimator)
     if missing := [name for name in ("sample", "space_", "reward_") if not hasattr(estimator, name)]:

@@ -1,4 +1,4 @@
-"""What all displays draw with: colours, axes, labels that stay clear of each other."""
+"""Shared parts of the displays: colours, axes, and labels that do not overlap."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_axes(ax: Any, height: float = 4.4, width: float = 6.4) -> tuple[Any, Any
 
 
 def plain(text: object) -> str:
-    """A name for matplotlib, which would read what stands between two dollar signs as mathematics."""
+    """A name for matplotlib, with dollar signs escaped: it would read text between two of them as mathematics."""
     return str(text).replace("$", r"\$")
 
 

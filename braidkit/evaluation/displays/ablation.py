@@ -23,7 +23,7 @@ class AblationDisplay:
         From values of the parameter to rewards, such as the mean true reward of a seed's designs.
     parameter : str, default="c"
     name : str, default="reward"
-        What the reward is, with its unit; labels the axis.
+        Name of the reward, with its unit; labels the axis.
     reference : float, optional
         A reward to mark, such as that of the pretrained model.
     reference_name : str, default="pretrained"
@@ -86,7 +86,7 @@ class AblationDisplay:
         methods : mapping to str
             From values of the parameter to the names of the methods that have them.
         source, metric : str
-            What to show: an oracle's name, and one of its metrics.
+            An oracle's name, and one of its metrics.
         """
         results = comparison.results
         shown = results[(results["source"] == source) & (results["metric"] == metric)]

@@ -1,4 +1,4 @@
-"""For which share of rows a lower bound holds, by decile, beyond the data and on designs."""
+"""Share of rows for which a lower bound holds: by decile, beyond the data, and on designs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is predicted for designs, by how far they lie from all that was measured."""
+"""Predictions for designs, by their distance from the measured sequences."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from braidkit.spaces import read_designs
 class DistanceDisplay:
     """Predicted mean of designs against their edit distance to the nearest measured sequence.
 
-    A line hangs from each mean down to the lower bound. What lies far to the right, high up and on a short line is
-    certain of itself without evidence.
+    A line goes from each mean down to the lower bound. A high mean far to the right with a short line is a confident
+    prediction without data nearby.
 
     Parameters
     ----------
@@ -27,9 +27,9 @@ class DistanceDisplay:
     mean, lower : ndarray of shape (n_designs,)
         In y's units.
     truth : ndarray of shape (n_designs,), optional
-        What an oracle says of the designs; drawn as diamonds.
+        Rewards of the designs by an oracle; drawn as diamonds.
     name : str, default="reward"
-        What the reward is, with its unit; labels the axis.
+        Name of the reward, with its unit; labels the axis.
     reference : float, optional
         A value to mark, such as the best measurement.
     reference_name : str, default="best measured"
@@ -133,9 +133,13 @@ class DistanceDisplay:
         return self
 
     def _aside(self) -> np.ndarray:
-        """Shifts (n_designs,) within half a letter that set designs of one distance apart, by their mean."""
+        """Shifts (n_designs,) within half a letter that set designs of one distance apart.
+
+        In random order: sorted by the mean they would look like a trend.
+        """
+        rng = np.random.default_rng(0)
         shifts = np.zeros(len(self.distance))
         for distance in np.unique(self.distance):
             at = np.flatnonzero(self.distance == distance)
-            shifts[at[np.argsort(self.mean[at])]] = np.linspace(-0.35, 0.35, len(at)) if len(at) > 1 else 0.0
+            shifts[rng.permutation(at)] = np.linspace(-0.35, 0.35, len(at)) if len(at) > 1 else 0.0
         return shifts

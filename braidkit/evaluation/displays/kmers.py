@@ -1,4 +1,4 @@
-"""Which k-mers designs have more or fewer of than natural sequences."""
+"""Shares of k-mers in designs and in natural sequences."""
 
 from __future__ import annotations
 

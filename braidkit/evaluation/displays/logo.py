@@ -1,4 +1,4 @@
-"""Sequence logos: which letters designs agree on, position by position."""
+"""Sequence logos: the letters that designs share, position by position."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class RewardDistributionDisplay:
     values : mapping of str to ndarray
         Rewards of each group, named as the rows are to be labelled, from top to bottom.
     name : str, default="reward"
-        What the reward is, with its unit; labels the axis.
+        Name of the reward, with its unit; labels the axis.
     reference : float, optional
         A value to mark in all rows, such as the best measurement.
     reference_name : str, default="best measured"
@@ -124,7 +124,7 @@ class RewardDistributionDisplay:
         comparison : Comparison
             From `braidkit.evaluation.compare`.
         oracle : str
-            Its name there. What it did not judge has no row.
+            Its name there. Groups that it did not judge have no row.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What fine-tuning did, update by update."""
+"""Rewards and path KL during fine-tuning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from braidkit.evaluation.displays._drawing import (
 
 
 class TrainingCurveDisplay:
-    """What fine-tuning did, update by update: rewards above, the path KL below.
+    """Rewards (above) and path KL (below) at each evaluation of a fine-tuning run.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class TrainingCurveDisplay:
     best_iter : int, optional
         Update whose checkpoint was kept; marked.
     name : str, default="reward"
-        What the reward is, with its unit; labels the axis.
+        Name of the reward, with its unit; labels the axis.
 
     Attributes
     ----------

@@ -38,3 +38,11 @@ def test_designs_are_drawn_from_the_estimator_by_default(run):
 def test_no_design_is_refused(run):
     with pytest.raises(InvalidParameterError, match="no design to show"):
         DistanceDisplay.from_estimator(*run, designs=[])
+
+
+def test_designs_of_one_distance_stand_side_by_side_without_a_trend():
+    mean = np.linspace(0, 1, 200)
+    display = DistanceDisplay(np.ones(200), mean, mean - 0.1).plot()
+    x = display.ax_.lines[0].get_xdata()
+    assert len(np.unique(x)) == 200 and np.ptp(x) < 1
+    assert abs(np.corrcoef(x, mean)[0, 1]) < 0.2
