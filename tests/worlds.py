@@ -1,9 +1,19 @@
 """Toy worlds whose answers are known, shared by tests and benchmarks."""
 
+import math
+
 import torch
 from torch import nn
 
-from braidkit.diffusion import GaussianDiffusion, MaskedDiffusion
+from braidkit.diffusion import (
+    Choice,
+    Conditioned,
+    Fixed,
+    Gaussian,
+    GaussianDiffusion,
+    MaskedDiffusion,
+    split_context,
+)
 from braidkit.finetuning import Problem
 from braidkit.networks import Adapter, Shared
 from braidkit.spaces import VectorSpace
@@ -75,6 +85,52 @@ class AdaptedLetters(MaskedDiffusion):
 
     def _config(self):
         return {"n_steps": self.n_steps, **self.settings}
+
+
+class TargetedDiffusion(GaussianDiffusion):
+    """Normal designs around a target that each trajectory is given: N(target, I), for targets -4, 0 and 4.
+
+    The chain of the noised x_t - cos(phi_t) target is that of standard normal data.
+    """
+
+    targets = (-4.0, 0.0, 4.0)
+
+    @property
+    def state_shape(self):
+        return (self.space.n_features + 1,)
+
+    def initial(self, n):
+        inner = Gaussian(torch.zeros(n, *self.space.shape), torch.ones(()))
+        return Conditioned(inner, Choice(torch.tensor(self.targets)[:, None]), self.space.shape)
+
+    def policy(self, x_t, t):
+        x, target = split_context(x_t, self.space.shape)
+        law = super().policy(x - math.cos(self._angles[t]) * target, t)
+        law = Gaussian(law.mean + math.cos(self._angles[t - 1]) * target, law.std)
+        return Conditioned(law, Fixed(target), self.space.shape)
+
+    def denoise(self, x_t, t):
+        if x_t.shape[1:] == self.space.shape:  # as the policy of the shifted chain asks
+            return super().denoise(x_t, t)
+        x, target = split_context(x_t, self.space.shape)
+        return target + super().denoise(x - math.cos(self._angles[t]) * target, t)
+
+    def readout(self, x_0):
+        return split_context(x_0, self.space.shape)[0]
+
+    def as_points(self, x_t, t):
+        return split_context(x_t, self.space.shape)[0]
+
+    def noised(self, x, t, generator):
+        target = torch.tensor(self.targets)[torch.randint(3, (len(x), 1), generator=generator)]
+        return torch.cat([super().noised(x, t, generator), target], dim=1)
+
+
+def targeted_chain(n_features=2, n_steps=6):
+    """The exact chain of normal designs around targets, with a network that can learn."""
+    chain = TargetedDiffusion.standard_normal(n_features, n_steps=n_steps, n_hidden=32)
+    chain.kind = "vectors"
+    return chain
 
 
 def exact_chain(n_features=1, n_steps=20):

@@ -4,6 +4,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Bridge, Categorical, Fixed, Gaussian, Policy, Sticks
 from braidkit.diffusion.checkpoints import load_ddsm_checkpoint
 from braidkit.diffusion.conditional import fit_guided
+from braidkit.diffusion.context import Choice, Conditioned, split_context
 from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.guided import GuidedDiffusion, MeasurementGuide
 from braidkit.diffusion.guided_network import GuidedNetwork
@@ -16,6 +17,8 @@ from braidkit.diffusion.walk import last_state, sample_path, walk
 __all__ = [
     "Bridge",
     "Categorical",
+    "Choice",
+    "Conditioned",
     "DiffusionModel",
     "Fixed",
     "Gaussian",
@@ -34,5 +37,6 @@ __all__ = [
     "last_state",
     "load_ddsm_checkpoint",
     "sample_path",
+    "split_context",
     "walk",
 ]

@@ -94,7 +94,7 @@ class DiffusionModel(nn.Module, abc.ABC):
     @property
     @abc.abstractmethod
     def state_shape(self) -> tuple[int, ...]:
-        """Shape of the chain's state for one design."""
+        """Shape of the chain's state for one design; see `braidkit.diffusion.context` for what it is conditioned on."""
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
