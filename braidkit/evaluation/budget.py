@@ -64,7 +64,6 @@ class BudgetedSelection:
     Examples
     --------
     >>> import numpy as np
-    from sklearn.base import BaseEstimator
     >>> from braidkit import ConservativeDiffusionFinetuner
     >>> from braidkit.evaluation import BudgetedSelection
     >>> X = np.random.default_rng(0).normal(size=(200, 2))

@@ -1,3 +1,4 @@
+import itertools
 import json
 import signal
 import subprocess
@@ -305,3 +306,23 @@ def test_help_and_version_load_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_whose_every_design_is_doubtful_does_not_end_like_a_success(tmp_path):
+    """All 64 designs of three letters are measured: none is new."""
+    rows = ["".join(row) for row in itertools.product("ACGT", repeat=3)]
+    y = np.arange(64) % 7 + 0.1 * np.arange(64)
+    pd.DataFrame({"seq": rows, "mrl": y}).to_csv(tmp_path / "table.csv", index=False)
+    chain = SimplexDiffusion(SequenceSpace("DNA", 3), n_steps=3).fit(rows, max_iter=10, random_state=0)
+    chain.save_pretrained(tmp_path / "chain")
+    out = tmp_path / "run"
+    result = design(
+        tmp_path / "table.csv", *OPTIONS[:-2], "--max-iter", "1", "--pretrained", tmp_path / "chain", "--out", out
+    )
+    assert result.exit_code == 3, result.output
+    assert 'warning: all 12 designs have a flag, most often "measured already" (12)' in result.stderr
+    assert "looked at 1,000 candidates, " in result.stdout
+    record = json.loads((out / "run.json").read_text())
+    assert record["finished"] and record["choice"]["n_doubtful"] == record["choice"]["n_designs"] == 12
+    assert any("measured already" in text for text in record["choice"]["warnings"])
+    assert "all 12 designs have a flag" in (out / "report.html").read_text()
