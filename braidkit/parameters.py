@@ -30,6 +30,14 @@ def check_count(estimator: Any, *names: str, minimum: int = 1) -> None:
             raise InvalidParameterError(f"{name} must be a whole number of at least {minimum}; got {value!r}.")
 
 
+def check_fraction(estimator: Any, name: str, *, allow_zero: bool = False) -> None:
+    """Raise unless a parameter is a number between 0 and 1, both left out (0 taken, if allowed)."""
+    value = getattr(estimator, name)
+    if not isinstance(value, numbers.Real) or not (0 < float(value) < 1 or (allow_zero and value == 0)):
+        bound = ">= 0" if allow_zero else "> 0"
+        raise InvalidParameterError(f"{name} must be a number {bound} and < 1; got {value!r}.")
+
+
 def as_generator(random_state: Any) -> torch.Generator:
     """A CPU generator from what scikit-learn's users pass as random_state, or the generator itself."""
     if isinstance(random_state, torch.Generator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,19 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except BraidkitError as error:
-            raise _Refusal(str(error)) from error
+            raise _Refusal(_of_options(str(error))) from error
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             raise click.ClickException(
                 f"{error.strerror or error}{where}; check that the place is there, may be written to and has room, "
                 "and give the command again."
             ) from error
+
+
+def _of_options(text: str) -> str:
+    """An error of a parameter as one of the option that sets it."""
+    names = "alpha|c|device|max_iter|pretrained|reward"
+    return re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
 
 
 class _C(click.ParamType):
@@ -71,7 +78,7 @@ def main() -> None:
     "--alpha",
     type=float,
     help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.  "
-    "[default: 0.02, and 0.1 with fewer than 1,000 rows]",
+    "[default: by the rows, 0.02 or 0.1]",
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
@@ -98,7 +105,7 @@ def design(
     Ctrl-C while it fine-tunes keeps the best model so far. The exit code is 3 if every design has a flag other
     than that of a large penalty: read the flags before you order.
     """
-    from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, default_alpha, run_job
+    from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, run_job
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
     from braidkit.persistence import digest
@@ -106,8 +113,6 @@ def design(
     measured = read_table(
         table, sequence=sequence, target=target, alphabet=alphabet, length=length, on_ambiguous="drop"
     )
-    if options["alpha"] is None:
-        options["alpha"] = default_alpha(len(measured.y))
     settings = Settings(target=target, n=n, table=table, **options)
     say = _speaker(settings.quiet)
     say(measured.describe())

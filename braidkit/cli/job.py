@@ -36,7 +36,7 @@ class Settings:
 
     target: str
     n: int
-    alpha: float
+    alpha: float | None = None
     reward: str = "bonus"
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
@@ -61,11 +61,6 @@ class Settings:
         if self.reward == "bootstrap":
             return BootstrapReward(device=self.device)
         return GPBonusReward(device=self.device) if self.c is None else GPBonusReward(c=self.c, device=self.device)
-
-
-def default_alpha(n_rows: int) -> float:
-    """The weight of the KL: designs must stay nearer to the data where a reward of few rows is soon fooled."""
-    return 0.1 if n_rows < 1000 else 0.02
 
 
 def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> None:
@@ -104,7 +99,7 @@ def build_finetuner(
             directory.check_input(path)
     finetuner = ConservativeDiffusionFinetuner(
         None if settings.pretrained is None else DiffusionModel.from_pretrained(settings.pretrained),
-        settings.alpha,
+        "auto" if settings.alpha is None else settings.alpha,
         reward=settings.build_reward(),
         space=table.space if settings.pretrained is None else None,
         max_iter=settings.max_iter or "auto",
@@ -113,7 +108,15 @@ def build_finetuner(
         random_state=settings.seed,
         verbose=int(not settings.quiet),
     )
-    finetuner.check(table.sequences, table.y)
+    try:
+        finetuner.check(table.sequences, table.y)
+    except InvalidParameterError as error:
+        if settings.c == "calibrated" and str(error).startswith("c="):
+            raise InvalidParameterError(
+                f"--c calibrated needs more than {len(set(table.sequences)):,} different sequences: a share of those "
+                "that the judge leaves is held out to calibrate on. Leave it out, or give --c a number."
+            ) from error
+        raise
     return finetuner
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from braidkit import persistence
 from braidkit.diffusion._policies import Policy
-from braidkit.diffusion._pretraining import pretrain
+from braidkit.diffusion._pretraining import check_training, pretrain
 from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.precision import at_precision
 from braidkit.diffusion.walk import last_state
@@ -227,12 +227,15 @@ class DiffusionModel(nn.Module, abc.ABC):
             If the model is trained already; `copy.deepcopy` gives a copy that can be trained further.
         InvalidDesignError
             If a design is not in the space.
+        InvalidParameterError
+            If a setting is out of range, before any work.
         """
         if self.frozen:
             raise IncompatibleModelError(
                 f"this {type(self).__name__} is trained already, and others may share it; train a new model, or go on "
                 "from a copy: copy.deepcopy(model).fit(X)."
             )
+        check_training(max_iter, batch_size, learning_rate, validation_fraction)
         x = self.space.points(X).to(self.device)
         if len(x) == 0:
             raise InvalidDesignError("X is empty: there is nothing to learn from.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from braidkit.parameters import check_count, check_fraction, check_positive
 from braidkit.spaces import Points
 from braidkit.training import fit_supervised
 
@@ -23,6 +25,16 @@ class HeldOutLoss(NamedTuple):
 
     before: float
     after: float
+
+
+def check_training(max_iter: Any, batch_size: Any, learning_rate: Any, validation_fraction: Any) -> None:
+    """Raise for settings of `DiffusionModel.fit` that are out of range."""
+    settings = SimpleNamespace(
+        max_iter=max_iter, batch_size=batch_size, learning_rate=learning_rate, validation_fraction=validation_fraction
+    )
+    check_count(settings, *(["batch_size"] if max_iter == "auto" else ["batch_size", "max_iter"]))
+    check_positive(settings, "learning_rate")
+    check_fraction(settings, "validation_fraction", allow_zero=True)
 
 
 def pretrain(

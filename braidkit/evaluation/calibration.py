@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,9 +14,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from braidkit.data import read_measurements
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
-from braidkit.spaces import design_groups
+from braidkit.spaces import design_groups, read_designs
 
 # Fewer rows to a decile than this say nothing about it.
 MIN_DECILE_ROWS = 5
@@ -105,8 +107,9 @@ class CalibrationReport:
         X : designs
         y : array-like of shape (n_samples,)
             Measurements of X.
-        held_out : array-like of int, optional
-            Numbers of the rows of X that the reward has not seen; by default all. The backtest uses all rows.
+        held_out : array-like of int or bool, optional
+            Rows of X that the reward has not seen: their numbers, or True for each; by default all. The backtest uses
+            all rows.
         oracle : object with ``predict(X)``, optional
             Truth of the designs.
         designs : designs, optional
@@ -121,18 +124,20 @@ class CalibrationReport:
         Raises
         ------
         InvalidParameterError
-            If there is an oracle and no designs, or a row number that X does not have.
+            If there is an oracle and no designs, a row number that X does not have, or a level not in (0, 1).
+        InvalidTargetError
+            If a measurement is missing or infinite.
         InvalidDesignError
             If the oracle was trained on rows of X.
         """
-        X, y = np.asarray(X), np.asarray(y, dtype=np.float64)
+        X, y = read_designs(X), read_measurements(y)
         check_consistent_length(X, y)
+        if level is not None and not (isinstance(level, numbers.Real) and 0 < level < 1):
+            raise InvalidParameterError(f"level must be a number > 0 and < 1; got {level!r}.")
         if oracle is not None and designs is None:
             raise InvalidParameterError("an oracle has nothing to judge; pass designs as well.")
         refuse_shared_rows(oracle, X)
-        rows = np.arange(len(y)) if held_out is None else np.asarray(held_out, dtype=int)
-        if len(rows) == 0 or rows.min() < 0 or rows.max() >= len(y):
-            raise InvalidParameterError(f"held_out must be row numbers of X, 0 to {len(y) - 1}; got {held_out!r}.")
+        rows = _row_numbers(held_out, len(y))
         if level is None and getattr(reward, "c", None) == "calibrated":
             level = float(reward.level)
         notes: list[str] = []
@@ -220,6 +225,18 @@ class CalibrationReport:
             table.to_string(formatters=formats, float_format="{:.3g}".format),
         ]
         return "\n".join([*lines, *self.notes, *(f"Warning: {warning}" for warning in self.warnings)])
+
+
+def _row_numbers(held_out: Any, n: int) -> np.ndarray:
+    """Row numbers, from themselves or from n booleans; all, if there are none."""
+    rows = np.arange(n) if held_out is None else np.asarray(held_out)
+    if rows.dtype == bool and rows.shape == (n,):
+        rows = np.flatnonzero(rows)
+    if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n:
+        raise InvalidParameterError(
+            f"held_out must be row numbers of X, 0 to {n - 1}, or {n:,} booleans, some of them True; got {held_out!r}."
+        )
+    return rows
 
 
 def _predict(reward: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:

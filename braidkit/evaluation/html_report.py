@@ -307,6 +307,8 @@ def _settings(estimator: Any) -> dict[str, str]:
     for name, value in sorted(estimator.get_params().items()):
         if name.rpartition("__")[2] in _NOT_SHOWN:
             continue
+        if isinstance(value, str) and value == "auto" and hasattr(estimator, f"{name}_"):
+            value = getattr(estimator, f"{name}_")
         text = _without_folders(" ".join(repr(value).split()))
         settings[name] = text if len(text) <= _MAX_SETTING else text[:_MAX_SETTING] + "..."
     return settings

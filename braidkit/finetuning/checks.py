@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
@@ -18,6 +19,7 @@ from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.solver import Solver
 from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
 from braidkit.rewards.calibration import lower_coverage
+from braidkit.spaces import Points, design_groups
 
 SOLVERS: dict[str, type[Solver]] = {
     "direct": DirectSolver,
@@ -52,6 +54,33 @@ def check_solver_reward(solver: Solver, reward: Any) -> None:
         )
 
 
+def n_for_judge(n_designs: int, fraction: float) -> int:
+    """How many of so many different designs the judge gets."""
+    return max(2, round(fraction * n_designs))
+
+
+def check_enough_designs(reward: Any, x: Points, fraction: float) -> None:
+    """Raise unless a reward that is to be fitted gets enough of the designs, beside the judge's fraction."""
+    if not hasattr(reward, "_check_designs") or isinstance(reward, FrozenEstimator):
+        return
+    n_designs = int(design_groups(x).max()) + 1
+    try:
+        reward._check_designs(n_designs - n_for_judge(n_designs, fraction))
+    except InvalidParameterError as error:
+        raise InvalidParameterError(
+            f"{error} Those are what the judge leaves of {n_designs:,} for the reward."
+        ) from error
+
+
+def check_selection(selection: Any) -> None:
+    """Raise unless a selection can be asked."""
+    missing = [name for name in ("open_run", "query", "n_rounds", "n_designs") if not hasattr(selection, name)]
+    if selection is not None and missing:
+        raise InvalidParameterError(
+            f"selection must be a BudgetedSelection or None; got {selection!r}, without {', '.join(missing)}."
+        )
+
+
 def split_for_judge(
     y: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -62,8 +91,7 @@ def split_for_judge(
     groups = np.arange(len(y)) if groups is None else groups
     centred = y - y[0]  # sums of large numbers would lose what tells them apart
     means = np.bincount(groups, weights=centred) / np.bincount(groups)
-    n_judge = max(2, round(fraction * len(means)))
-    blocks = np.array_split(np.argsort(means, kind="stable"), n_judge)
+    blocks = np.array_split(np.argsort(means, kind="stable"), n_for_judge(len(means), fraction))
     random = np.random.RandomState(seed)
     chosen = [random.choice(block) for block in blocks if len(block)]
     for_judge = np.flatnonzero(np.isin(groups, chosen))

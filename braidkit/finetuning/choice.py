@@ -7,15 +7,27 @@ import math
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+from scipy.stats import t as student
 from torch import Tensor
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.contracts import Judge
+from braidkit.finetuning.judge import N_DIRECTIONS
 from braidkit.finetuning.measurement import Evaluation
 from braidkit.finetuning.oracle_rounds import OracleRounds
 
-# Standard deviations that are more than luck.
-SURE = 2
+# Share of runs of equal checkpoints in which one is found to be surely worse than another.
+FALSE_ALARM_RATE = 0.05
+
+
+def sure_deviations(n_evaluations: int, n_freedom: float) -> float:
+    """Standard deviations that no two of so many equal checkpoints are apart in but 5 % of runs.
+
+    Bonferroni's bound over all ordered pairs, since favourites are picked for being high, with the quantile of
+    Student's t for deviations that were estimated themselves.
+    """
+    n_pairs = max(2, n_evaluations * (n_evaluations - 1))
+    return float(student.isf(FALSE_ALARM_RATE / n_pairs, n_freedom))
 
 
 class Verdict(NamedTuple):
@@ -53,12 +65,16 @@ class ObjectiveWithVeto(Choice):
     Parameters
     ----------
     judge : Judge
+        Its deviations are taken to be estimated as `CalibratedJudge` does.
+    n_evaluations : int
+        Of the run: the more, the surer the judge must be.
     """
 
     column: ClassVar[str] = "judge"
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, n_evaluations: int) -> None:
         self.judge = judge
+        self.sure = sure_deviations(n_evaluations, N_DIRECTIONS)
         self._best_objective = self._best_judged = -math.inf
         # Of the checkpoint to keep, "best", and of the one that the judge likes best, "favourite".
         self._designs: dict[str, Tensor] = {}
@@ -84,7 +100,7 @@ class ObjectiveWithVeto(Choice):
         if designs is self._designs["favourite"]:
             return False
         difference, error = self.judge.mean_difference(designs, self._designs["favourite"])
-        return difference < -SURE * error
+        return difference < -self.sure * error
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return {"best_objective": self._best_objective, "best_judged": self._best_judged}, dict(self._designs)
@@ -100,23 +116,28 @@ class HighestMeasured(Choice):
     Parameters
     ----------
     rounds : OracleRounds
+    n_evaluations : int
     """
 
     column: ClassVar[str] = "oracle"
 
-    def __init__(self, rounds: OracleRounds) -> None:
+    def __init__(self, rounds: OracleRounds, n_evaluations: int) -> None:
         self.rounds = rounds
-        self._best = -math.inf
+        self.n_evaluations = n_evaluations
+        self._best, self._best_variance = -math.inf, 0.0
 
     def __call__(self, seen: Evaluation) -> Verdict:
         rewards = torch.as_tensor(self.rounds.ask(seen.n_done, seen.designs), dtype=torch.float64)
-        mean, error = rewards.mean().item(), rewards.std().item() / len(rewards) ** 0.5
-        is_best, is_worse = mean > self._best, mean < self._best - SURE * error
-        self._best = max(mean, self._best)
+        mean, variance = rewards.mean().item(), rewards.var().item() / len(rewards)
+        sure = sure_deviations(self.n_evaluations, max(1, len(rewards) - 1))
+        is_best = mean > self._best
+        is_worse = mean < self._best - sure * math.sqrt(variance + self._best_variance)
+        if is_best:
+            self._best, self._best_variance = mean, variance
         return Verdict(is_best, is_worse, {"oracle": mean})
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return {"best": self._best}, {}
+        return {"best": self._best, "best_variance": self._best_variance}, {}
 
     def load_state(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self._best = values["best"]
+        self._best, self._best_variance = values["best"], values["best_variance"]

@@ -31,6 +31,9 @@ DEFAULT_CHAINS: dict[str, Callable[[Any], DiffusionModel]] = {
     "gaussian": GaussianDiffusion,
 }
 
+# As many for every batch size: scores of candidates that differ in it are to be compared.
+SCORE_DESIGNS = 256
+
 
 class Designer(BaseEstimator, abc.ABC):
     """Base of estimators with ``fit(X, y)``, ``sample(n)`` and ``score(X, y)``.
@@ -64,7 +67,7 @@ class Designer(BaseEstimator, abc.ABC):
         """Judge the designs by measurements that `fit` did not see: larger is better.
 
         A fresh reward, never this estimator's own, is fitted on `X` and `y`, and its mean less one standard deviation
-        (``c=1``) averaged over designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter
+        (``c=1``) averaged over 256 designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter
         itself, and designs pay for being far from the measurements, where the fresh reward knows little. It cannot
         see an error that both rewards share, such as one of the assay.
 
@@ -83,7 +86,7 @@ class Designer(BaseEstimator, abc.ABC):
         read_new_designs(self, X)
         judge = GPBonusReward(c=1, space=self.space_, random_state=0).fit(X, y)
         with torch.no_grad():
-            mean, penalty = judge.standardised(self.space_.encode(self.sample(self.batch_size, random_state=0)))
+            mean, penalty = judge.standardised(self.space_.encode(self.sample(SCORE_DESIGNS, random_state=0)))
         return judge.y_mean_ + judge.y_std_ * float((mean - penalty).mean())
 
     def __sklearn_tags__(self) -> Any:

@@ -128,7 +128,7 @@ class Monitor:
             return None
         climbed = {"lower": "lower bound", "mean": "mean"}[self.measure.climbs]
         return (
-            f"over-optimisation: after update {self.best_iter} the reward's {climbed} rose, and the "
+            f"over-optimisation: after update {self.over_optimising_since} the reward's {climbed} rose, and the "
             f"{self.choice.column} finds the designs surely worse. Those of update {self.best_iter} are kept. More "
             "measurements, a larger alpha or a larger penalty would hold longer."
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import numbers
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from braidkit.data import read_new_designs, read_training_data
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
-from braidkit.parameters import check_count, check_positive, resolve_device
+from braidkit.parameters import check_count, check_fraction, check_positive, resolve_device
 from braidkit.rewards.features import (
     PREDICT_BATCH,
     auto_batch_size,
@@ -221,11 +220,3 @@ def standardise(y: np.ndarray, rows: np.ndarray | slice = slice(None)) -> tuple[
     centred = y - origin
     mean, std = float(centred[rows].mean()), float(centred[rows].std())
     return (centred - mean) / (std or 1.0), origin + mean, std
-
-
-def check_fraction(estimator: Any, name: str, *, allow_zero: bool = False) -> None:
-    """Raise unless a parameter is a number between 0 and 1, both left out (0 taken, if allowed)."""
-    value = getattr(estimator, name)
-    if not isinstance(value, numbers.Real) or not (0 < float(value) < 1 or (allow_zero and value == 0)):
-        bound = ">= 0" if allow_zero else "> 0"
-        raise InvalidParameterError(f"{name} must be a number {bound} and < 1; got {value!r}.")

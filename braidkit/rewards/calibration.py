@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
 from statistics import NormalDist
 from typing import Any, Protocol
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import chi2, norm
 
 from braidkit.exceptions import InvalidParameterError
+
+# Of the law of an estimated scale: their averages stand for the law.
+_QUANTILES = 400
 
 
 class PredictsLower(Protocol):
@@ -60,9 +66,11 @@ def conformal_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float) 
 def noise_free_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float, noise: float) -> float:
     """Find the c whose bound ``mean - c std`` holds for the noiseless reward r, where the noise of y is known.
 
-    With ``y = r + noise`` the squared errors of held-out rows average to ``noise^2 + k^2 mean(std^2)``, if the errors
-    of the mean are k posterior deviations. For normal errors ``c = k Phi^-1(level)``. Unlike `conformal_c` this is no
-    distribution-free promise, but it does not charge the noise to the model.
+    With ``y = r + noise`` the squared errors of held-out rows average to ``s^2 = noise^2 + k^2 mean(std^2)``, if the
+    errors of the mean are k posterior deviations. For normal errors m rows tell s^2 up to a factor chi2(m) / m, and c
+    is such that ``Phi(c / k)``, averaged over the k that this leaves, is `level`; with many rows
+    ``c = k Phi^-1(level)``. Unlike `conformal_c` this is no distribution-free promise, but it does not charge the noise
+    to the model.
 
     Parameters
     ----------
@@ -74,24 +82,44 @@ def noise_free_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float,
     Returns
     -------
     c : float
-        0 if the noise explains all errors, or `level` is at most 0.5.
+        0 if there are no errors, or `level` is at most 0.5.
 
     Examples
     --------
-    >>> y, mean, std = np.array([1.0, -1.0]), np.zeros(2), np.full(2, 0.5)
-    >>> round(noise_free_c(y, mean, std, level=0.95, noise=0.6), 3)  # k = 0.8 / 0.5
-    2.632
+    >>> y, mean, std = np.tile([1.0, -1.0], 5000), np.zeros(10_000), np.full(10_000, 0.5)
+    >>> round(noise_free_c(y, mean, std, level=0.95, noise=0.6), 1)  # k = 0.8 / 0.5, and many rows
+    2.6
     """
-    model_error = max(float(np.mean(np.square(mean - y))) - noise**2, 0.0)
-    return max(0.0, NormalDist().inv_cdf(level)) * math.sqrt(model_error / float(np.mean(np.square(std))))
+    total, m = float(np.sum(np.square(mean - y))), len(y)
+    if level <= 0.5 or total == 0:
+        return 0.0
+    # Quantiles of s^2 = total / chi2(m), given that it is not less than the noise's.
+    share = chi2.cdf(total / noise**2, m)
+    if share == 0:
+        return 0.0
+    scales = total / chi2.ppf(share * (np.arange(_QUANTILES) + 0.5) / _QUANTILES, m)
+    k = np.sqrt(np.maximum(scales - noise**2, 0.0) / float(np.mean(np.square(std))))
+    k = np.maximum(k, 1e-12 * k.max())
+    if not np.isfinite(k).all() or k.max() == 0:
+        return 0.0
+    deviate = NormalDist().inv_cdf(level)
+    # Between the bounds of the narrowest and the widest, which lie on either side of the level.
+    return float(brentq(lambda c: norm.cdf(c / k).mean() - level, deviate * k.min(), deviate * k.max()))
+
+
+def designs_to_calibrate(level: float, fraction: float) -> int:
+    """Fewest designs of which a fraction, rounded down, is enough for the level: ceil((m + 1) level) <= m."""
+    m = math.ceil(level / (1 - level) - 1e-9)
+    n = math.ceil(m / fraction - 1e-9) if fraction else math.inf
+    return int(n) if math.isfinite(n) else sys.maxsize
 
 
 def check_enough_rows(m: int, level: float) -> None:
     """Raise unless `m` held-out rows are enough for the level: ceil((m + 1) level) <= m."""
     if _rank(m, level) > m:
         raise InvalidParameterError(
-            f'c="calibrated" at level {level:g} needs at least {math.ceil(level / (1 - level) - 1e-9)} held-out rows, '
-            f"and there are {m}; pass more rows, a lower level, a larger validation_fraction, or c as a number."
+            f"level {level:g} needs at least {math.ceil(level / (1 - level) - 1e-9)} held-out rows, and there are {m}; "
+            "pass more rows, or a lower level."
         )
 
 

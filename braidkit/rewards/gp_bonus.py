@@ -12,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
-from braidkit.parameters import check_count, check_positive
-from braidkit.rewards._base import BaseReward, check_fraction
+from braidkit.parameters import check_count, check_fraction, check_positive
+from braidkit.rewards._base import BaseReward
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
-from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
+from braidkit.rewards.calibration import conformal_c, designs_to_calibrate, noise_free_c
 from braidkit.rewards.features import PREDICT_BATCH, mean_norm
 from braidkit.rewards.kmers import LayerAndKmers, few_row_features, kmers_for
 from braidkit.spaces import Points, Space
@@ -207,8 +207,7 @@ class GPBonusReward(BaseReward):
         self._check_parameters()
         x, y, groups, random_state = self._start_fit(X, y, groups)
         n_calibration = int(self.validation_fraction * (groups.max() + 1)) if self.c == "calibrated" else 0
-        if self.c == "calibrated":
-            check_enough_rows(n_calibration, self.level)
+        self._check_designs(int(groups.max()) + 1)
         calibration, validation, training = self._split_rows(groups, n_calibration, random_state)
         seen = np.concatenate([training, validation])
         target = self._standardise(y, seen)
@@ -262,6 +261,16 @@ class GPBonusReward(BaseReward):
             check_positive(self, "c", allow_zero=True)
         if self.kernel is not None and not isinstance(self.kernel, gpytorch.kernels.Kernel):
             raise InvalidParameterError(f"kernel must be a gpytorch kernel or None; got {self.kernel!r}.")
+
+    def _check_designs(self, n_designs: int) -> None:
+        """Raise unless so many different designs are enough to calibrate on, if that was asked for."""
+        needed = designs_to_calibrate(self.level, self.validation_fraction) if self.c == "calibrated" else 0
+        if n_designs < needed:
+            raise InvalidParameterError(
+                f'c="calibrated" at level {self.level:g} needs {needed:,} different designs, of which '
+                f"{self.validation_fraction:g} are held out, and there are {n_designs:,}; pass c as a number, a lower "
+                "level, a larger validation_fraction, or more measurements."
+            )
 
     @torch.no_grad()
     def _fit_posterior(self, x: Points, target: Tensor, rows: Tensor) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion
 from braidkit.cli import main
-from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, default_alpha, run_job, warn_of_short_bound
+from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, run_job, warn_of_short_bound
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
@@ -153,11 +153,6 @@ def test_a_table_in_the_directory_survives_or_is_refused(finished, table, chain)
     assert files(out) == before
 
 
-def test_alpha_is_larger_where_rows_are_few(finished):
-    assert RunDirectory(finished[0]).read()["settings"]["alpha"] == default_alpha(301) == default_alpha(999) == 0.1
-    assert default_alpha(1000) == 0.02
-
-
 class PowerCut(Exception):
     pass
 
@@ -209,11 +204,7 @@ def test_a_killed_process_resumes_with_the_model_that_it_had_pretrained(table, t
 
 
 def test_an_over_optimised_run_warns_in_a_line_and_is_recorded(table, chain, tmp_path, monkeypatch):
-    def fooled(monitor, n_done, evaluate=Monitor.evaluate):
-        evaluate(monitor, n_done)
-        monitor.over_optimising_since = 2
-
-    monkeypatch.setattr(Monitor, "evaluate", fooled)
+    monkeypatch.setattr(Monitor, "over_optimising_since", 2)
     out = tmp_path / "run"
     result = design(table, *OPTIONS, "--pretrained", chain, "--quiet", "--out", out)
     assert result.exit_code == 0, result.output
@@ -267,15 +258,16 @@ def test_without_matplotlib_only_the_report_and_figures_are_missing(table, chain
     ("options", "message"),
     [
         (["--target", "log2fc"], "has no column 'log2fc'; its columns are: seq, mrl"),
-        (["--alpha", "0"], "alpha must be a number > 0; got 0.0"),
+        (["--alpha", "0"], "--alpha must be a number > 0; got 0.0"),
+        (["--c", "-1"], "--c must be a number >= 0"),
         (["--reward", "bootstrap", "--c", "1"], "--c belongs to the bonus reward"),
         (["--c", "much"], "'much' is not a valid float"),
         (["--pretrained", "nowhere"], "nowhere is not a directory"),
         (["--length", "7"], "no row to learn from: of 302 rows, 1 with N, 301 of another length than 7 were dropped"),
         (["--alphabet", "RNA"], "'T' at position"),
         (["--n", "0"], "0 is not in the range 1<=x<=100000"),
-        (["--device", "abacus"], "device must be"),
-        (["--device", "meta"], "device must be"),
+        (["--device", "abacus"], "--device must be"),
+        (["--device", "meta"], "--device must be"),
         (["--n", "1000000000"], "is not in the range 1<=x<=100000"),
     ],
 )
@@ -286,6 +278,15 @@ def test_bad_calls_end_in_one_line_and_leave_no_directory(table, tmp_path, optio
     assert message in result.stderr
     assert isinstance(result.exception, SystemExit)
     assert not out.exists()
+
+
+def test_too_few_rows_to_calibrate_are_told_before_any_work_by_the_command_s_own_options(tmp_path):
+    rows = ["".join(letters) for letters in itertools.product("ACGT", repeat=4)][:250]
+    pd.DataFrame({"seq": rows, "mrl": range(250)}).to_csv(tmp_path / "few.csv")
+    result = design(tmp_path / "few.csv", *OPTIONS, "--c", "calibrated", "--out", tmp_path / "run")
+    assert result.exit_code == 2 and not (tmp_path / "run").exists()
+    assert "--c calibrated needs more than 250 different sequences" in result.stderr
+    assert "validation_fraction" not in result.stderr and "pretrained" not in result.output
 
 
 def test_a_model_of_other_sequences_is_refused(finished, tmp_path):

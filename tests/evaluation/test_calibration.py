@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 
 from braidkit import GPBonusReward
 from braidkit.evaluation import CalibrationReport
-from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
 from braidkit.oracles._base import hash_rows
 
 
@@ -217,3 +217,38 @@ def test_a_group_that_is_not_there_is_named():
     report = CalibrationReport.from_reward(fitted(), *world(n=50), backtest=False)
     with pytest.raises(InvalidParameterError, match="no 'designs', 'all'; its rows are: held out"):
         report.loc("designs")
+
+
+def test_held_out_rows_may_be_numbers_or_booleans():
+    X, y = world(n=200)
+    mask = np.arange(200) < 60
+    numbers, booleans = (
+        CalibrationReport.from_reward(fitted(), X, y, held_out=rows, backtest=False).coverage
+        for rows in (np.flatnonzero(mask), mask)
+    )
+    assert numbers.equals(booleans) and numbers.iloc[0]["n"] == 60
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"held_out": np.zeros(20, dtype=bool)}, "held_out must be row numbers of X, 0 to 19, or 20 booleans, some"),
+        ({"held_out": np.ones(19, dtype=bool)}, "held_out must be row numbers"),
+        ({"held_out": [0.5, 1.0]}, "held_out must be row numbers"),
+        ({"held_out": [20]}, "held_out must be row numbers"),
+        ({"level": 2}, "level must be a number > 0 and < 1; got 2"),
+        ({"level": -1}, "level must be a number > 0 and < 1; got -1"),
+        ({"level": float("nan")}, "level must be a number > 0 and < 1; got nan"),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    X, y = world(n=20)
+    with pytest.raises(InvalidParameterError, match=message):
+        CalibrationReport.from_reward(fitted(), X, y, backtest=False, **changes)
+
+
+def test_missing_measurements_are_told():
+    X, y = world(n=20)
+    y[3] = np.nan
+    with pytest.raises(InvalidTargetError, match="row 3 is nan"):
+        CalibrationReport.from_reward(fitted(), X, y)

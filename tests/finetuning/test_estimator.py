@@ -40,6 +40,7 @@ from braidkit.exceptions import (
 )
 from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver
 from braidkit.finetuning.checks import split_for_judge
+from braidkit.finetuning.defaults import auto_alpha
 from braidkit.persistence import write_json
 from braidkit.rewards import BlackBoxReward
 from tests.worlds import untrained
@@ -73,7 +74,7 @@ def chain(vectors):
 
 
 def quick(pretrained=None, **parameters):
-    settings = {"max_iter": 4, "random_state": 0, "batch_size": 32} | parameters
+    settings = {"alpha": 1e-3, "max_iter": 4, "random_state": 0, "batch_size": 32} | parameters
     return ConservativeDiffusionFinetuner(pretrained, **settings)
 
 
@@ -191,6 +192,13 @@ def test_the_scale_and_the_origin_of_y_change_no_design(climbs, scale, shift):
     assert plain.sample(50, random_state=0) == other.sample(50, random_state=0)
     lower = np.array(other.history_["lower"]) / scale - shift
     assert np.allclose(lower, plain.history_["lower"], rtol=1e-3, atol=1e-3)
+
+
+def test_alpha_is_larger_where_rows_are_few(vectors, chain):
+    X, y = vectors
+    assert quick(chain, alpha="auto", max_iter=1).fit(X, y).alpha_ == 0.1 == auto_alpha(999)
+    assert quick(chain, alpha=0.5, max_iter=1).fit(X, y).alpha_ == 0.5
+    assert auto_alpha(1000) == 0.02
 
 
 def test_a_larger_alpha_stays_closer_to_the_pretrained_model(vectors, chain):
@@ -357,6 +365,9 @@ def test_sampling_and_scoring_need_a_fit():
     [
         ({"alpha": 0}, "alpha must be a number > 0; got 0"),
         ({"alpha": -1.0}, "alpha must be a number > 0; got -1.0"),
+        ({"alpha": "much"}, "alpha must be a number > 0 or \"auto\"; got 'much'"),
+        ({"selection": "oracle"}, "selection must be a BudgetedSelection or None; got 'oracle', without open_run"),
+        ({"reward": GPBonusReward(c="calibrated")}, "needs 190 different designs.*there are 150.*leaves of 200"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"max_iter": "many"}, "max_iter must be a whole number"),
         ({"solver": DirectSolver(truncation=0)}, "truncation must be a whole number"),

@@ -75,9 +75,10 @@ def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, climbs="lower"
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
     settings = {"every": 2, "patience": 3} | settings
     judge = judge or Judge(error)
-    choice = ObjectiveWithVeto(judge)
+    choice = ObjectiveWithVeto(judge, n_evaluations=2)
+    choice.sure = 2.0
     if selection is not None:
-        choice = HighestMeasured(OracleRounds(selection, pretrained.space.decode, settings.get("checkpoint")))
+        choice = HighestMeasured(OracleRounds(selection, pretrained.space.decode, settings.get("checkpoint")), 31)
     monitor = Monitor(solver, Measurement(solver.problem, aim or reward, judge, climbs, noise), choice, **settings)
     n_iter = train(solver, max_iter, start=monitor.begin(max_iter), callbacks=[monitor])
     return solver, monitor, noise, n_iter

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from braidkit import GPBonusReward, SequenceSpace
-from braidkit.finetuning.designer import Designer
+from braidkit.finetuning.designer import SCORE_DESIGNS, Designer
 
 
 class Listed(Designer):
@@ -33,9 +33,11 @@ def data(seed):
 def test_it_is_the_mean_less_one_deviation():
     X, y = data(0)
     judge = GPBonusReward(c=1, random_state=0).fit(X, y)
-    mean, lower = judge.predict(X[:32]), judge.predict_lower(X[:32])
+    rows = (X * 2)[:SCORE_DESIGNS]
+    mean, lower = judge.predict(rows), judge.predict_lower(rows)
     assert (lower < mean).all()
     assert Listed(X).fit(X, y).score(X, y) == pytest.approx(lower.mean())
+    assert Listed(X, batch_size=8).fit(X, y).score(X, y) == Listed(X, batch_size=512).fit(X, y).score(X, y)
 
 
 @pytest.mark.parametrize("seed", range(4))

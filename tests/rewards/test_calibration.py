@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.rewards import lower_coverage
-from braidkit.rewards.calibration import check_enough_rows, conformal_c, noise_free_c
+from braidkit.rewards.calibration import check_enough_rows, conformal_c, designs_to_calibrate, noise_free_c
 
 
 @settings(max_examples=100)
@@ -26,6 +27,14 @@ def test_fewest_rows_of_a_level(level, m):
     check_enough_rows(m, level)
     with pytest.raises(InvalidParameterError, match=f"at least {m} held-out rows, and there are {m - 1}"):
         check_enough_rows(m - 1, level)
+
+
+@pytest.mark.parametrize(("level", "fraction"), [(0.95, 0.1), (0.9, 0.3), (0.5, 0.25), (0.95, 0.15)])
+def test_fewest_designs_to_calibrate_on_a_fraction(level, fraction):
+    n = designs_to_calibrate(level, fraction)
+    check_enough_rows(int(fraction * n), level)
+    with pytest.raises(InvalidParameterError):
+        check_enough_rows(int(fraction * (n - 1)), level)
 
 
 def test_coverage_of_new_rows_is_the_level():
@@ -64,4 +73,17 @@ def test_known_noise_is_not_charged_to_the_model():
     assert c == pytest.approx(3 * 1.645, rel=0.05)
     assert np.mean(r >= -c * std) == pytest.approx(0.95, abs=0.01)
     assert c < 0.8 * conformal_c(y, mean, std, 0.95)
-    assert noise_free_c(y, mean, std, 0.95, noise=10.0) == 0.0
+    assert noise_free_c(y, mean, std, 0.95, noise=10.0) < 1  # the noise alone is more than the errors
+    assert noise_free_c(mean, mean, std, 0.95, noise=1.0) == noise_free_c(y, mean, std, 0.4, noise=1.0) == 0.0
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0, 2.0])
+def test_with_known_noise_few_rows_cover_the_level_on_average(noise):
+    """The scale of the errors is estimated: charged for that, the bound holds for the level's share of new rewards."""
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(150):
+        std = rng.uniform(0.5, 1.5, size=40)
+        y = std * rng.normal(size=40) + noise * rng.normal(size=40)
+        shares.append(norm.cdf(noise_free_c(y, np.zeros(40), std, 0.95, noise)))
+    assert 0.935 < np.mean(shares) < 0.98

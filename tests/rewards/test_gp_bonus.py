@@ -222,8 +222,11 @@ def test_calibration_rows_are_seen_by_nothing_else(vectors):
         ({"level": 1.0}, "level must be a number > 0 and < 1; got 1.0"),
         ({"n_inducing": 0}, "n_inducing must be a whole number of at least 1; got 0"),
         ({"kernel": "rbf"}, "kernel must be a gpytorch kernel or None; got 'rbf'"),
-        ({"c": "calibrated", "validation_fraction": 0.05}, "needs at least 19 held-out rows, and there are 10"),
-        ({"c": "calibrated", "validation_fraction": 0.5}, "leaves fewer than 2 of 200 rows to train on"),
+        (
+            {"c": "calibrated", "validation_fraction": 0.05},
+            "needs 380 different designs, of which 0.05.* there are 200",
+        ),
+        ({"c": "calibrated", "validation_fraction": 0.5}, "leaves fewer than 2 of 200 different designs to train on"),
     ],
 )
 def test_parameters_are_checked_before_training(vectors, parameters, message):

@@ -1,0 +1,15 @@
+"""What "auto" comes to, by the number of rows."""
+
+from __future__ import annotations
+
+
+def auto_alpha(n_rows: int) -> float:
+    """The weight of the KL: designs must stay nearer to the data where a reward of few rows is soon fooled."""
+    return 0.1 if n_rows < 1000 else 0.02
+
+
+def auto_max_iter(n_rows: int) -> int:
+    """Updates for a number of rows: measured at 500 (``benchmarks/few_rows_updates.py``), the thresholds judgement."""
+    if n_rows < 250:
+        return 20
+    return 60 if n_rows < 1000 else 200

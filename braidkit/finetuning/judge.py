@@ -1,0 +1,115 @@
+"""How far the judge's differences can be trusted: its deviations, calibrated beyond the data as designs are."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from braidkit.rewards import GPBonusReward
+from braidkit.rewards._linear_posterior import LinearPosterior
+from braidkit.rewards.features import PREDICT_BATCH
+from braidkit.spaces import Points
+
+# Rows of either side that are looked at, directions, and shares of the rows that a backtest is fitted on.
+_MOST_ROWS = 5000
+N_DIRECTIONS = 20
+_SHARES = (0.5, 0.6, 0.7, 0.8)
+
+
+class CalibratedJudge:
+    """A judge whose deviations of differences are multiplied by what backtests found them to be too small by.
+
+    The posterior of a reward knows what it has not seen, if its features and its `lam` are right. They are not: a
+    difference between designs and data is off by several of its deviations, the more rows, the more of them.
+
+    Parameters
+    ----------
+    reward : fitted GPBonusReward
+    spread : float, default=1.0
+        From `backtest_spread`.
+    """
+
+    def __init__(self, reward: GPBonusReward, spread: float = 1.0) -> None:
+        self.reward = reward
+        self.spread = spread
+        self.y_mean_, self.y_std_ = reward.y_mean_, reward.y_std_
+
+    def standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The judge's mean and penalty (n,) of points, for y of mean 0 and deviation 1."""
+        return self.reward.standardised(x)
+
+    def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
+        """How much better points are than others on average, and its standard deviation, in deviations of y."""
+        difference, std = self.reward.mean_difference(x, other)
+        return difference, self.spread * std
+
+
+@torch.no_grad()
+def backtest_spread(
+    reward: GPBonusReward, x: Points, y: np.ndarray, other_x: Points, other_y: np.ndarray, seed: int
+) -> float:
+    """By how much a judge's deviations are too small, where it has to say what lies beyond its rows.
+
+    Along a direction in its features the posterior is solved again on the judge's lower rows alone, and says how much
+    better the highest quarter of other rows is than the lower ones. What is wrong with that, over its deviation, has a
+    mean square of 1 if the deviation is right. Directions are that of the judge's mean, cut at several places, and
+    random ones; the larger of the two mean squares counts.
+
+    Parameters
+    ----------
+    reward : fitted GPBonusReward
+        The judge.
+    x, y : Tensor of shape (n, \\*space.shape), ndarray of shape (n,)
+        Its rows.
+    other_x, other_y
+        Rows that it has not seen.
+    seed : int
+
+    Returns
+    -------
+    spread : float
+        At least 1.
+    """
+    rng = np.random.RandomState(seed)
+    (phi, target), (other_phi, other_target) = (
+        _sample(reward, points, values, rng) for points, values in ((x, y), (other_x, other_y))
+    )
+    random = (
+        torch.from_numpy(rng.normal(size=(phi.shape[1], N_DIRECTIONS))).to(phi)
+        / phi.std(dim=0).clamp_min(1e-9)[:, None]
+    )
+    cuts = [(reward.posterior_.weights, share) for share in _SHARES], [(random[:, i], 0.7) for i in range(N_DIRECTIONS)]
+    squares = [
+        [_squared_error(reward.posterior_.lam, phi, target, other_phi, other_target, *cut) for cut in kind]
+        for kind in cuts
+    ]
+    return max(1.0, *(float(np.mean(kind)) for kind in squares)) ** 0.5
+
+
+def _sample(reward: GPBonusReward, x: Points, y: np.ndarray, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    """Features (n, d) and standardised measurements (n,) of some rows."""
+    rows = rng.permutation(len(y))[:_MOST_ROWS]
+    phi = torch.cat([reward._phi(x[part])[0] for part in np.array_split(rows, math.ceil(len(rows) / PREDICT_BATCH))])
+    return phi, torch.from_numpy((y[rows] - reward.y_mean_) / reward.y_std_).to(phi)
+
+
+def _squared_error(
+    lam: float, phi: Tensor, y: Tensor, other_phi: Tensor, other_y: Tensor, direction: Tensor, share: float
+) -> float:
+    """Squared error of a difference beyond a cut, over its claimed variance; the noise of the rows is allowed for."""
+    place, other_place = phi @ direction, other_phi @ direction
+    lower = place <= place.quantile(share)
+    posterior = LinearPosterior.from_batches(
+        [(phi[lower], y[lower])], n_features=phi.shape[1], lam=lam, device=phi.device
+    )
+    top = other_place >= other_place.quantile(0.75)
+    rest = other_place <= place.quantile(share)
+    if top.sum() < 2 or rest.sum() < 2:
+        return 1.0
+    contrast = (other_phi[top].mean(dim=0) - other_phi[rest].mean(dim=0))[None]
+    error = posterior.mean(contrast) - (other_y[top].mean() - other_y[rest].mean())
+    noise = other_y[top].var() / top.sum() + other_y[rest].var() / rest.sum()
+    return float(error.square() / (posterior.variance(contrast) + noise))
