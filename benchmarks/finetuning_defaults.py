@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion, make_utr, offline_split
-from braidkit.finetuning import DirectSolver, Problem, evaluate
+from braidkit.finetuning import DirectSolver, Problem, sample_with_kl
 from braidkit.finetuning.checks import split_for_judge
 from braidkit.oracles import UTRLandscape
 
@@ -78,7 +78,7 @@ def main() -> None:
             seconds += time.process_time() - start
             if (i + 1) % (arguments.updates // 3):
                 continue
-            path = evaluate(model, pretrained, noise)
+            path = sample_with_kl(model, pretrained, noise)
             designs = space.discretise(path.point)
             sequences = space.decode(designs)
             with torch.no_grad():

@@ -17,10 +17,10 @@ import torch
 from harness import report
 from torch import Tensor
 
-from braidkit.kernels import bridge_step, gaussian_step, posterior_penalty, simplex_step
+from braidkit.kernels import bridge_step, gaussian_step, posterior_variance, simplex_step
 from braidkit.kernels.bridge import bridge_step_twin
 from braidkit.kernels.gaussian import gaussian_step_twin
-from braidkit.kernels.posterior import posterior_penalty_twin
+from braidkit.kernels.posterior import posterior_variance_twin
 from braidkit.kernels.simplex import EPS, simplex_step_twin
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -89,7 +89,7 @@ def main() -> None:
         "bridge_step": (bridge_step, bridge_step_twin, sticks, 5, (1.0, 0.9)),
         "simplex_step": (simplex_step, simplex_step_twin, sticks, 5, (0.1, EPS)),
         "gaussian_step": (gaussian_step, gaussian_step_twin, [states, zero, 0.1 + one, noise], 2, ()),
-        "posterior_penalty": (posterior_penalty, posterior_penalty_twin, [features, root], 1, ()),
+        "posterior_variance": (posterior_variance, posterior_variance_twin, [features, root], 1, ()),
     }
     rows: list[dict[str, object]] = []
     for name, (fused, twin, inputs, n_with_gradient, numbers) in cases.items():

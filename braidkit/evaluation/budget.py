@@ -76,7 +76,7 @@ class BudgetedSelection:
     True
     """
 
-    def __init__(self, oracle: Any, n_queries: int = 120, n_rounds: int = 20, *, n_runs: int = 1) -> None:
+    def __init__(self, oracle: Any, *, n_queries: int = 120, n_rounds: int = 20, n_runs: int = 1) -> None:
         self.oracle = oracle
         self.n_queries = n_queries
         self.n_rounds = n_rounds

@@ -78,7 +78,9 @@ class CalibrationReport:
     True
     """
 
-    def __init__(self, coverage: pd.DataFrame, level: float | None = None, notes: Any = (), warnings: Any = ()) -> None:
+    def __init__(
+        self, coverage: pd.DataFrame, level: float | None = None, *, notes: Any = (), warnings: Any = ()
+    ) -> None:
         self.coverage = coverage
         self.level = level
         self.notes = list(notes)
@@ -155,7 +157,7 @@ class CalibrationReport:
                 truth = np.asarray(oracle.predict(designs), dtype=np.float64)
                 groups.append(_coverage("designs", "all", truth, mean, lower))
         coverage = pd.DataFrame(groups)
-        return cls(coverage, level, notes, _warnings(coverage, level))
+        return cls(coverage, level, notes=notes, warnings=_warnings(coverage, level))
 
     @classmethod
     def from_estimator(

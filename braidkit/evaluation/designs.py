@@ -26,7 +26,7 @@ from braidkit.evaluation.choosing import (
 from braidkit.evaluation.edit_distance import as_strings, nearest
 from braidkit.evaluation.metrics import gc_content
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning import evaluate
+from braidkit.finetuning import sample_with_kl
 from braidkit.persistence import replace_file
 from braidkit.spaces import SequenceSpace
 
@@ -221,7 +221,7 @@ def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> pd.DataFrame:
     with tqdm(total=n, desc="candidates", disable=not getattr(estimator, "verbose", 0), leave=False) as bar:
         for start in range(0, n, _BATCH):
             size = min(_BATCH, n - start)
-            path = evaluate(model, estimator.pretrained_, model.draw_noise(size, generator))
+            path = sample_with_kl(model, estimator.pretrained_, model.draw_noise(size, generator))
             sequences = space.decode(space.discretise(path.point), "strings")
             new = {row: kl for row, kl in zip(sequences, path.kl.tolist(), strict=True) if row not in found}
             if new:

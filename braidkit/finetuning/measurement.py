@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from braidkit.finetuning.contracts import ConservativeReward, Judge, standardised
-from braidkit.finetuning.rollout import evaluate
+from braidkit.finetuning.rollout import sample_with_kl
 from braidkit.finetuning.solver import Problem
 
 
@@ -60,7 +60,7 @@ class Measurement:
     @torch.no_grad()
     def __call__(self, n_done: int) -> Evaluation:
         model, pretrained = self.problem.model, self.problem.pretrained
-        path = evaluate(model, pretrained, self.noise)
+        path = sample_with_kl(model, pretrained, self.noise)
         designs, kl = model.space.discretise(path.point), path.kl.mean().item()
         mean, penalty = (part.mean().item() for part in standardised(self.reward, designs))
         judged = self.judge.standardised(designs)[0].mean().item()

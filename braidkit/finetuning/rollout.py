@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from braidkit.diffusion import DiffusionModel, Policy, last_state
 
 
-class Path(NamedTuple):
+class Rollout(NamedTuple):
     """Where a rollout ended.
 
     Attributes
@@ -38,7 +38,7 @@ def rollout(
     weight: Callable[[int], float] | None = None,
     prefix_step: int | None = None,
     checkpointing: bool = False,
-) -> Path:
+) -> Rollout:
     """Sample from a fine-tuned chain, summing the per-step KL to the pretrained one (BRAID, equation 6).
 
     The steps before the last `n_grad_steps` build no graph, yet their weights are the same weights. Two remedies keep
@@ -63,7 +63,7 @@ def rollout(
 
     Returns
     -------
-    path : Path
+    path : Rollout
     """
     n_steps = model.n_steps
     n_grad_steps = n_steps if n_grad_steps is None else n_grad_steps
@@ -85,7 +85,7 @@ def rollout(
         return x
 
     point = model.readout(last_state(model, noise, move))
-    return Path(point, kl)
+    return Rollout(point, kl)
 
 
 def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
@@ -137,10 +137,10 @@ def policy_without_gradient(model: DiffusionModel, x: Tensor, t: int) -> Policy:
 
 
 @torch.no_grad()
-def evaluate(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor, batch_size: int = 256) -> Path:
+def sample_with_kl(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor, batch_size: int = 256) -> Rollout:
     """Sample designs and the exact path KL over all steps, without gradient, in batches."""
     paths = [rollout(model, pretrained, chunk.to(model.device)) for chunk in noise.split(batch_size)]
-    return Path(torch.cat([path.point for path in paths]), torch.cat([path.kl for path in paths]))
+    return Rollout(torch.cat([path.point for path in paths]), torch.cat([path.kl for path in paths]))
 
 
 class _ScaleGradient(torch.autograd.Function):

@@ -7,7 +7,7 @@ backwards, if Triton (``pip install "braidkit[gpu]"``) and a C compiler are inst
 from braidkit.kernels._backend import has_kernels
 from braidkit.kernels.bridge import bridge_step
 from braidkit.kernels.gaussian import gaussian_step
-from braidkit.kernels.posterior import posterior_penalty
+from braidkit.kernels.posterior import posterior_variance
 from braidkit.kernels.simplex import simplex_step
 
-__all__ = ["bridge_step", "gaussian_step", "has_kernels", "posterior_penalty", "simplex_step"]
+__all__ = ["bridge_step", "gaussian_step", "has_kernels", "posterior_variance", "simplex_step"]

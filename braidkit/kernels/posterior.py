@@ -18,7 +18,7 @@ from braidkit.kernels._backend import launch, load_triton, runs_triton
 BLOCK = 32
 
 
-def posterior_penalty(phi: Tensor, root: Tensor) -> Tensor:
+def posterior_variance(phi: Tensor, root: Tensor) -> Tensor:
     r"""Squared norms of the rows of ``phi R``: the posterior variance lam phi^T A^-1 phi.
 
     With the Cholesky factor L of A = Phi^T Phi + lam I and ``R = sqrt(lam) L^-T`` it is ``lam |L^-1 phi|^2``: R is
@@ -47,7 +47,7 @@ def posterior_penalty(phi: Tensor, root: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> posterior_penalty(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    >>> posterior_variance(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
     tensor([10.])
     """
     if phi.ndim != 2 or root.shape != (phi.shape[1], phi.shape[1]):
@@ -56,10 +56,10 @@ def posterior_penalty(phi: Tensor, root: Tensor) -> Tensor:
         )
     if root.dtype == torch.float32 and runs_triton(phi, root):
         return _PosteriorPenalty.apply(phi, root)
-    return posterior_penalty_twin(phi, root)
+    return posterior_variance_twin(phi, root)
 
 
-def posterior_penalty_twin(phi: Tensor, root: Tensor) -> Tensor:
+def posterior_variance_twin(phi: Tensor, root: Tensor) -> Tensor:
     """The same in plain torch."""
     return (phi.to(root.dtype) @ root.detach()).square().sum(dim=1)
 

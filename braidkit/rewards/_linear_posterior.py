@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.exceptions import InvalidParameterError
-from braidkit.kernels import has_kernels, posterior_penalty
+from braidkit.kernels import has_kernels, posterior_variance
 
 
 class LinearPosterior(nn.Module):
@@ -111,4 +111,4 @@ class LinearPosterior(nn.Module):
         """Posterior variance of features (n, d), shape (n,), without the noise; a kernel computes in float32."""
         # A sum of squares of products with a root of norm 1 at most: float32 costs digits, but never a sign.
         root = self.root.float() if has_kernels(phi.device) else self.root
-        return posterior_penalty(phi.to(root.dtype), root).double()
+        return posterior_variance(phi.to(root.dtype), root).double()

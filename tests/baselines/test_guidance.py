@@ -9,7 +9,7 @@ import torch
 from braidkit.baselines import ClassifierGuidance
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning import evaluate
+from braidkit.finetuning import sample_with_kl
 from tests.baselines.worlds import KINDS, mean_truth, same_designs, trained
 from tests.worlds import exact_chain
 
@@ -56,8 +56,8 @@ def test_the_guided_chain_is_saved_and_compared_with_the_pretrained_one(fitted, 
     assert isinstance(loaded, GuidedDiffusion)
     assert same_designs(loaded.sample(20, random_state=0), method.sample(20, random_state=0))
     noise = loaded.draw_noise(8, torch.Generator().manual_seed(0))
-    assert (evaluate(loaded, method.pretrained_, noise).kl > 0.01).all()
-    assert not evaluate(loaded, method.model_, noise).kl.any()
+    assert (sample_with_kl(loaded, method.pretrained_, noise).kl > 0.01).all()
+    assert not sample_with_kl(loaded, method.model_, noise).kl.any()
 
 
 def test_the_network_knows_each_level_of_the_noise():

@@ -68,7 +68,7 @@ uses = st.lists(
 def test_no_use_exceeds_the_budget(n_queries, n_rounds, n_runs, uses):
     n_runs = min(n_runs, n_queries)
     oracle = CountingOracle()
-    budget = BudgetedSelection(oracle, n_queries, n_rounds, n_runs=n_runs)
+    budget = BudgetedSelection(oracle, n_queries=n_queries, n_rounds=n_rounds, n_runs=n_runs)
     for number, (use, size) in enumerate(uses):
         before, left = oracle.n_calls, budget.n_left
         try:
@@ -154,7 +154,7 @@ def test_runs_without_enough_calls_are_refused_before_any(data, chain):
     with pytest.raises(
         InvalidParameterError, match=r"needs 2 rounds \(0 of them done\), and the selection has n_round"
     ):
-        finetuner(chain, selection=BudgetedSelection(oracle, 10, 1)).fit(*data)
+        finetuner(chain, selection=BudgetedSelection(oracle, n_queries=10, n_rounds=1)).fit(*data)
     budget.choose([Constant(0)])
     assert oracle.n_calls == 10
     with pytest.raises(InvalidParameterError, match="70 oracle calls are needed, and 60 of 70 are left"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from braidkit import SequenceSpace, SimplexDiffusion
-from braidkit.finetuning import DirectSolver, direct, evaluate, rollout
+from braidkit.finetuning import DirectSolver, direct, rollout, sample_with_kl
 from braidkit.finetuning.rollout import graph_bytes, saved_bytes
 from tests.worlds import exact_chain, normal_chain, problem_on, untrained
 
@@ -22,7 +22,7 @@ def test_a_linear_reward_reaches_the_value_of_the_optimum(truncation, tolerance)
     model, solver = solver_for(pretrained, lambda x: x[:, 0], truncation=truncation, rows_at_once=64)
     for i in range(250):
         solver.update(i)
-    path = evaluate(model, pretrained, model.draw_noise(20_000, torch.Generator().manual_seed(1)))
+    path = sample_with_kl(model, pretrained, model.draw_noise(20_000, torch.Generator().manual_seed(1)))
     gap = 0.5 - float((path.point[:, 0] - path.kl).mean())
     assert -0.03 < gap < tolerance + 0.03  # three standard errors of the average are 0.03
     assert float(path.kl.mean()) == pytest.approx(0.5, abs=0.06)
@@ -36,7 +36,7 @@ def test_a_fixed_truncation_is_biased():
     model, solver = solver_for(pretrained, lambda x: x[:, 0], truncation=3, rows_at_once=64)
     for i in range(250):
         solver.update(i)
-    path = evaluate(model, pretrained, model.draw_noise(20_000, torch.Generator().manual_seed(1)))
+    path = sample_with_kl(model, pretrained, model.draw_noise(20_000, torch.Generator().manual_seed(1)))
     assert float((path.point[:, 0] - path.kl).mean()) < 0.45
 
 

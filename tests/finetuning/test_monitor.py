@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning import DirectSolver, evaluate
+from braidkit.finetuning import DirectSolver, sample_with_kl
 from braidkit.finetuning.choice import HighestMeasured, ObjectiveWithVeto
 from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.monitor import Monitor
@@ -45,7 +45,7 @@ class Judge:
 
 def judged(solver, noise):
     """What the truth is of the designs of a solver's chain."""
-    designs = evaluate(solver.problem.model, solver.problem.pretrained, noise).point
+    designs = sample_with_kl(solver.problem.model, solver.problem.pretrained, noise).point
     return float(Judge().standardised(designs)[0][0])
 
 
@@ -152,7 +152,7 @@ def test_designs_without_a_reward_are_refused_before_the_first_update():
 
 def test_the_history_holds_the_averages_of_designs_and_the_path_kl():
     solver, monitor, noise, n_iter = run(max_iter=4)
-    path = evaluate(solver.problem.model, solver.problem.pretrained, noise)
+    path = sample_with_kl(solver.problem.model, solver.problem.pretrained, noise)
     last = {name: values[-1] for name, values in monitor.history.items()}
     assert last["iteration"] == n_iter == 4
     assert last["mean"] == pytest.approx(float(path.point.mean()), abs=1e-5)
@@ -243,7 +243,7 @@ def test_a_selection_takes_the_place_of_the_judge():
     assert len({name for name, _ in laboratory.rounds}) == 1 and len(laboratory.rounds[0][1]) == len(noise)
     assert laboratory.opened == [(laboratory.rounds[0][0], 0, 31)]
     monitor.restore_best()
-    kept = evaluate(solver.problem.model, solver.problem.pretrained, noise).point.numpy()
+    kept = sample_with_kl(solver.problem.model, solver.problem.pretrained, noise).point.numpy()
     assert laboratory.query(None, kept).mean() == pytest.approx(max(history["oracle"]), abs=1e-5)
 
 

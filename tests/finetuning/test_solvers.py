@@ -14,7 +14,7 @@ from braidkit.finetuning import (
     DirectSolver,
     PolicyGradientSolver,
     TrajectoryBalanceSolver,
-    evaluate,
+    sample_with_kl,
 )
 from braidkit.theory import FiniteChain, gap, masked_gap, masked_states
 from tests.worlds import IndependentLetters, normal_chain, problem_on
@@ -56,9 +56,9 @@ def test_the_gaussian_optimum_of_a_linear_reward_is_reached(solver):
     pretrained = normal_chain(n_steps=5)
     problem = problem_on(pretrained, lambda x: x[:, 0])
     run(solver.setup(problem), 150)
-    path = evaluate(problem.model, pretrained, pretrained.draw_noise(8000, torch.Generator().manual_seed(1)))
+    path = sample_with_kl(problem.model, pretrained, pretrained.draw_noise(8000, torch.Generator().manual_seed(1)))
     # The draws' own deviation, shared with the pretrained chain, is taken out of the average.
-    plain = evaluate(pretrained, pretrained, pretrained.draw_noise(8000, torch.Generator().manual_seed(1)))
+    plain = sample_with_kl(pretrained, pretrained, pretrained.draw_noise(8000, torch.Generator().manual_seed(1)))
     value = float((path.point - plain.point).mean() - path.kl.mean())
     assert value == pytest.approx(0.5, abs=0.03)
     assert float(path.kl.mean()) == pytest.approx(0.5, abs=0.06)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from braidkit.exceptions import InvalidParameterError
-from braidkit.kernels import posterior_penalty
-from braidkit.kernels.posterior import posterior_penalty_twin
+from braidkit.kernels import posterior_variance
+from braidkit.kernels.posterior import posterior_variance_twin
 from braidkit.rewards._linear_posterior import LinearPosterior
 
 
@@ -21,7 +21,7 @@ def test_twin_is_a_triangular_solve():
     posterior, (phi, root) = inputs(9, 21)
     lower = torch.linalg.cholesky(posterior.gram + 2.0 * torch.eye(21))
     solved = torch.linalg.solve_triangular(lower, phi.T.double(), upper=False)
-    torch.testing.assert_close(posterior_penalty(phi, root).double(), 2.0 * solved.square().sum(dim=0))
+    torch.testing.assert_close(posterior_variance(phi, root).double(), 2.0 * solved.square().sum(dim=0))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -31,39 +31,39 @@ def test_triton_equals_twin(triton_device, assert_equal_to_twin, n, d, dtype):
     # Only the features are narrow: the product is float32, and its gradient is rounded to their type once.
     rtol = 1e-5 if dtype == torch.float32 else 1e-2
     tensors = [phi.to(dtype), root]
-    assert_equal_to_twin(posterior_penalty, posterior_penalty_twin, tensors, n_with_gradient=1, rtol=rtol)
+    assert_equal_to_twin(posterior_variance, posterior_variance_twin, tensors, n_with_gradient=1, rtol=rtol)
 
 
 def test_triton_reads_strided_tensors(triton_device, assert_equal_to_twin):
     _, (phi, root) = inputs(40, 40, triton_device)
     tensors = [phi.T, root]
-    assert_equal_to_twin(posterior_penalty, posterior_penalty_twin, tensors, n_with_gradient=1, rtol=1e-5)
+    assert_equal_to_twin(posterior_variance, posterior_variance_twin, tensors, n_with_gradient=1, rtol=1e-5)
 
 
 def test_float64_keeps_its_digits(triton_device):
     posterior, (phi, _) = inputs(4, 6)
     root = posterior.root.to(triton_device)
-    variance = posterior_penalty(phi.to(triton_device), root)
+    variance = posterior_variance(phi.to(triton_device), root)
     assert variance.dtype == torch.float64
-    expected = posterior_penalty_twin(phi, posterior.root)
+    expected = posterior_variance_twin(phi, posterior.root)
     torch.testing.assert_close(variance.cpu(), expected, rtol=1e-12, atol=0)
 
 
 def test_gradients_of_the_twin():
     posterior, (phi, _) = inputs(3, 5)
-    assert torch.autograd.gradcheck(lambda x: posterior_penalty(x, posterior.root), phi.double().requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: posterior_variance(x, posterior.root), phi.double().requires_grad_())
 
 
 def test_no_rows(triton_device):
     phi = torch.zeros(0, 3, device=triton_device, requires_grad=True)
-    variance = posterior_penalty(phi, torch.eye(3, device=triton_device))
+    variance = posterior_variance(phi, torch.eye(3, device=triton_device))
     assert variance.shape == (0,)
     variance.sum().backward()
 
 
 def test_shapes_must_fit():
     with pytest.raises(InvalidParameterError, match=r"need a root \(d, d\); got shapes \(2, 3\) and \(2, 2\)"):
-        posterior_penalty(torch.ones(2, 3), torch.eye(2))
+        posterior_variance(torch.ones(2, 3), torch.eye(2))
 
 
 @pytest.mark.gpu
@@ -71,4 +71,4 @@ def test_shapes_must_fit():
 def test_cuda_equals_twin(assert_equal_to_twin):
     pytest.importorskip("triton")
     _, tensors = inputs(1000, 257, "cuda", n_rows=2000)
-    assert_equal_to_twin(posterior_penalty, posterior_penalty_twin, tensors, n_with_gradient=1, rtol=1e-5)
+    assert_equal_to_twin(posterior_variance, posterior_variance_twin, tensors, n_with_gradient=1, rtol=1e-5)
