@@ -372,8 +372,7 @@ class ConservativeDiffusionFinetuner(Designer):
         n_designs = max(self.batch_size, 0 if self.selection is None else self.selection.n_designs)
         noise = model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed))
         saved = None if checkpoint is None else checkpoint / TUNING
-        judge = CalibratedJudge(self.judge_, self.judge_spread_)
-        n_evaluations = max_iter // every + 1
+        judge, n_evaluations = CalibratedJudge(self.judge_, self.judge_spread_), max_iter // every + 1
         choice: Choice = ObjectiveWithVeto(judge, n_evaluations)
         if self.selection is not None:
             decode = functools.partial(self.space_.decode, kind=kind)
