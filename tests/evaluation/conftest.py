@@ -26,5 +26,7 @@ def run():
     X = ["".join(row) for row in rng.choice(list("ACGT"), (300, 10))]
     y = np.array([row.count("G") + 0.5 * row.count("A") for row in X]) + 0.1 * rng.normal(size=300)
     chain = SimplexDiffusion(SequenceSpace("DNA", 10), n_steps=5).fit(X, max_iter=50, random_state=0)
-    finetuner = ConservativeDiffusionFinetuner(chain, max_iter=8, batch_size=64, learning_rate=3e-3, random_state=0)
+    finetuner = ConservativeDiffusionFinetuner(
+        chain, 1e-3, max_iter=8, batch_size=64, learning_rate=3e-3, random_state=0
+    )
     return Run(finetuner.fit(X, y), X, y)

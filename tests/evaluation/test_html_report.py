@@ -116,7 +116,7 @@ def test_the_page_has_all_its_parts(page, run):
     low, middle, high = np.quantile(run.y, [0.05, 0.5, 0.95])
     assert data["MRL <ribosomes>"].startswith(f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from ")
     settings = dict(page.table("alpha"))
-    assert settings["alpha"] == "0.1" and settings["max_iter"] == "8"
+    assert settings["alpha"] == "0.001" and settings["max_iter"] == "8"
     assert f"Written by braidkit {braidkit.__version__}." in text
 
 

@@ -8,8 +8,9 @@ import torch
 
 from braidkit import GPBonusReward
 from braidkit.finetuning.choice import FALSE_ALARM_RATE, ObjectiveWithVeto, sure_deviations
-from braidkit.finetuning.judge import N_DIRECTIONS, CalibratedJudge, backtest_spread
+from braidkit.finetuning.judge import N_DIRECTIONS, CalibratedJudge, _solve, backtest_spread
 from braidkit.finetuning.measurement import Evaluation
+from braidkit.rewards._linear_posterior import LinearPosterior
 
 N_FEATURES, N_EVALUATIONS = 6, 21
 
@@ -49,6 +50,17 @@ def test_so_many_deviations_are_sure_of_all_pairs():
     assert sure_deviations(2, math.inf) == pytest.approx(1.96, abs=1e-3)  # of one pair, in either order
     assert sure_deviations(21, math.inf) == pytest.approx(3.675, abs=1e-2)
     assert sure_deviations(21, 20) > sure_deviations(21, math.inf) > sure_deviations(5, math.inf)
+
+
+@pytest.mark.parametrize("n", [4, 30])
+def test_a_backtest_solves_the_posterior_by_either_gram_matrix(n):
+    generator = torch.Generator().manual_seed(0)
+    phi = torch.randn(n, 9, generator=generator, dtype=torch.float64)
+    vector, y = (torch.randn(size, generator=generator, dtype=torch.float64) for size in (9, n))
+    posterior = LinearPosterior.from_batches([(phi, y)], n_features=9, lam=0.7)
+    solved = _solve(phi, 0.7, vector)
+    torch.testing.assert_close(solved @ (phi.T @ y), posterior.mean(vector[None])[0])
+    torch.testing.assert_close(0.7 * solved @ vector, posterior.variance(vector[None])[0])
 
 
 class Errors:
