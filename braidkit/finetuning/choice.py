@@ -124,20 +124,22 @@ class HighestMeasured(Choice):
     def __init__(self, rounds: OracleRounds, n_evaluations: int) -> None:
         self.rounds = rounds
         self.n_evaluations = n_evaluations
-        self._best, self._best_variance = -math.inf, 0.0
+        self._best = torch.empty(0, dtype=torch.float64)  # rewards of the best checkpoint's designs
 
     def __call__(self, seen: Evaluation) -> Verdict:
         rewards = torch.as_tensor(self.rounds.ask(seen.n_done, seen.designs), dtype=torch.float64)
-        mean, variance = rewards.mean().item(), rewards.var().item() / len(rewards)
-        sure = sure_deviations(self.n_evaluations, max(1, len(rewards) - 1))
-        is_best = mean > self._best
-        is_worse = mean < self._best - sure * math.sqrt(variance + self._best_variance)
+        mean, n = rewards.mean().item(), len(rewards)
+        is_best = len(self._best) == 0 or mean > self._best.mean().item()
         if is_best:
-            self._best, self._best_variance = mean, variance
+            self._best = rewards
+        # Designs of the same noise are pairs.
+        pairs = rewards - self._best
+        error = pairs.std().item() / n**0.5 if n > 1 else math.inf
+        is_worse = pairs.mean().item() < -sure_deviations(self.n_evaluations, max(1, n - 1)) * error
         return Verdict(is_best, is_worse, {"oracle": mean})
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return {"best": self._best, "best_variance": self._best_variance}, {}
+        return {}, {"best": self._best}
 
     def load_state(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        self._best, self._best_variance = values["best"], values["best_variance"]
+        self._best = tensors["best"].double().cpu()

@@ -398,4 +398,4 @@ class ConservativeDiffusionFinetuner(Designer):
         self.model_ = model.freeze()
         alarm = monitor.alarm()
         if alarm and processes.rank == 0:
-            warnings.warn(alarm, stacklevel=5)
+            warnings.warn(alarm, stacklevel=4)
