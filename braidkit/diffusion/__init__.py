@@ -5,6 +5,7 @@ from braidkit.diffusion._policies import Bridge, Categorical, Fixed, Gaussian, P
 from braidkit.diffusion.checkpoints import load_ddsm_checkpoint
 from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.context import Choice, Conditioned, split_context
+from braidkit.diffusion.enumerated import EnumeratedDiffusion
 from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.guided import GuidedDiffusion, MeasurementGuide
 from braidkit.diffusion.guided_network import GuidedNetwork
@@ -20,6 +21,7 @@ __all__ = [
     "Choice",
     "Conditioned",
     "DiffusionModel",
+    "EnumeratedDiffusion",
     "Fixed",
     "Gaussian",
     "GaussianDiffusion",

@@ -64,6 +64,8 @@ class DiffusionModel(nn.Module, abc.ABC):
     _classes: ClassVar[dict[str, type[DiffusionModel]]] = {}
     # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
     _reads_out_by_network: ClassVar[bool] = True
+    # The solver that suits the chain best, by its name in `braidkit.finetuning`.
+    default_solver: ClassVar[str] = "direct"
     # Whether the policies are Gaussian, with deviations that do not depend on the state.
     constant_std: bool = False
 

@@ -46,8 +46,7 @@ class LetterChain(DiffusionModel):
         if self.prior_kind is None:
             pretrain(self, x, seed, **settings)
             return
-        tokens = torch.cat([points.argmax(dim=-1).cpu() for points in x.split(4096)])
-        law, by_order = MarkovLaw.fit(tokens, self.space.n_letters, random_state=seed)
+        law, by_order = MarkovLaw.fit(read_tokens(x), self.space.n_letters, random_state=seed)
         self.prior = law.to(x.device)
         too_few = validation_fraction > 0 and count_held_out(len(x), validation_fraction) < MIN_HELD_OUT
         loss = None if too_few else pretrain(self, x, seed, **settings)
@@ -64,6 +63,11 @@ class LetterChain(DiffusionModel):
         if config["prior_order"]:
             model.prior = MarkovLaw(model.space.length, model.space.n_letters, config["prior_order"])
         return model
+
+
+def read_tokens(x: Points) -> Tensor:
+    """Letters (n, L) by number, on the CPU."""
+    return torch.cat([points.argmax(dim=-1).cpu() for points in x.split(4096)])
 
 
 def describe_prior(law: MarkovLaw, by_order: dict[int, float], loss: HeldOutLoss | None) -> str:

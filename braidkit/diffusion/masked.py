@@ -124,6 +124,8 @@ class MaskedDiffusion(LetterChain):
     """
 
     _reads_out_by_network: ClassVar[bool] = False
+    # Gradients that pass straight through letters are biased: they end far from the optimum.
+    default_solver: ClassVar[str] = "trajectory_balance"
     space: SequenceSpace
 
     def __init__(

@@ -51,6 +51,7 @@ class TabularDiffusion(DiffusionModel):
     """
 
     _reads_out_by_network: ClassVar[bool] = False
+    default_solver: ClassVar[str] = "trajectory_balance"
     space: SequenceSpace
 
     def __init__(self, space: SequenceSpace, *, n_steps: int = 10, smoothing: float = 1.0) -> None:

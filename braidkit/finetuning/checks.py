@@ -15,6 +15,7 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
 from braidkit.finetuning.contracts import standardised
 from braidkit.finetuning.direct import DirectSolver
+from braidkit.finetuning.exact import ExactSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.solver import Solver
 from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
@@ -26,17 +27,32 @@ SOLVERS: dict[str, type[Solver]] = {
     "adjoint_matching": AdjointMatchingSolver,
     "policy_gradient": PolicyGradientSolver,
     "trajectory_balance": TrajectoryBalanceSolver,
+    "exact": ExactSolver,
 }
-_FOR_ANY_REWARD = " or ".join(f'solver="{name}"' for name, kind in SOLVERS.items() if not kind.needs_gradient)
+_FOR_ANY_REWARD = 'solver="policy_gradient" or solver="trajectory_balance"'
 
 
-def as_solver(solver: str | Solver) -> Solver:
-    """A fresh solver, from its name or as a clone of an instance."""
+def check_solver(solver: str | Solver) -> None:
+    """Raise unless it names a solver or is one."""
+    if not isinstance(solver, Solver) and solver != "auto" and (not isinstance(solver, str) or solver not in SOLVERS):
+        raise InvalidParameterError(f"solver must be auto, one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}.")
+
+
+def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None) -> Solver:
+    """A fresh solver: from its name, as a clone of an instance, or the one that suits a chain and a reward."""
+    check_solver(solver)
     if isinstance(solver, Solver):
         return clone(solver)
-    if not isinstance(solver, str) or solver not in SOLVERS:
-        raise InvalidParameterError(f"solver must be one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}.")
+    if solver == "auto":
+        solver = model.default_solver
+        if SOLVERS[solver].needs_gradient and is_black_box(reward):
+            solver = "trajectory_balance"
     return SOLVERS[solver]()
+
+
+def is_black_box(reward: Any) -> bool:
+    """Whether a reward plainly has no gradient."""
+    return reward is not None and not hasattr(reward, "lower")
 
 
 def check_whole_seed(random_state: Any, who: str, why: str) -> None:
@@ -47,7 +63,7 @@ def check_whole_seed(random_state: Any, who: str, why: str) -> None:
 
 def check_solver_reward(solver: Solver, reward: Any) -> None:
     """Raise if a solver needs a gradient that the reward plainly does not give."""
-    if solver.needs_gradient and reward is not None and not hasattr(reward, "lower"):
+    if solver.needs_gradient and is_black_box(reward):
         raise InvalidParameterError(
             f"reward is a {type(reward).__name__} without lower(x): a black box, which {type(solver).__name__} cannot "
             f"differentiate; pass {_FOR_ANY_REWARD}, or a reward of braidkit."

@@ -140,7 +140,7 @@ class Designer(BaseEstimator, abc.ABC):
             return self.pretrained.in_space(self.space_)
         if checkpoint is not None and has_chain(checkpoint):
             return DiffusionModel.from_pretrained(checkpoint / CHAIN).to(device)
-        model = untrained_chain(self.space_)
+        model = self._new_chain()
         if self.verbose:
             tqdm.write(f"pretrained: none given, training a {type(model).__name__} on the {self.space_.designs}")
         model.to(device).fit(X, random_state=seed, verbose=self.verbose)
@@ -148,6 +148,10 @@ class Designer(BaseEstimator, abc.ABC):
             model.save_pretrained(checkpoint / CHAIN)
             record_chain(checkpoint)
         return model
+
+    def _new_chain(self) -> DiffusionModel:
+        """The chain to train where none is given."""
+        return untrained_chain(self.space_)
 
     def _standardised_aim(self, x: Tensor) -> Tensor:
         """What is to be maximised at designs as points: the lower bound or the mean, of standardised y."""

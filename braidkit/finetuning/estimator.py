@@ -17,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from braidkit.data import TrainingData
-from braidkit.diffusion import DiffusionModel
+from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion
+from braidkit.diffusion.enumerated import MAX_ENUMERATED, count_designs
 from braidkit.diffusion.precision import check_precision, resolve_precision
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.checkpoint import TUNING, open_checkpoint, run_settings
@@ -27,6 +28,7 @@ from braidkit.finetuning.checks import (
     check_reward,
     check_reward_gradient,
     check_selection,
+    check_solver,
     check_solver_reward,
     check_whole_seed,
     describe_reward,
@@ -35,7 +37,7 @@ from braidkit.finetuning.checks import (
 from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
 from braidkit.finetuning.contracts import CheckpointSelection
 from braidkit.finetuning.defaults import auto_alpha, auto_max_iter
-from braidkit.finetuning.designer import Designer, untrained_chain
+from braidkit.finetuning.designer import Designer
 from braidkit.finetuning.judge import CalibratedJudge, backtest_spread
 from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.monitor import Monitor
@@ -44,7 +46,7 @@ from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.parameters import check_count, check_positive, resolve_device
 from braidkit.persistence import digest
-from braidkit.spaces import Space, join_groups
+from braidkit.spaces import SequenceSpace, Space, join_groups
 from braidkit.torch_state import ordinary_torch
 from braidkit.training import interrupts_propagate, train
 
@@ -67,7 +69,8 @@ class ConservativeDiffusionFinetuner(Designer):
     ----------
     pretrained : DiffusionModel, optional
         A trained chain over the designs. It is shared by clones and never changed. By default a small one is trained
-        on `X`: a SimplexDiffusion for sequences, a GaussianDiffusion for vectors.
+        on `X`: an EnumeratedDiffusion for sequences of which there are at most 300,000 (with the solvers "auto" and
+        "exact"), else a SimplexDiffusion for sequences, a GaussianDiffusion for vectors.
     alpha : float or "auto", default="auto"
         Weight of the KL, in standard deviations of y per nat. Larger stays closer to the pretrained model. "auto" is
         0.1 for fewer than 1,000 rows, whose reward is soon fooled, else 0.02. At the paper's 1e-3 (Table 2) designs
@@ -81,8 +84,9 @@ class ConservativeDiffusionFinetuner(Designer):
         The design space, where `pretrained` does not tell it: strings make a SequenceSpace, 2-D numbers a VectorSpace.
         Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
         otherwise.
-    solver : str or Solver, default="direct"
-        How the objective is climbed: "direct" (back-propagation through the chain), "adjoint_matching" (the
+    solver : str or Solver, default="auto"
+        How the objective is climbed; by default the way that suits the chain and the reward: "exact" (all designs of a
+        small space are listed), "direct" (back-propagation through the chain), "adjoint_matching" (the
         reward's gradient carried back step by step along the pretrained chain, the lean adjoint; for a
         GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any reward, "policy_gradient" and
         "trajectory_balance". An instance has options: ``DirectSolver(truncation=5)``.
@@ -174,7 +178,7 @@ class ConservativeDiffusionFinetuner(Designer):
         *,
         reward: Any = None,
         space: Space | None = None,
-        solver: str | Solver = "direct",
+        solver: str | Solver = "auto",
         max_iter: int | str = "auto",
         batch_size: int = 128,
         learning_rate: float = 1e-3,
@@ -236,8 +240,7 @@ class ConservativeDiffusionFinetuner(Designer):
         """
         device = resolve_device(self.device)
         processes = Processes(device)
-        solver = as_solver(self.solver)
-        _, X, x, y = self._check(X, y, solver, processes)
+        solver, (_, X, x, y) = self._check(X, y, processes)
         kind = self.space_.kind_of(X)
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
             check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
@@ -288,20 +291,29 @@ class ConservativeDiffusionFinetuner(Designer):
 
     def check(self, X: Any, y: Any) -> None:
         """Raise what `fit` would raise at once for these designs, measurements and parameters."""
-        processes = Processes(resolve_device(self.device))
-        self._check(X, y, as_solver(self.solver), processes)
+        self._check(X, y, Processes(resolve_device(self.device)))
 
-    def _check(self, X: Any, y: Any, solver: Solver, processes: Processes) -> TrainingData:
-        """Designs and measurements, after all that can be refused before any work."""
+    def _check(self, X: Any, y: Any, processes: Processes) -> tuple[Solver, TrainingData]:
+        """The solver, designs and measurements, after all that can be refused before any work."""
+        check_solver(self.solver)
         self._check_parameters(processes)
-        solver.check_processes(processes, self.batch_size)
-        check_solver_reward(solver, self.reward)
         if hasattr(self.reward, "_check_parameters"):
             self.reward._check_parameters()
         data = self._read(X, y)
         check_enough_designs(self.reward, data.x, self.validation_fraction)
-        solver.check(untrained_chain(self.space_) if self.pretrained is None else self.pretrained)
-        return data
+        chain = self._new_chain() if self.pretrained is None else self.pretrained
+        solver = as_solver(self.solver, chain, self.reward)
+        solver.check_processes(processes, self.batch_size)
+        check_solver_reward(solver, self.reward)
+        solver.check(chain)
+        return solver, data
+
+    def _new_chain(self) -> DiffusionModel:
+        """One that lists all designs, where they are few and no solver that needs another was asked for."""
+        space, listed = self.space_, self.solver in ("auto", "exact")
+        if listed and isinstance(space, SequenceSpace) and count_designs(space) <= MAX_ENUMERATED:
+            return EnumeratedDiffusion(space)
+        return super()._new_chain()
 
     def _check_parameters(self, processes: Processes) -> None:
         """Raise for parameters out of range, before any work."""
@@ -365,6 +377,7 @@ class ConservativeDiffusionFinetuner(Designer):
         )
         verbose = self.verbose if processes.rank == 0 else 0
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
+        max_iter = max_iter if solver.n_updates is None else solver.n_updates
         # The first round of a selection is for the chain as it is.
         every = max(1, max_iter // 20)
         if self.selection is not None:

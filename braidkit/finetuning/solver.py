@@ -65,6 +65,7 @@ class Solver(BaseEstimator, abc.ABC):
     """
 
     needs_gradient: ClassVar[bool] = False
+    n_updates: ClassVar[int | None] = None  # how many it takes, where that is known
     splits_batches: ClassVar[bool] = False  # the gradient of a batch is the mean of those of its parts
 
     def setup(self, problem: Problem) -> Solver:
