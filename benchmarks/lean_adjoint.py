@@ -14,7 +14,7 @@ from torch import Tensor
 
 from braidkit import GaussianDiffusion, SequenceSpace, SimplexDiffusion
 from braidkit.diffusion import DiffusionModel
-from braidkit.finetuning import AdjointMatchingSolver, DirectSolver, Problem, Solver, evaluate
+from braidkit.finetuning import AdjointMatchingSolver, DirectSolver, Problem, Solver, sample_with_kl
 
 
 def moved_copy(pretrained: DiffusionModel, deviation: float) -> DiffusionModel:
@@ -55,7 +55,7 @@ def main() -> None:
             )
             off = float((ours - exact).norm() / exact.norm())
             cosine = float(torch.cosine_similarity(ours, exact, dim=0))
-            kl = float(evaluate(model, chain, chain.draw_noise(256, torch.Generator().manual_seed(2))).kl.mean())
+            kl = float(sample_with_kl(model, chain, chain.draw_noise(256, torch.Generator().manual_seed(2))).kl.mean())
             print(f"{name:<10}{deviation:>10.1f}{100 * off:>8.1f}%{cosine:>8.3f}{kl:>8.2f}")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import copy
 import json
-import os
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,14 +12,12 @@ import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
-from braidkit import persistence
 from braidkit.diffusion._policies import Policy
 from braidkit.diffusion._pretraining import check_training, pretrain
-from braidkit.diffusion.guided_network import GuidedNetwork
+from braidkit.diffusion._saved import SavedModel
 from braidkit.diffusion.precision import at_precision
 from braidkit.diffusion.walk import last_state
 from braidkit.exceptions import (
-    CheckpointError,
     IncompatibleModelError,
     InvalidDesignError,
     InvalidParameterError,
@@ -28,11 +25,11 @@ from braidkit.exceptions import (
 )
 from braidkit.networks import share, shared_parts
 from braidkit.parameters import as_generator
-from braidkit.spaces import Points, Space, space_from_config
+from braidkit.spaces import Points, Space
 from braidkit.torch_state import ordinary_torch, seeded
 
 
-class DiffusionModel(nn.Module, abc.ABC):
+class DiffusionModel(SavedModel, abc.ABC):
     """A chain of policies p_T, ..., p_1 from an initial law to designs.
 
     Time runs as in the paper: `initial` draws x_T, ``policy(x_t, t)`` for t = n_steps, ..., 1 draws x_{t-1}, and
@@ -61,7 +58,6 @@ class DiffusionModel(nn.Module, abc.ABC):
         Whether the weights may no longer be changed.
     """
 
-    _classes: ClassVar[dict[str, type[DiffusionModel]]] = {}
     # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
     _reads_out_by_network: ClassVar[bool] = True
     # The solver that suits the chain best, by its name in `braidkit.finetuning`.
@@ -82,16 +78,6 @@ class DiffusionModel(nn.Module, abc.ABC):
         self.frozen = False
         self.network = None
         self.decoder = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        DiffusionModel._classes[cls._saved_name()] = cls
-
-    @classmethod
-    def _saved_name(cls) -> str:
-        """What saved models are known by: classes of other packages by their module too, so that none takes ours."""
-        own = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
-        return cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"
 
     @property
     @abc.abstractmethod
@@ -144,10 +130,6 @@ class DiffusionModel(nn.Module, abc.ABC):
         x_t : Tensor of shape (n, \\*state_shape)
         """
 
-    @abc.abstractmethod
-    def _build_network(self, n_conditions: int = 0) -> nn.Module:
-        """A network with fresh weights, whose input has this many more channels than a state of the chain."""
-
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Mean training loss of clean points (n, \\*space.shape), for chains that `_train` trains by gradients."""
         raise NotImplementedError(f"{type(self).__name__} has neither a `_loss` nor a `_train` of its own.")
@@ -155,10 +137,6 @@ class DiffusionModel(nn.Module, abc.ABC):
     def _calibrate(self, x: Tensor, generator: torch.Generator) -> None:
         """Set what depends on the trained network, from points that it was not trained on where there are enough."""
         return
-
-    @abc.abstractmethod
-    def _config(self) -> dict[str, Any]:
-        """Constructor arguments besides the space, as JSON holds them."""
 
     @property
     def trainable(self) -> nn.Module:
@@ -375,59 +353,10 @@ class DiffusionModel(nn.Module, abc.ABC):
         points = [chain.sample_points(self.draw_noise(size, generator)) for size in sizes]
         return self.space.decode(torch.cat(points), self.kind)
 
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Write the model to a directory: ``model.safetensors`` and ``config.json``."""
-        self.check_trained()
-        persistence.save(directory, config=self.to_config(), tensors=self.state_dict())
-
-    def to_config(self) -> dict[str, Any]:
-        """All but the weights, as JSON holds it."""
-        return {
-            "class": self._saved_name(),
-            "space": self.space.to_config(),
-            "kind": self.kind,
-            "fine_tuned": self.decoder is not None,
-            "n_conditions": self.network.condition.shape[1] if isinstance(self.network, GuidedNetwork) else 0,
-            "arguments": self._config(),
-        }
-
-    @classmethod
-    def from_pretrained(cls, directory: str | os.PathLike[str]) -> DiffusionModel:
-        """Load a model that `save_pretrained` wrote; it comes back frozen.
-
-        Raises
-        ------
-        CheckpointError
-            If the directory is not there, cannot be read, or holds a model of another class.
-        """
-        config, tensors = persistence.load(directory)
-        kind = cls._classes.get(config.get("class", ""))
-        if kind is None or not issubclass(kind, cls):
-            raise CheckpointError(f"{directory} holds a {config.get('class')!r}, not a {cls.__name__}.")
-        model = DiffusionModel.from_config(config)
-        persistence.load_weights(model, tensors, str(directory))
-        return model.freeze()
-
-    @staticmethod
-    def from_config(config: dict[str, Any]) -> DiffusionModel:
-        """A model of the kind and settings that `to_config` gave, with weights still to be loaded."""
-        kind = DiffusionModel._classes[config["class"]]
-        model = kind._from_config(config)
-        model.kind = config["kind"]
-        return model
-
-    @classmethod
-    def _from_config(cls, config: dict[str, Any]) -> DiffusionModel:
-        model = cls(space_from_config(config["space"]), **config["arguments"])
-        model.network = model._saved_network(config.get("n_conditions", 0))
-        if config["fine_tuned"]:
-            model.decoder = model._saved_network(config.get("n_conditions", 0))
-        return model
-
-    def _saved_network(self, n_conditions: int) -> nn.Module:
-        """A network to load weights into; `n_conditions` counts the null token's channel, and 0 is no guidance."""
-        network = self._build_network(n_conditions)
-        return GuidedNetwork(network, torch.zeros(1, n_conditions)) if n_conditions else network
+    def __getattr__(self, name: str) -> Any:
+        # A property that raises NotTrainedError, an AttributeError, ends here, where nn.Module would hide why.
+        found = getattr(type(self), name, None)
+        return found.__get__(self) if isinstance(found, property) else super().__getattr__(name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> DiffusionModel:
         new = type(self).__new__(type(self))

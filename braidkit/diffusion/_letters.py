@@ -57,7 +57,7 @@ class LetterChain(DiffusionModel):
         return super().to_config() | {"prior_order": 0 if self.prior is None else self.prior.order}
 
     @classmethod
-    def _from_config(cls, config: dict[str, Any]) -> DiffusionModel:
+    def _from_config(cls, config: dict[str, Any]) -> LetterChain:
         model = super()._from_config(config)
         assert isinstance(model, LetterChain)
         if config["prior_order"]:

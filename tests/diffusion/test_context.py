@@ -15,8 +15,8 @@ from braidkit.finetuning import (
     DirectSolver,
     PolicyGradientSolver,
     TrajectoryBalanceSolver,
-    evaluate,
     rollout,
+    sample_with_kl,
 )
 from tests.worlds import normal_chain, problem_on, targeted_chain, untrained
 
@@ -58,8 +58,8 @@ def test_designs_and_their_contexts_do_not_depend_on_the_batch():
     for size in (1, 3):
         np.testing.assert_allclose(chain.sample(10, random_state=0, batch_size=size), whole, atol=1e-5)
     noise = noise_for(chain, 7)
-    parts = evaluate(moved(chain), chain, noise, batch_size=2)
-    together = evaluate(moved(chain), chain, noise)
+    parts = sample_with_kl(moved(chain), chain, noise, batch_size=2)
+    together = sample_with_kl(moved(chain), chain, noise)
     torch.testing.assert_close(parts.point, together.point)
     torch.testing.assert_close(parts.kl, together.kl)
 

@@ -112,7 +112,9 @@ def test_clones_share_the_model_and_nothing_can_be_set_on_it(model):
 
 def test_an_untrained_model_says_so():
     untrained = GaussianDiffusion(VectorSpace(2))
-    for call in (untrained.sample, untrained.trainable_copy, lambda: untrained.save_pretrained("x")):
+    calls = [untrained.sample, untrained.trainable_copy, lambda: untrained.save_pretrained("x")]
+    calls += [lambda: untrained.trainable, lambda: untrained.readout_network]
+    for call in calls:
         with pytest.raises(NotFittedError, match="was never trained; call its fit"):
             call()
 

@@ -7,7 +7,7 @@ import torch
 
 from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
-from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver, evaluate, rollout
+from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver, rollout, sample_with_kl
 from braidkit.networks import shared_parts
 from braidkit.persistence import digest
 from tests.worlds import AdaptedLetters, normal_chain, problem_on, untrained
@@ -101,7 +101,7 @@ def test_an_adapted_chain_is_fine_tuned_saved_and_resumed(tmp_path):
     loaded = DiffusionModel.from_pretrained(tmp_path / "model")
     assert loaded.sample(20, random_state=0) == whole.sample(20, random_state=0)
     noise = loaded.draw_noise(4, torch.Generator().manual_seed(0))
-    assert torch.equal(evaluate(loaded, pretrained, noise).kl, evaluate(whole.model_, pretrained, noise).kl)
+    assert torch.equal(sample_with_kl(loaded, pretrained, noise).kl, sample_with_kl(whole.model_, pretrained, noise).kl)
 
 
 def test_chains_of_different_backbones_settings_or_weights_have_different_digests():
