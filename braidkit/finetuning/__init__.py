@@ -5,6 +5,7 @@ from braidkit.finetuning.contracts import CheckpointSelection
 from braidkit.finetuning.designer import Designer
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.estimator import ConservativeDiffusionFinetuner
+from braidkit.finetuning.exact import ExactSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.rollout import Rollout, rollout, sample_with_kl
 from braidkit.finetuning.solver import Problem, Solver
@@ -16,6 +17,7 @@ __all__ = [
     "ConservativeDiffusionFinetuner",
     "Designer",
     "DirectSolver",
+    "ExactSolver",
     "PolicyGradientSolver",
     "Problem",
     "Rollout",
