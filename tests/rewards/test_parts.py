@@ -1,0 +1,101 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from braidkit.rewards.parts import SequenceParts, VectorParts, interactions, parts_for
+from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
+
+
+def random_sequences(n, length, seed=0, letters="ACGT"):
+    rng = np.random.default_rng(seed)
+    return ["".join(row) for row in rng.choice(list(letters), size=(n, length))]
+
+
+def test_interactions_are_sums_over_sets_of_positions():
+    m = torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    names = ("letters", "neighbours", "pairs", "triples", "quadruples")
+    found = interactions(iter(m[:, None, None]), names, names)
+    sets = {
+        "letters": [(i,) for i in range(7)],
+        "neighbours": [(i, j) for i, j in itertools.combinations(range(7), 2) if j - i <= 3],
+        "pairs": list(itertools.combinations(range(7), 2)),
+        "triples": [(i, i + 1, i + 2) for i in range(5)],
+        "quadruples": [(i, i + 1, i + 2, i + 3) for i in range(4)],
+    }
+    for name, expected in sets.items():
+        assert float(found[name]) == pytest.approx(sum(float(m[list(s)].prod()) for s in expected)), name
+
+
+def test_kmers_are_counted():
+    X = random_sequences(50, 12)
+    space = SequenceSpace("DNA", 12)
+    parts = SequenceParts(space, space.encode(X))
+    views = parts.views(space.encode(["ACGACGACGTTT", "TTTTTTTTTTTT"]))
+    for k, word, counts in ((2, "AC", (3, 0)), (3, "ACG", (3, 0)), (3, "TTT", (1, 10)), (4, "ACGA", (2, 0))):
+        column = sum("ACGT".index(letter) * 4**i for i, letter in enumerate(reversed(word)))
+        difference = views[f"{k}-mers"][0, column] - views[f"{k}-mers"][1, column]
+        assert float(difference) == pytest.approx(counts[0] - counts[1])
+    gap_of_one = "ACGT".index("A") * 4 + "ACGT".index("G")  # A?G, the first of the gaps
+    difference = views["gapped pairs"][0, gap_of_one] - views["gapped pairs"][1, gap_of_one]
+    assert float(difference) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("space", "x"),
+    [
+        (SequenceSpace("DNA", 10), None),
+        (SequenceSpace("protein", 3), None),
+        (SequenceSpace("DNA", 1), None),
+        (SequenceSpace("DNA", 70), None),
+        (VectorSpace(3), torch.randn(40, 3)),
+        (VectorSpace(1), torch.randn(40, 1)),
+        (ImageSpace(4, 4, 1), torch.rand(40, 1, 4, 4)),
+    ],
+)
+def test_parts_are_kernels_of_mean_diagonal_one(space, x):
+    if x is None:
+        x = space.encode(random_sequences(40, space.length, letters=space.alphabet))
+    parts = parts_for(space, x)
+    views = parts.views(x)
+    matrices, diagonals = parts.matrices(views, views, parts.names), parts.diagonals(views, parts.names)
+    assert list(matrices) == parts.names
+    for name, matrix in matrices.items():
+        torch.testing.assert_close(matrix.diagonal(), diagonals[name])
+        assert float(matrix.diagonal().mean()) == pytest.approx(1.0)
+        assert torch.linalg.eigvalsh(matrix).min() > -1e-9 * len(x), name
+
+
+@settings(max_examples=10, deadline=None)
+@given(length=st.integers(1, 12), seed=st.integers(0, 99))
+def test_parts_are_kernels_and_smooth_at_relaxed_points(length, seed):
+    space = SequenceSpace("DNA", length)
+    parts = SequenceParts(space, space.encode(random_sequences(20, length, seed)))
+    logits = torch.randn(8, length, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x = torch.softmax(logits, dim=2).requires_grad_()
+    views = parts.views(x)
+    matrices = parts.matrices(views, views, parts.names)
+    for name, matrix in matrices.items():
+        assert torch.linalg.eigvalsh(matrix.detach()).min() > -1e-9, name
+        (gradient,) = torch.autograd.grad(matrix.sum(), x, retain_graph=True)
+        assert torch.isfinite(gradient).all()
+
+
+def test_constant_positions_do_not_matter_until_they_change():
+    X = [row + "A" for row in random_sequences(30, 5)]
+    space = SequenceSpace("DNA", 6)
+    parts = SequenceParts(space, space.encode(X))
+    same, changed = (parts.views(space.encode([X[0][:5] + last])) for last in "AC")
+    assert float(parts.diagonals(changed, ["letters"])["letters"]) > 1.2 * float(
+        parts.diagonals(same, ["letters"])["letters"]
+    )
+
+
+def test_a_vector_s_columns_weigh_alike_in_any_units():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    scaled = x * torch.tensor([1.0, 1e3, 1e-3]) + 5
+    views, others = (VectorParts(one).views(one) for one in (x, scaled))
+    torch.testing.assert_close(views["linear"], others["linear"], rtol=1e-2, atol=1e-2)
