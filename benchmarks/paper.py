@@ -72,14 +72,14 @@ def methods(size: Size, n_rows: int) -> dict[str, Designer]:
     tuning = {"max_iter": size.max_iter, "batch_size": size.batch_size, "n_iter_no_change": 10**6}
     tuning["learning_rate"] = 3e-3
     rewards: dict[str, Any] = {
-        BONUS: GPBonusReward(c=0.1),
-        CALIBRATED: GPBonusReward(c="calibrated"),
+        BONUS: GPBonusReward(c=0.1, lam=1.0),
+        CALIBRATED: GPBonusReward(c="calibrated", lam=1.0),
         "BRAID-Boot": BootstrapReward(),
     }
     small = f"alpha = {SMALL_ALPHA}"
     rewards |= {f"{name}, {small}": reward for name, reward in rewards.items()}
     if n_rows <= ABLATED_ROWS:
-        rewards |= {f"{BONUS}, c = {c:g}, {small}": GPBonusReward(c=c) for c in ABLATED_C}
+        rewards |= {f"{BONUS}, c = {c:g}, {small}": GPBonusReward(c=c, lam=1.0) for c in ABLATED_C}
     tuned: dict[str, Designer] = {
         name: ConservativeDiffusionFinetuner(alpha=SMALL_ALPHA if small in name else ALPHA, reward=reward, **tuning)
         for name, reward in rewards.items()
@@ -187,7 +187,7 @@ def coverage(
     arms = {BONUS + hard: 0.1, f"{BONUS}, c = 1{hard}": 1.0, CALIBRATED + hard: "calibrated"}
     tables = []
     for name in arms.keys() & designs.keys():
-        reward = GPBonusReward(c=arms[name], random_state=seed).fit(part.X_offline, part.y_offline)
+        reward = GPBonusReward(c=arms[name], lam=1.0, random_state=seed).fit(part.X_offline, part.y_offline)
         held = CalibrationReport.from_reward(reward, X, y, backtest=False).coverage
         # The oracle knows the rows of X, and may not speak of them; of the offline data it knows none.
         beyond = CalibrationReport.from_reward(

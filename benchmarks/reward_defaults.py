@@ -37,27 +37,27 @@ def main() -> None:
     data = Data(options.data, None if options.full else options.rows)
     for seed in range(options.seeds):
         if options.full:
-            data.report("default", GPBonusReward(), seed)
-            data.report("calibrated", GPBonusReward(c="calibrated"), seed)
+            data.report("default", GPBonusReward(lam=1.0), seed)
+            data.report("calibrated", GPBonusReward(c="calibrated", lam=1.0), seed)
             data.report("bootstrap", BootstrapReward(), seed)
             continue
-        default = data.report("default", GPBonusReward(), seed)
+        default = data.report("default", GPBonusReward(lam=1.0), seed)
         # The same trained features, frozen: only the posterior changes.
         for lam in (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0):
             for c in (0.1, 1.0):
-                frozen = GPBonusReward(default.features_, lam=lam, c=c, max_iter=1)
+                frozen = GPBonusReward(default.process_.features, lam=lam, c=c, max_iter=1)
                 data.report(f"lam {lam:g}, c {c:g}", frozen, seed)
-        data.report("calibrated", GPBonusReward(c="calibrated"), seed)
+        data.report("calibrated", GPBonusReward(c="calibrated", lam=1.0), seed)
         for learning_rate in (1e-3, 4e-3):
-            data.report(f"learning_rate {learning_rate:g}", GPBonusReward(learning_rate=learning_rate), seed)
+            data.report(f"learning_rate {learning_rate:g}", GPBonusReward(lam=1.0, learning_rate=learning_rate), seed)
         for factor in (0.5, 2.0):
             max_iter = int(factor * default.n_iter_)
-            data.report(f"max_iter {max_iter}", GPBonusReward(max_iter=max_iter), seed)
+            data.report(f"max_iter {max_iter}", GPBonusReward(lam=1.0, max_iter=max_iter), seed)
         for n_channels, n_features, dropout in ((16, 40, 0.2), (32, 40, 0.0), (32, 128, 0.2)):
             torch.manual_seed(seed)
             features = SequenceFeatures(50, 4, n_channels=n_channels, n_features=n_features, dropout=dropout)
             name = f"{n_channels} channels, {n_features} features, dropout {dropout:g}"
-            data.report(name, GPBonusReward(features), seed)
+            data.report(name, GPBonusReward(features, lam=1.0), seed)
         data.report("bootstrap", BootstrapReward(), seed)
 
 

@@ -41,7 +41,7 @@ def queries(n: int, n_rows: int, length: int, repeats: int) -> dict[str, object]
     """Seconds of the bounds of n points, and of the feature network's passes alone."""
     rng = np.random.default_rng(0)
     X = ["".join(row) for row in rng.choice(list("ACGT"), size=(n_rows, length))]
-    reward = GPBonusReward(max_iter=1, random_state=0).fit(X, rng.normal(size=n_rows))
+    reward = GPBonusReward(lam=1.0, max_iter=1, random_state=0).fit(X, rng.normal(size=n_rows))
     points = torch.nn.functional.one_hot(torch.randint(4, (n, length)), 4).float()
 
     def bounds() -> None:
@@ -50,7 +50,7 @@ def queries(n: int, n_rows: int, length: int, repeats: int) -> dict[str, object]
 
     def features() -> None:
         for part in points.split(PREDICT_BATCH):
-            reward.features_(part)
+            reward.process_.features(part)
 
     with torch.no_grad():
         times = in_turn({"bounds": bounds, "features": features}, repeats)

@@ -10,6 +10,8 @@ import gpytorch
 import torch
 from torch import Tensor, nn
 
+from braidkit.rewards.evidence import SMALLEST
+
 MARGINAL_LIKELIHOOD_ROWS = 500
 MARGINAL_LIKELIHOOD_STEPS = 50
 
@@ -83,18 +85,21 @@ def greedy_cholesky(kernel: gpytorch.kernels.Kernel, candidates: Tensor, n_induc
     return index, columns[index, : len(chosen)].tril()
 
 
-def fit_kernel(kernel: gpytorch.kernels.Kernel, f: Tensor, y: Tensor, lam: float) -> None:
-    """Maximise the marginal likelihood over the kernel's parameters that require gradients, in place.
+def fit_kernel(kernel: gpytorch.kernels.Kernel, f: Tensor, y: Tensor, noise: float | None) -> float:
+    """Maximise the marginal likelihood over the kernel's parameters that require gradients, in place, and the noise.
 
-    The noise variance stays `lam`. Points (n, d) and standardised targets (n,) in float64; the cost is cubic in n.
+    Points (n, d) and standardised targets (n,) in float64; the cost is cubic in n. A noise variance that is given
+    stays; the one used is returned.
     """
-    parameters = [parameter for parameter in kernel.parameters() if parameter.requires_grad]
+    log_noise = torch.full((), 0.5 if noise is None else noise).to(f).log().requires_grad_(noise is None)
+    parameters = [parameter for parameter in (*kernel.parameters(), log_noise) if parameter.requires_grad]
     if not parameters:
-        return
+        return float(log_noise.exp())
     optimizer = torch.optim.Adam(parameters, lr=0.1)
-    noise = lam * torch.eye(len(f)).to(f)
+    identity = torch.eye(len(f)).to(f)
     for _ in range(MARGINAL_LIKELIHOOD_STEPS):
-        factor, failed = torch.linalg.cholesky_ex(kernel(f).to_dense() + noise)
+        covariance = kernel(f).to_dense() + log_noise.exp().clamp_min(SMALLEST) * identity
+        factor, failed = torch.linalg.cholesky_ex(covariance)
         if failed:
             break
         whitened = torch.linalg.solve_triangular(factor, y[:, None], upper=False)
@@ -102,3 +107,4 @@ def fit_kernel(kernel: gpytorch.kernels.Kernel, f: Tensor, y: Tensor, lam: float
         optimizer.zero_grad()
         (loss / len(f)).backward()
         optimizer.step()
+    return float(log_noise.exp().clamp_min(SMALLEST)) if noise is None else noise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,14 +16,16 @@ from braidkit.rewards.features import (
     auto_max_iter,
     make_networks,
 )
-from braidkit.spaces import Space
+from braidkit.spaces import Points, Space
+from braidkit.torch_state import seeded
 from braidkit.training import fit_supervised
 
 # Fewer rows teach a network nothing, and leave too few in a fold.
 MIN_ROWS = 60
 # Five networks of few rows train in seconds; each of three networks sees as many rows as one needs.
 FEW_FOLDS, MANY_FOLDS, MANY_ROWS = 5, 3, 10_000
-MAX_VALIDATION_ROWS = 2000
+# The held-out loss only picks the best weights: more rows change no choice, and of fewer chance would pick.
+MIN_VALIDATION_ROWS, MAX_VALIDATION_ROWS = 5, 2000
 
 
 class CrossFittedNetworks(nn.Module):
@@ -40,25 +44,35 @@ class CrossFittedNetworks(nn.Module):
         super().__init__()
         self.networks = networks
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of the networks and variance between them, (n,) each, float64."""
-        predictions = torch.stack([network(x.float()).double() for network in self.networks])
-        return predictions.mean(dim=0), predictions.var(dim=0)
+    def forward(self, x: Tensor) -> Tensor:
+        """The networks' predictions (n_networks, n), float64."""
+        return torch.stack([network(x.float()).double() for network in self.networks])
+
+
+class CrossFit(NamedTuple):
+    """What `cross_fit` gives."""
+
+    networks: CrossFittedNetworks
+    held_out: Tensor  # (n,), float64: the prediction of each row by the network that has not seen it
+    n_iter: int  # updates of the network that took most
+    validation_curve: list[float]  # averaged over the networks
 
 
 def cross_fit(
     features: nn.Module | None,
     space: Space,
-    x: Tensor,
+    x: Points | Tensor,
     y: Tensor,
     *,
+    groups: np.ndarray | None = None,
+    validation_fraction: float = 0.1,
     max_iter: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
     device: torch.device | str = "cpu",
     random_state: np.random.RandomState,
     verbose: int = 0,
-) -> tuple[CrossFittedNetworks, Tensor]:
+) -> CrossFit:
     """Train the networks.
 
     Parameters
@@ -66,44 +80,46 @@ def cross_fit(
     features : nn.Module or None
         Copied for each network; None for the default of the space.
     space : Space
-    x : Tensor of shape (n, \\*space.shape)
+    x : Points or Tensor of shape (n, \\*space.shape)
     y : Tensor of shape (n,)
         Standardised.
+    groups : ndarray of int of shape (n,), optional
+        From 0; rows of one group are in one fold. By default each row is a group.
+    validation_fraction : float, default=0.1
+        Share of the other folds that picks the best weights.
     max_iter, batch_size, learning_rate : optional
         Of each network; by default from the number of rows.
     device, random_state, verbose
-
-    Returns
-    -------
-    networks : CrossFittedNetworks
-    held_out : Tensor of shape (n,), float64
-        The prediction of each row by the network that has not seen it.
     """
     folds = MANY_FOLDS if len(x) >= MANY_ROWS else FEW_FOLDS
-    n_rows = int(0.9 * len(x) * (1 - 1 / folds))
+    n_rows = int((1 - validation_fraction) * len(x) * (1 - 1 / folds))
     max_iter = auto_max_iter(n_rows) if max_iter is None else max_iter
     batch_size = auto_batch_size(n_rows) if batch_size is None else batch_size
     learning_rate = auto_learning_rate(n_rows) if learning_rate is None else learning_rate
-    order = torch.from_numpy(random_state.permutation(len(x)))
+    groups = np.arange(len(x)) if groups is None else groups
+    place = random_state.permutation(int(groups.max()) + 1)[groups]  # of the row's group, in a random order
+    picks = (place // folds + 0.5) * validation_fraction % 1 < validation_fraction  # every tenth, say, of each fold
     seed = int(random_state.randint(2**31))
     networks = make_networks(features, space, n_rows, x[:2], seed=seed, n_networks=folds).to(device)
     held_out = torch.zeros(len(x), dtype=torch.float64)
-    y = y.float()
+    n_iter, curves = 0, list[list[float]]()
     for fold, network in enumerate(networks):
-        others = order[torch.arange(len(x)) % folds != fold]
-        validation, training = others[: len(others) // 10][:MAX_VALIDATION_ROWS], others[len(others) // 10 :]
-        _fit(network, x, y, training, validation, max_iter, batch_size, learning_rate, seed + fold, verbose)
-        rows = order[fold::folds]
+        others, own = place % folds != fold, torch.from_numpy(np.flatnonzero(place % folds == fold))
+        training, validation = (torch.from_numpy(np.flatnonzero(others & part)) for part in (~picks, picks))
+        found = _fit(
+            network, x, y.float(), training, validation, max_iter, batch_size, learning_rate, seed + fold, verbose
+        )
+        n_iter, curves = max(n_iter, found[0]), [*curves, found[1]]
         with torch.no_grad():
-            held_out[rows] = torch.cat(
-                [network(x[part].to(device)).double() for part in rows.split(PREDICT_BATCH)]
-            ).cpu()
-    return CrossFittedNetworks(networks.requires_grad_(False).eval()), held_out
+            predictions = [network(x[part].to(device)).double().cpu() for part in own.split(PREDICT_BATCH)]
+        held_out[own] = torch.cat(predictions)
+    curve = [sum(values) / folds for values in zip(*curves, strict=False)]
+    return CrossFit(CrossFittedNetworks(networks.requires_grad_(False).eval()), held_out, n_iter, curve)
 
 
 def _fit(
     network: nn.Module,
-    x: Tensor,
+    x: Points | Tensor,
     y: Tensor,
     training: Tensor,
     validation: Tensor,
@@ -112,9 +128,11 @@ def _fit(
     learning_rate: float,
     seed: int,
     verbose: int,
-) -> None:
-    """Fit one network by least squares on some rows, keeping the weights that do best on others."""
+) -> tuple[int, list[float]]:
+    """Fit one network by least squares on some rows, keeping the best weights on others: updates, losses."""
     device = next(network.parameters()).device
+    validation = validation[torch.randperm(len(validation), generator=torch.Generator().manual_seed(seed))]
+    validation = validation[:MAX_VALIDATION_ROWS]
 
     def loss(batch: Tensor) -> Tensor:
         rows = training[batch]
@@ -128,9 +146,8 @@ def _fit(
         return float(sum(error.item() for error in errors)) / len(validation)
 
     # Dropout knows no generator: the global one is seeded from ours, and put back.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        fit_supervised(
+    with seeded(seed, device):
+        return fit_supervised(
             network,
             loss,
             len(training),
@@ -138,7 +155,7 @@ def _fit(
             batch_size=batch_size,
             learning_rate=learning_rate,
             generator=torch.Generator().manual_seed(seed),
-            validation_loss=validation_loss,
+            validation_loss=validation_loss if len(validation) >= MIN_VALIDATION_ROWS else None,
             verbose=verbose,
             description="reward",
         )

@@ -29,7 +29,8 @@ class Variances(NamedTuple):
 
     parts: Tensor  # (n_parts,)
     noise: float
-    log_evidence: float
+    log_evidence: float  # with the log-density of the variances' prior, which has its largest value at 0
+    gain: float  # log-evidence without that prior, above that of noise of variance 1 alone
 
 
 def fit_variances(grams: Tensor, y: Tensor, *, max_iter: int = MAX_ITER) -> Variances:
@@ -83,7 +84,12 @@ def fit_variances(grams: Tensor, y: Tensor, *, max_iter: int = MAX_ITER) -> Vari
     bounds = [(-14.0, 4.0)] * n_parts + [(math.log(SMALLEST), 1.0)]
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iter})
     variances = torch.from_numpy(np.exp(found.x)).to(grams)
-    return Variances(variances[:-1], float(variances[-1]), -float(found.fun))
+    z = (found.x - PRIOR_MEAN) / PRIOR_STD
+    log_evidence = -float(found.fun)
+    # log N(y | 0, 1 1^T CONSTANT + I), by the matrix determinant lemma and Sherman and Morrison.
+    quadratic = float(y @ y - y.sum() ** 2 * CONSTANT / (1 + n * CONSTANT))
+    of_noise = -0.5 * (quadratic + math.log(1 + n * CONSTANT) + n * math.log(2 * math.pi))
+    return Variances(variances[:-1], float(variances[-1]), log_evidence, log_evidence + 0.5 * float(z @ z) - of_noise)
 
 
 def fit_scale_and_noise(eigenvalues: Tensor, moments: Tensor, y_square: float, n_rows: int) -> tuple[float, float]:

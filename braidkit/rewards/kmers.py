@@ -1,4 +1,4 @@
-"""Counts of k-mers, for rewards of few sequences and of long ones: alone, or beside what a network has learnt."""
+"""Counts of k-mers, in place of a network that few sequences teach nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from braidkit.rewards.features import PREDICT_BATCH, mean_norm
 from braidkit.spaces import Space
 
-# Counts of k-mers are for few letters. With fewer rows than the first, a network learns nothing that they do not say
-# better; below the second they stand beside it. In long sequences, where what matters may lie anywhere, a network needs
-# many more rows, and k-mers stand beside it at any number of them.
+# Counts of k-mers are for few letters. With fewer rows than these a network learns nothing that they do not say better;
+# in long sequences, where what matters may lie anywhere, it needs many more.
 KMER_LETTERS = 5
-NETWORK_ROWS, KMER_ROWS = 750, 5000
+NETWORK_ROWS = 750
 LONG, LONG_NETWORK_ROWS = 64, 20_000
 # Of 4 letters and more: the posterior's matrices have as many rows as there are features.
 MAX_KMERS = 1024
@@ -65,44 +63,9 @@ class KmerFeatures(nn.Module):
         return (counts - n_positions * share) / deviation
 
 
-class LayerAndKmers(nn.Module):
-    """A trained layer and counts of k-mers, both of about unit norm.
-
-    A network may map designs unlike any row, runs of one letter say, onto the features of common ones. Counts of k-mers
-    do not, so that a posterior on both is as uncertain there as it should be.
-
-    Parameters
-    ----------
-    layer : nn.Module
-    kmers : KmerFeatures
-    x : Tensor of shape (n, length, n_letters)
-        Points that set the layer's scale.
-    """
-
-    def __init__(self, layer: nn.Module, kmers: KmerFeatures, x: Tensor) -> None:
-        super().__init__()
-        self.layer = layer
-        self.kmers = kmers
-        self.scale = mean_norm(torch.cat([layer(part).double() for part in x.split(PREDICT_BATCH)]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        kmers = self.kmers(x)
-        return torch.cat([self.layer(x) / self.scale, kmers / math.sqrt(self.kmers.n_groups)], dim=1)
-
-
 def few_row_features(features: nn.Module | None, space: Space, n_rows: int) -> nn.Module | None:
     """Counts of k-mers where no features were asked for and a network would learn nothing, else what was asked for."""
-    alone = features is None and n_rows < (LONG_NETWORK_ROWS if _is_long(space) else NETWORK_ROWS)
-    return kmers_for(space, n_rows) if alone else features
-
-
-def kmers_for(space: Space, n_rows: int) -> KmerFeatures | None:
-    """Counts of k-mers where they help a Gaussian process (``benchmarks/few_rows.py``), else None."""
-    if space.alphabet is None or len(space.alphabet) > KMER_LETTERS:
-        return None
-    return KmerFeatures(*space.shape) if n_rows < KMER_ROWS or _is_long(space) else None
-
-
-def _is_long(space: Space) -> bool:
-    """Whether elements may lie anywhere in a sequence of the space."""
-    return space.alphabet is not None and space.shape[0] > LONG
+    if features is not None or space.alphabet is None or len(space.alphabet) > KMER_LETTERS:
+        return features
+    enough = LONG_NETWORK_ROWS if space.shape[0] > LONG else NETWORK_ROWS
+    return KmerFeatures(*space.shape) if n_rows < enough else None

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor, nn
 
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import Space
 
 Views = dict[str, Tensor]  # what the parts need of points, by name; each of shape (n, ...)
 
@@ -21,7 +21,7 @@ DECAYS = (1.0, 3.0, 8.0)
 MAX_ADDITIVE = 64  # columns of a vector beyond which parts by column are left out
 MAX_COUNTS = 2100  # k-mers beyond which a part that counts them is left out
 MAX_GAP = 8
-LINEAR = "linear"
+LINEAR, GAPPED = "linear", "gapped pairs"
 TYPICAL_ROWS = 2000
 
 
@@ -37,8 +37,8 @@ class Parts(nn.Module, abc.ABC):
     names: list[str]
 
     @abc.abstractmethod
-    def views(self, x: Tensor) -> Views:
-        """What the parts need of points (n, \\*space.shape), float64."""
+    def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
+        """What the parts that are wanted, all by default, need of points (n, \\*space.shape), float64."""
 
     def matrices(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
         """The matrix (n, m) between points of each part that is wanted.
@@ -75,47 +75,54 @@ class SequenceParts(Parts):
 
     Parameters
     ----------
-    space : SequenceSpace
+    space : Space
+        Of sequences.
     x : Tensor of shape (n, length, n_letters)
         Rows that set means and scales.
     """
 
-    def __init__(self, space: SequenceSpace, x: Tensor) -> None:
+    def __init__(self, space: Space, x: Tensor) -> None:
         super().__init__()
-        self.length, self.n_letters = space.length, space.n_letters
-        longest = 5 if space.length > 64 else 4
-        self.sizes = [k for k in range(1, min(longest, space.length) + 1) if space.n_letters**k <= MAX_COUNTS]
-        self.max_gap = min(space.length - 1, MAX_GAP, MAX_COUNTS // space.n_letters**2 + 1)
+        self.length, self.n_letters = space.shape
+        longest = 5 if self.length > 64 else 4
+        self.sizes = [k for k in range(1, min(longest, self.length) + 1) if self.n_letters**k <= MAX_COUNTS]
+        self.max_gap = min(self.length - 1, MAX_GAP, MAX_COUNTS // self.n_letters**2 + 1)
         x = x[:TYPICAL_ROWS].double()
         self.register_buffer("mean", x.mean(dim=0))
         self.typical = max(float(1 - self.get_buffer("mean").square().sum(dim=1).mean()) * self.length, 0.5)
-        counts = [f"{k}-mers" for k in self.sizes] + (["gapped pairs"] if self.max_gap > 1 else [])
-        self._count_means: Views = {}
-        self._count_means = {name: view.mean(dim=0) for name, view in self.views(x).items() if name != "x"}
+        self._counted = [f"{k}-mers" for k in self.sizes] + ([GAPPED] if self.max_gap > 1 else [])
+        self._has_means = False
+        for name, view in self.views(x).items():
+            if name != "x":
+                self.register_buffer(f"mean of {name}", view.mean(dim=0))
+        self._has_means = True
         shortest = {"letters": 1, "neighbours": 5, "pairs": 2, "triples": 3, "quadruples": 4}
         by_position = [name for name, length in shortest.items() if self.length >= length]
         radial = [f"radial {decay:g}" for decay in DECAYS]
-        self._set_scales(x, by_position + radial + counts)
+        self._set_scales(x, by_position + radial + self._counted)
 
-    def views(self, x: Tensor) -> Views:
+    def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
         x = x.double()
         views = {"x": x}
         windows = [x]  # of k letters: (n, length - k + 1, n_letters**k)
         for k in self.sizes:
-            # A k-mer is a window and the one that follows: their product, summed over positions, is a matrix product.
-            first, second = (k + 1) // 2, k // 2
-            if first > len(windows):
-                windows.append((windows[-1][:, :-1, :, None] * x[:, first - 1 :, None, :]).flatten(2))
-            n_positions = self.length - k + 1
+            if wanted is not None and f"{k}-mers" not in wanted:
+                continue
             if k == 1:
                 views["1-mers"] = x.sum(dim=1)
-            else:
-                head = windows[first - 1][:, :n_positions].transpose(1, 2)
-                views[f"{k}-mers"] = (head @ windows[second - 1][:, first:]).flatten(1)
-        if self.max_gap > 1:
+                continue
+            # A k-mer is a window and the one that follows: their product, summed over positions, is a matrix product.
+            first, second = (k + 1) // 2, k // 2
+            while first > len(windows):
+                windows.append((windows[-1][:, :-1, :, None] * x[:, len(windows) :, None, :]).flatten(2))
+            head = windows[first - 1][:, : self.length - k + 1].transpose(1, 2)
+            views[f"{k}-mers"] = (head @ windows[second - 1][:, first:]).flatten(1)
+        if GAPPED in self._counted and (wanted is None or GAPPED in wanted):
             gapped = [x[:, :-gap].transpose(1, 2) @ x[:, gap:] for gap in range(2, self.max_gap + 1)]
-            views["gapped pairs"] = torch.cat([counts.flatten(1) for counts in gapped], dim=1)
-        return {name: view - self._count_means.get(name, 0.0) for name, view in views.items()}
+            views[GAPPED] = torch.cat([counts.flatten(1) for counts in gapped], dim=1)
+        for name in views.keys() - {"x"} if self._has_means else ():
+            views[name] = views[name] - self.get_buffer(f"mean of {name}")
+        return views
 
     def _nonlinear(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
         mean = self.get_buffer("mean")
@@ -149,7 +156,7 @@ class VectorParts(Parts):
         additive = ["columns", "pairs of columns"][: x.shape[1]] if 1 < x.shape[1] <= MAX_ADDITIVE else []
         self._set_scales(x, [LINEAR, *additive, *(f"radial {decay:g}" for decay in DECAYS)])
 
-    def views(self, x: Tensor) -> Views:
+    def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
         return {LINEAR: (x.double().flatten(1) - self.get_buffer("mean")) / self.get_buffer("deviation")}
 
     def _nonlinear(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
@@ -161,7 +168,7 @@ class VectorParts(Parts):
 
 def parts_for(space: Space, x: Tensor) -> Parts:
     """The parts of a kernel that suit a space; rows (n, \\*space.shape) set means and scales."""
-    return SequenceParts(space, x) if isinstance(space, SequenceSpace) else VectorParts(x)
+    return SequenceParts(space, x) if space.default_features == "sequence" else VectorParts(x)
 
 
 def interactions(matches: Iterable[Tensor], names: tuple[str, ...], wanted: Collection[str]) -> dict[str, Tensor]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from braidkit.rewards.cross_fitting import CrossFittedNetworks
-from braidkit.rewards.evidence import CONSTANT, fit_scale_and_noise, fit_variances
+from braidkit.rewards.evidence import CONSTANT, Variances, fit_variances
 from braidkit.rewards.parts import Parts, Views
+from braidkit.spaces import Points
 
 # Rows that the parts' variances are fitted on: their precision grows slowly with more, and the cost with the cube.
 EVIDENCE_ROWS = 800
@@ -19,6 +22,8 @@ SOME_POINTS = 1000
 # Parts below this share of the function's variance are left out: they cost time and change nothing.
 SMALLEST_SHARE = 0.01
 NETWORK = "network"
+# Nats that variances of parts gain, about, where y is noise: below, the mean is rather that of noise alone.
+GAIN_ON_NOISE = 2.0
 # Numbers in a matrix of one batch: what bounds the memory.
 BATCH_NUMBERS = 2**19
 
@@ -42,12 +47,11 @@ class SumKernelProcess(nn.Module):
         Of each part that is kept, in units of y's variance.
     noise : float
         Variance of the noise, in the same units.
-    scale : float
-        By which the evidence of all rows multiplies the variances that some rows gave.
     """
 
     weights: Tensor
     root: Tensor
+    _constant: Tensor
 
     def __init__(self, parts: Parts, networks: CrossFittedNetworks | None = None) -> None:
         super().__init__()
@@ -55,17 +59,17 @@ class SumKernelProcess(nn.Module):
         self.networks = networks
         self.variances: dict[str, float] = {}
         self.noise = 0.0
-        self.scale = 1.0
+        self.register_buffer("_constant", torch.tensor(CONSTANT, dtype=torch.float64))
 
     @torch.no_grad()
     def fit(
-        self, x: Tensor, y: Tensor, held_out: Tensor | None, *, random_state: np.random.RandomState
+        self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, *, random_state: np.random.RandomState
     ) -> SumKernelProcess:
         """Weigh the parts by evidence, and solve for the posterior.
 
         Parameters
         ----------
-        x : Tensor of shape (n, \\*space.shape)
+        x : Points or Tensor of shape (n, \\*space.shape)
         y : Tensor of shape (n,), float64
             Standardised.
         held_out : Tensor of shape (n,) or None
@@ -73,7 +77,9 @@ class SumKernelProcess(nn.Module):
         random_state : RandomState
         """
         order = torch.from_numpy(random_state.permutation(len(x)))
-        self._fit_parts(x, y, held_out, order[:EVIDENCE_ROWS])
+        y = y.to(self.parts.get_buffer("mean").device)
+        held_out = None if held_out is None else held_out.to(y.device)
+        found = self._fit_parts(x, y, held_out, order[:EVIDENCE_ROWS])
         n_points = len(x) if len(x) <= MAX_POINTS else SOME_POINTS
         rows = order[:n_points]
         points = self._views(x[rows], None if held_out is None else held_out[rows])
@@ -88,33 +94,52 @@ class SumKernelProcess(nn.Module):
             kept = s > 1e-10 * s[-1]
             W = vectors[:, kept] / s[kept].sqrt()
             s, W, moment = self._see_rows(x, y, held_out, order, points, W)
-        if len(x) > EVIDENCE_ROWS:
-            self.scale, self.noise = fit_scale_and_noise(s, moment, float(y @ y), len(x))
-            self.variances = {name: self.scale * variance for name, variance in self._unscaled.items()}
-        ratio = self.noise / self.scale
-        weights = W @ (moment / (s + ratio))
+        weights = W @ (moment / (s + self.noise))
+        share = 1 / (1 + math.exp(min(GAIN_ON_NOISE - found.gain, 700.0)))
         if n_points == len(x):
-            weights *= leave_one_out_slope(y[rows], weights, vectors.square() @ (1 / (s + ratio)))
+            share *= left_out_share(y[rows], weights, vectors.square() @ (1 / (s + self.noise)))
+        weights *= share
         self.register_buffer("weights", weights)
-        self.register_buffer("root", W * (s / (s + ratio)).sqrt())
+        self.register_buffer("root", W * (s / (s + self.noise)).sqrt())
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (n,) of points (n, \\*space.shape), float64, with gradients."""
-        prediction, spread = (None, 0.0) if self.networks is None else self.networks(x)
-        views = self._views(x, prediction)
-        points = {name: self.get_buffer(f"points_{name}") for name in self._point_names}
-        kernel = self._kernel(views, points)
-        mean = kernel @ self.weights
-        # Of the kernel's own diagonal, less what the rows tell.
-        variance = self.scale * (self._diagonal(views) - (kernel @ self.root).square().sum(dim=1)).clamp_min(0.0)
-        if NETWORK in self.variances:
-            weight = self._unscaled[NETWORK] * (points[NETWORK][:, 0] @ self.weights)
-            variance = variance + weight.square() * spread
-        return mean, variance
+        predictions = None if self.networks is None else self.networks(x)
+        views = self._views(x, None if predictions is None else predictions.mean(dim=0))
+        kernel = self._kernel(views, self._points())
+        # The kernel's own diagonal, less what the rows tell.
+        known = (kernel @ self.root).square().sum(dim=1)
+        variance = (self._diagonal(views) - known).clamp_min(0.0)
+        if predictions is not None:
+            variance = variance + self._spread(predictions)
+        return kernel @ self.weights, variance
+
+    def difference(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (n,) of x less those of other points, and the variance of their average, with what both share."""
+        predictions = [None if self.networks is None else self.networks(points) for points in (x, other)]
+        one, two = (
+            self._views(points, None if predicted is None else predicted.mean(dim=0))
+            for points, predicted in zip((x, other), predictions, strict=True)
+        )
+        kernel = self._kernel(one, self._points()) - self._kernel(two, self._points())
+        own = self._kernel(one, one).mean() - 2 * self._kernel(one, two).mean() + self._kernel(two, two).mean()
+        variance = (own - (kernel.mean(dim=0) @ self.root).square().sum()).clamp_min(0.0)
+        if predictions[0] is not None and predictions[1] is not None:
+            variance = variance + self._spread((predictions[0] - predictions[1]).mean(dim=1, keepdim=True))[0]
+        return kernel @ self.weights, variance
+
+    def _points(self) -> Views:
+        """The views of the points that the kernel is centred on."""
+        return {name: self.get_buffer(f"points_{name}") for name in self._point_names}
+
+    def _spread(self, predictions: Tensor) -> Tensor:
+        """Variance (n,) that networks (n_networks, n) which disagree give to the mean."""
+        weight = self.variances[NETWORK] * (self.get_buffer(f"points_{NETWORK}")[:, 0] @ self.weights)
+        return weight.square() * predictions.var(dim=0)
 
     def _see_rows(
-        self, x: Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor, points: Views, root: Tensor
+        self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor, points: Views, root: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Eigenvalues of Phi^T Phi of all rows, the features' root W turned to its eigenvectors, and Phi^T y."""
         gram, moment = root.new_zeros(root.shape[1], root.shape[1]), root.new_zeros(root.shape[1])
@@ -126,42 +151,43 @@ class SumKernelProcess(nn.Module):
         s, vectors = torch.linalg.eigh(gram)
         return s.clamp_min(0), root @ vectors, vectors.T @ moment
 
-    def _fit_parts(self, x: Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor) -> None:
+    def _fit_parts(self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor) -> Variances:
         """Fit the variance of each part on some rows, and keep those that matter."""
-        views = self._views(x[rows], None if held_out is None else held_out[rows], self.parts.names)
-        names = [*self.parts.names, *([NETWORK] if NETWORK in views else [])]
-        matrices = self.parts.matrices(views, views, names)
+        self.variances = dict.fromkeys([*self.parts.names, *([] if held_out is None else [NETWORK])], 1.0)
+        views = self._views(x[rows], None if held_out is None else held_out[rows])
+        matrices = self.parts.matrices(views, views, self.variances)
         found = fit_variances(torch.stack(list(matrices.values())), y[rows])
         least = SMALLEST_SHARE * float(found.parts.sum())
-        self._unscaled = {n: v for n, v in zip(matrices, found.parts.tolist(), strict=True) if v >= least}
-        if NETWORK not in self._unscaled:
+        self.variances = {n: v for n, v in zip(matrices, found.parts.tolist(), strict=True) if v >= least}
+        if NETWORK not in self.variances:
             self.networks = None
-        self.variances, self.noise = dict(self._unscaled), found.noise
+        self.noise = found.noise
+        return found
 
-    def _views(self, x: Tensor, prediction: Tensor | None, wanted: object = None) -> Views:
+    def _views(self, x: Tensor, prediction: Tensor | None) -> Views:
         """What the parts need of points, and the networks' prediction (n, 1) where it counts."""
-        views = self.parts.views(x)
-        if prediction is not None and (wanted is not None or NETWORK in self._unscaled):
+        views = self.parts.views(x.to(self.parts.get_buffer("mean").device), self.variances)
+        if prediction is not None and NETWORK in self.variances:
             views[NETWORK] = prediction[:, None]
         return views
 
     def _kernel(self, a: Views, b: Views) -> Tensor:
-        """The sum of the parts (n, m), before the common scale."""
-        matrices = self.parts.matrices(a, b, self._unscaled)
-        return CONSTANT + sum(self._unscaled[name] * matrix for name, matrix in matrices.items())
+        """The sum of the parts (n, m)."""
+        matrices = self.parts.matrices(a, b, self.variances)
+        return sum((self.variances[name] * matrix for name, matrix in matrices.items()), start=self._constant)
 
     def _diagonal(self, a: Views) -> Tensor:
-        """The kernel of each point with itself (n,), before the common scale."""
-        diagonals = self.parts.diagonals(a, self._unscaled)
-        return CONSTANT + sum(self._unscaled[name] * diagonal for name, diagonal in diagonals.items())
+        """The kernel of each point with itself (n,)."""
+        diagonals = self.parts.diagonals(a, self.variances)
+        return sum((self.variances[name] * diagonal for name, diagonal in diagonals.items()), start=self._constant)
 
 
-def leave_one_out_slope(y: Tensor, weights: Tensor, precision: Tensor) -> float:
-    """What predictions of each row from the others must be multiplied by, at most 1 and at least 0.
+def left_out_share(y: Tensor, weights: Tensor, precision: Tensor) -> float:
+    """What the mean is to be multiplied by, from 0 to 1, as predictions of each row from the others tell.
 
-    Evidence is optimistic about few rows, most of all where there is nothing to learn: the mean of rows left out tells.
-    With A = K + noise I the prediction without row i is ``y_i - (A^-1 y)_i / (A^-1)_ii`` (Rasmussen and Williams, 2006,
-    equation 5.12).
+    Evidence is optimistic about few rows, most of all where there is nothing to learn. With A = K + noise I the
+    prediction without row i is ``y_i - (A^-1 y)_i / (A^-1)_ii`` (Rasmussen and Williams, 2006, equation 5.12). Of y on
+    these predictions the slope b, at most 1, is taken times ``b^2 / (b^2 + its variance)``, as one shrinks an estimate.
 
     Parameters
     ----------
@@ -172,4 +198,7 @@ def leave_one_out_slope(y: Tensor, weights: Tensor, precision: Tensor) -> float:
         Diagonal of A^-1.
     """
     left_out = y - weights / precision
-    return float((left_out @ y / left_out.square().sum().clamp_min(1e-12)).clamp(0.0, 1.0))
+    square = left_out.square().sum().clamp_min(1e-12)
+    slope = left_out @ y / square
+    variance = (y - slope * left_out).square().sum() / square / max(len(y) - 1, 1)
+    return float(slope.clamp(0.0, 1.0) * slope.square() / (slope.square() + variance).clamp_min(1e-12))

@@ -22,6 +22,8 @@ def test_log_evidence_is_that_of_gpytorch():
     logs = torch.cat([found.parts, torch.tensor([found.noise])]).log()
     prior = 0.5 * ((logs - evidence.PRIOR_MEAN) / evidence.PRIOR_STD).square().sum()
     assert found.log_evidence == pytest.approx(float(law.log_prob(y) - prior))
+    noise = gpytorch.distributions.MultivariateNormal(torch.zeros(30).double(), 1.0 + torch.eye(30).double())
+    assert found.gain == pytest.approx(float(law.log_prob(y) - noise.log_prob(y)))
 
 
 def test_gradient_of_the_evidence_is_exact(monkeypatch):
@@ -56,9 +58,10 @@ def test_scale_and_noise_have_the_largest_evidence_of_a_grid():
     s, vectors = torch.linalg.eigh(phi.T @ phi)
     scale, noise = fit_scale_and_noise(s, vectors.T @ phi.T @ y, float(y @ y), 300)
 
-    def log_evidence(scale, noise):
+    def log_evidence(scale, noise):  # and the scale's prior
         covariance = scale * phi @ phi.T + noise * torch.eye(300)
-        return float(torch.distributions.MultivariateNormal(torch.zeros(300).double(), covariance).log_prob(y))
+        law = torch.distributions.MultivariateNormal(torch.zeros(300).double(), covariance)
+        return float(law.log_prob(y)) - 0.5 * (np.log(scale) / evidence.SCALE_STD) ** 2
 
     best = log_evidence(scale, noise)
     for factor in (0.8, 1.25):

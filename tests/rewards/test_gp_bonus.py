@@ -7,15 +7,12 @@ from torch import nn
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.kernels._backend import launch
 from braidkit.rewards import GPBonusReward, lower_coverage
-from braidkit.rewards.features import SequenceFeatures
-from braidkit.rewards.kmers import KmerFeatures, LayerAndKmers
-from braidkit.spaces import SequenceSpace
 
 
 def design_matrix(reward, X):
     """Features of the posterior: the scaled layer and a constant; float64."""
     with torch.no_grad():
-        layer = reward.features_(reward.space_.encode(X)).double() / reward.feature_scale_
+        layer = reward.process_.features(reward.space_.encode(X)).double() / reward.process_.scale
     return torch.cat([layer, torch.ones(len(X), 1, dtype=torch.float64)], dim=1)
 
 
@@ -26,7 +23,7 @@ def standardised(reward, y):
 NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU())
 
 
-@pytest.mark.parametrize("features", [None, NETWORK], ids=["k-mers", "network"])
+@pytest.mark.parametrize("features", [None, NETWORK], ids=["default", "own"])
 @pytest.mark.parametrize("lam", [1e-2, 1.0])
 def test_equals_gpytorch_exact_gp_with_a_linear_kernel(exact_gp, sequences, lam, features):
     X, y = sequences
@@ -44,7 +41,7 @@ def test_equals_gpytorch_exact_gp_with_a_kernel_whose_inducing_points_are_the_da
     X, y = vectors
     kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel()).requires_grad_(False)
     reward = GPBonusReward(nn.Identity(), kernel=kernel, lam=0.1, max_iter=1, random_state=0).fit(X[:100], y[:100])
-    points = [reward.space_.encode(part).double() / reward.feature_scale_ for part in (X[:100], X[100:])]
+    points = [reward.space_.encode(part).double() / reward.process_.scale for part in (X[:100], X[100:])]
     expected_mean, expected_std = exact_gp(kernel.double(), points[0], standardised(reward, y[:100]), points[1], 0.1)
     mean, std = reward.predict(X[100:], return_std=True)
     np.testing.assert_allclose((mean - reward.y_mean_) / reward.y_std_, expected_mean, rtol=0, atol=1e-5)
@@ -53,7 +50,9 @@ def test_equals_gpytorch_exact_gp_with_a_kernel_whose_inducing_points_are_the_da
 
 def test_a_kernel_gives_the_same_penalty_and_gradient(sequences, triton_device, monkeypatch):
     X, y = sequences
-    reward = GPBonusReward(c=1.0, device=triton_device, random_state=0).fit(X[:200], y[:200])
+    reward = GPBonusReward(NETWORK, c=1.0, lam=1.0, max_iter=20, device=triton_device, random_state=0).fit(
+        X[:200], y[:200]
+    )
     x = reward.space_.encode(X[200:220]).to(triton_device)
     launches = []
 
@@ -77,7 +76,7 @@ def test_a_kernel_gives_the_same_penalty_and_gradient(sequences, triton_device, 
 
 def test_the_difference_of_two_averages_is_that_of_the_joint_posterior(exact_gp, sequences):
     X, y = sequences
-    reward = GPBonusReward(random_state=0).fit(X[:200], y[:200])
+    reward = GPBonusReward(lam=1.0, max_iter=60, random_state=0).fit(X[:200], y[:200])
     phi, one, other = (design_matrix(reward, part) for part in (X[:200], X[200:240], X[240:280]))
     difference, std = reward.mean_difference(*(reward.space_.encode(part) for part in (X[200:240], X[240:280])))
     pairs = reward.predict(X[200:240]) - reward.predict(X[240:280])
@@ -99,42 +98,60 @@ def test_a_kernel_is_fitted_on_a_copy(vectors):
     reward = GPBonusReward(kernel=kernel, n_inducing=40, max_iter=60, random_state=0).fit(X, y)
     assert kernel.lengthscale.item() == before
     assert kernel.lengthscale.dtype == torch.float32
-    assert reward.inducing_.kernel.lengthscale.item() != before
-    assert len(reward.inducing_.points) == 40
+    assert reward.process_.inducing.kernel.lengthscale.item() != before
+    assert len(reward.process_.inducing.points) == 40
     assert reward.score(X, y) > 0.7
 
 
 def test_few_inducing_points_leave_the_deviation_far_from_data(vectors):
     X, y = vectors
     kernel = gpytorch.kernels.RBFKernel().requires_grad_(False)
-    reward = GPBonusReward(nn.Identity(), kernel=kernel, n_inducing=5, max_iter=1, random_state=0).fit(X, y)
+    reward = GPBonusReward(nn.Identity(), kernel=kernel, n_inducing=5, lam=1.0, max_iter=1, random_state=0).fit(X, y)
     _, std = reward.predict(X.mean(axis=0) + 100 * X.std(axis=0) * np.eye(3), return_std=True)
     np.testing.assert_allclose(std / reward.y_std_, 1.0, rtol=1e-6)
 
 
-def test_few_nucleotide_sequences_are_told_by_their_kmers():
+def test_few_sequences_are_told_by_the_part_of_the_kernel_that_they_ask_for():
     rng = np.random.default_rng(0)
-    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(900, 30))]
-    y = np.array([row.count("TG") - row.count("CG") for row in X]) + 0.2 * rng.normal(size=900)
-    few = GPBonusReward(random_state=0).fit(X[:100], y[:100])
-    assert isinstance(few.features_, KmerFeatures) and (few.n_iter_, few.validation_curve_) == (0, [])
-    assert few.score(X[100:], y[100:]) > 0.5
-    more = GPBonusReward(max_iter=50, random_state=0).fit(X, y)
-    assert isinstance(more.features_, LayerAndKmers)
-    both, x = more.features_, more.space_.encode(X)
-    layer, kmers = (part(x).square().sum(dim=1).mean() for part in (both.layer, both.kmers))
-    assert float(layer) == pytest.approx(both.scale**2, rel=0.05)
-    assert float(kmers) == pytest.approx(both.kmers.n_groups, rel=0.1)
-    proteins = GPBonusReward(max_iter=1, space=SequenceSpace("protein", 30), random_state=0).fit(X[:100], y[:100])
-    assert isinstance(proteins.features_, SequenceFeatures)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(800, 30))]
+    noise = 0.2 * rng.normal(size=800)
+    counts = np.array([row.count("TG") - row.count("CG") for row in X]) + noise
+    letters = np.array([3.0 * (row[4] == "A") - (row[20] == "C") for row in X]) + noise
+    for y, part in ((counts, "2-mers"), (letters, "letters")):
+        reward = GPBonusReward(random_state=0).fit(X[:200], y[:200])
+        variances = reward.process_.variances
+        assert max(variances, key=variances.get) == part
+        assert reward.score(X[200:], y[200:]) > 0.7
+
+
+def test_what_noise_teaches_is_nothing():
+    rng = np.random.default_rng(0)
+    found = []
+    for seed in range(3):
+        X = ["".join(row) for row in rng.choice(list("ACGT"), size=(1200, 15))]
+        y = rng.normal(size=1200)
+        found.append(GPBonusReward(random_state=seed).fit(X[:200], y[:200]).score(X[200:], y[200:]))
+    assert np.mean(found) > -0.02
+
+
+@pytest.mark.parametrize("kernel", [None, gpytorch.kernels.RBFKernel()], ids=["linear", "kernel"])
+def test_noise_is_found_for_features_of_one_s_own(kernel):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 4))
+    r = X @ [1.0, -1.0, 0.5, 0.0]
+    y = r + 0.5 * rng.normal(size=400)
+    reward = GPBonusReward(nn.Identity(), kernel=kernel, random_state=0).fit(X[:300], y[:300])
+    assert reward.noise_ == pytest.approx(0.5, rel=0.3)
+    mean, std = reward.predict(X[300:], return_std=True)
+    assert 0.4 < np.sqrt(np.mean(((r[300:] - mean) / std) ** 2)) < 2.5
 
 
 def test_the_penalty_grows_on_sequences_of_another_composition():
     rng = np.random.default_rng(0)
-    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(1500, 30))]
-    y = np.array([float(row.count("C")) for row in X]) + 0.2 * rng.normal(size=1500)
-    reward = GPBonusReward(max_iter=200, random_state=0).fit(X[:1000], y[:1000])
-    usual = reward.predict(X[1000:], return_std=True)[1]
+    X = ["".join(row) for row in rng.choice(list("ACGT"), size=(500, 30))]
+    y = np.array([float(row.count("C")) for row in X]) + 0.2 * rng.normal(size=500)
+    reward = GPBonusReward(max_iter=50, random_state=0).fit(X[:300], y[:300])
+    usual = reward.predict(X[300:], return_std=True)[1]
     odd = reward.predict([letter * 30 for letter in "ACGT"], return_std=True)[1]
     assert odd.min() > 2 * usual.max()
 
@@ -148,7 +165,7 @@ def test_features_without_anything_to_learn_are_not_trained(vectors):
 
 def test_the_layer_has_mean_square_norm_one_on_the_rows(sequences):
     X, y = sequences
-    reward = GPBonusReward(max_iter=60, random_state=0).fit(X, y)
+    reward = GPBonusReward(lam=1.0, max_iter=60, random_state=0).fit(X, y)
     assert design_matrix(reward, X)[:, :-1].square().sum(dim=1).mean().item() == pytest.approx(1.0, rel=1e-6)
 
 
@@ -205,11 +222,13 @@ def test_with_known_noise_the_calibrated_bound_is_of_the_noiseless_reward():
 
 def test_calibration_rows_are_seen_by_nothing_else(vectors):
     X, y = vectors
-    reward = GPBonusReward(c="calibrated", max_iter=60, random_state=0).fit(X, y)
-    n_seen = reward.posterior_.gram[-1, -1].item()  # the constant's square, summed over rows
+    reward = GPBonusReward(c="calibrated", lam=1.0, max_iter=60, random_state=0).fit(X, y)
+    n_seen = reward.process_.posterior.gram[-1, -1].item()  # the constant's square, summed over rows
     assert n_seen == len(X) - 20
-    fixed = GPBonusReward(max_iter=60, random_state=0).fit(X, y)
-    assert fixed.posterior_.gram[-1, -1].item() == len(X)
+    by_evidence = GPBonusReward(c="calibrated", max_iter=60, random_state=0).fit(X, y)
+    assert len(by_evidence.process_.weights) == len(X) - 20
+    fixed = GPBonusReward(lam=1.0, max_iter=60, random_state=0).fit(X, y)
+    assert fixed.process_.posterior.gram[-1, -1].item() == len(X)
 
 
 @pytest.mark.parametrize(

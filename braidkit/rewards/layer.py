@@ -1,0 +1,150 @@
+"""A Gaussian process on the last hidden layer of a network: with a linear kernel, or any of gpytorch."""
+
+from __future__ import annotations
+
+import copy
+
+import gpytorch
+import torch
+from torch import Tensor, nn
+
+from braidkit.exceptions import IncompatibleModelError
+from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
+from braidkit.rewards._linear_posterior import LinearPosterior
+from braidkit.rewards.evidence import fit_scale_and_noise
+from braidkit.rewards.features import PREDICT_BATCH, mean_norm
+from braidkit.spaces import Points
+
+# Rows that set the features' scale, and that inducing points are chosen from.
+SUBSAMPLE = 10_000
+
+
+class LayerProcess(nn.Module):
+    """Posterior mean and variance of a Gaussian process on frozen features (BRAID, Example 1).
+
+    Parameters
+    ----------
+    features : nn.Module
+        From points (n, \\*space.shape) to (n, d), frozen.
+
+    Attributes
+    ----------
+    scale : float
+        What the features are divided by: their mean square norm on the rows is then 1, or what evidence says.
+    noise : float
+        Variance of the noise, lam.
+    inducing : InducingFeatures or None
+        The kernel and its inducing points; None for the linear kernel.
+    posterior : LinearPosterior
+        Over weights of the scaled features and a constant, or of the inducing points' features.
+    """
+
+    posterior: LinearPosterior
+    inducing: InducingFeatures | None
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        self.scale = 1.0
+
+    @torch.no_grad()
+    def fit(
+        self,
+        x: Points | Tensor,
+        y: Tensor,
+        rows: Tensor,
+        *,
+        kernel: gpytorch.kernels.Kernel | None,
+        noise: float | None,
+        unseen: Tensor,
+        n_inducing: int,
+        device: torch.device,
+    ) -> LayerProcess:
+        """Scale the features, choose inducing points for a kernel, and solve.
+
+        Parameters
+        ----------
+        x : Points or Tensor of shape (n, \\*space.shape)
+        y : Tensor of shape (n,), float64
+            Standardised.
+        rows : LongTensor
+            Of the posterior, in random order.
+        kernel : gpytorch.kernels.Kernel or None
+            On the scaled features; a copy is fitted. None for the linear one.
+        noise : float or None
+            Variance of the noise; None for what the evidence says.
+        unseen : LongTensor
+            Rows that the features have not been trained on, for evidence.
+        n_inducing : int
+        device : torch.device
+        """
+        sample = rows[:SUBSAMPLE]
+        f = torch.cat([self._scaled(x[part].to(device)) for part in sample.split(PREDICT_BATCH)])
+        self.scale = mean_norm(f)
+        f /= self.scale
+        self.inducing, self.noise = None, noise or 0.0
+        if kernel is not None:
+            few = unseen[:MARGINAL_LIKELIHOOD_ROWS]
+            self.inducing, self.noise = self._fit_inducing(
+                kernel, f, self._scaled(x[few].to(device)), y[few].to(device), noise, n_inducing
+            )
+        elif noise is None:
+            self.noise = self._fit_linear(x, y, unseen, device)
+        self.posterior = LinearPosterior.from_batches(
+            ((self._phi(x[part].to(device))[0], y[part]) for part in rows.split(PREDICT_BATCH)),
+            n_features=f.shape[1] + 1 if self.inducing is None else len(self.inducing.points),
+            lam=self.noise,
+            device=device,
+        )
+        return self
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance (n,) of points (n, \\*space.shape), float64, with gradients."""
+        phi, residual = self._phi(x)
+        return self.posterior.mean(phi), self.posterior.variance(phi) + residual
+
+    def difference(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (n,) of x less those of other points, and the variance of their average, with what both share."""
+        (phi, residual), (other_phi, other_residual) = self._phi(x), self._phi(other)
+        variance = self.posterior.variance((phi - other_phi).mean(dim=0, keepdim=True))[0]
+        # What inducing points leave out is taken as independent between points.
+        left_out = torch.as_tensor(residual + other_residual).mean() / len(x)
+        return self.posterior.mean(phi - other_phi), variance + left_out
+
+    def _fit_linear(self, x: Points | Tensor, y: Tensor, rows: Tensor, device: torch.device) -> float:
+        """Scale the features, and find the noise, by the evidence of some rows."""
+        parts = rows.split(PREDICT_BATCH)
+        gram = LinearPosterior.from_batches(
+            ((self._phi(x[part].to(device))[0], y[part]) for part in parts),
+            n_features=self._phi(x[rows[:1]].to(device))[0].shape[1],
+            lam=1.0,
+            device=device,
+        )
+        s, vectors = torch.linalg.eigh(gram.gram)
+        scale, noise = fit_scale_and_noise(s, vectors.T @ gram.moment, float(y[rows] @ y[rows]), len(rows))
+        self.scale /= scale**0.5
+        return noise
+
+    @staticmethod
+    def _fit_inducing(
+        kernel: gpytorch.kernels.Kernel, f: Tensor, few: Tensor, y: Tensor, noise: float | None, n_inducing: int
+    ) -> tuple[InducingFeatures, float]:
+        """Fit a copy of a kernel on few scaled features (n, d), and choose inducing points among others."""
+        kernel = copy.deepcopy(kernel).double().to(f.device)
+        try:
+            with torch.enable_grad():
+                noise = fit_kernel(kernel, few, y, noise)
+            return InducingFeatures(kernel.requires_grad_(False).eval(), f, n_inducing), noise
+        except RuntimeError as error:
+            raise IncompatibleModelError(f"kernel cannot be applied to {f.shape[1]} features: {error}") from error
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        """The features (n, d) over their scale, float64."""
+        return self.features(x).double() / self.scale
+
+    def _phi(self, x: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Features of the posterior (n, d), and the variance that they leave out."""
+        f = self._scaled(x)
+        if self.inducing is None:
+            return torch.cat([f, torch.ones_like(f[:, :1])], dim=1), 0.0
+        return self.inducing(f)
