@@ -107,4 +107,4 @@ def fit_kernel(kernel: gpytorch.kernels.Kernel, f: Tensor, y: Tensor, noise: flo
         optimizer.zero_grad()
         (loss / len(f)).backward()
         optimizer.step()
-    return float(log_noise.exp().clamp_min(SMALLEST)) if noise is None else noise
+    return float(log_noise.detach().exp().clamp_min(SMALLEST)) if noise is None else noise
