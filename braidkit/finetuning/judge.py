@@ -80,9 +80,12 @@ def backtest_spread(
         torch.from_numpy(rng.normal(size=(phi.shape[1], N_DIRECTIONS))).to(phi)
         / phi.std(dim=0).clamp_min(1e-9)[:, None]
     )
-    cuts = [(reward.posterior_.weights, share) for share in _SHARES], [(random[:, i], 0.7) for i in range(N_DIRECTIONS)]
+    cuts = (
+        [(reward.process_.coefficients, share) for share in _SHARES],
+        [(random[:, i], 0.7) for i in range(N_DIRECTIONS)],
+    )
     squares = [
-        [_squared_error(reward.posterior_.lam, phi, target, other_phi, other_target, *cut) for cut in kind]
+        [_squared_error(reward.process_.noise, phi, target, other_phi, other_target, *cut) for cut in kind]
         for kind in cuts
     ]
     return max(1.0, *(float(np.mean(kind)) for kind in squares)) ** 0.5
@@ -91,7 +94,8 @@ def backtest_spread(
 def _sample(reward: GPBonusReward, x: Points, y: np.ndarray, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
     """Features (n, d) and standardised measurements (n,) of some rows."""
     rows = rng.permutation(len(y))[:_MOST_ROWS]
-    phi = torch.cat([reward._phi(x[part])[0] for part in np.array_split(rows, math.ceil(len(rows) / PREDICT_BATCH))])
+    parts = np.array_split(rows, math.ceil(len(rows) / PREDICT_BATCH))
+    phi = torch.cat([reward.process_.linear_features(x[part].float().to(reward.device_)) for part in parts])
     return phi, torch.from_numpy((y[rows] - reward.y_mean_) / reward.y_std_).to(phi)
 
 

@@ -103,6 +103,15 @@ class LayerProcess(nn.Module):
         phi, residual = self._phi(x)
         return self.posterior.mean(phi), self.posterior.variance(phi) + residual
 
+    @property
+    def coefficients(self) -> Tensor:
+        """Weights (d,) of the mean on `linear_features`."""
+        return self.posterior.weights
+
+    def linear_features(self, x: Tensor) -> Tensor:
+        """Features phi (n, d) whose products are the kernel: the mean is phi coefficients."""
+        return self._phi(x)[0]
+
     def difference(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Means (n,) of x less those of other points, and the variance of their average, with what both share."""
         (phi, residual), (other_phi, other_residual) = self._phi(x), self._phi(other)

@@ -51,6 +51,8 @@ class SumKernelProcess(nn.Module):
 
     weights: Tensor
     root: Tensor
+    whitening: Tensor
+    coefficients: Tensor
     _constant: Tensor
 
     def __init__(self, parts: Parts, networks: CrossFittedNetworks | None = None) -> None:
@@ -99,6 +101,8 @@ class SumKernelProcess(nn.Module):
         if n_points == len(x):
             share *= left_out_share(y[rows], weights, vectors.square() @ (1 / (s + self.noise)))
         weights *= share
+        self.register_buffer("whitening", W)
+        self.register_buffer("coefficients", share * moment / (s + self.noise))
         self.register_buffer("weights", weights)
         self.register_buffer("root", W * (s / (s + self.noise)).sqrt())
         return self
@@ -114,6 +118,12 @@ class SumKernelProcess(nn.Module):
         if predictions is not None:
             variance = variance + self._spread(predictions)
         return kernel @ self.weights, variance
+
+    def linear_features(self, x: Tensor) -> Tensor:
+        """Features phi (n, d) whose products are the kernel, as far as its points tell: the mean is phi coefficients."""
+        predictions = None if self.networks is None else self.networks(x)
+        views = self._views(x, None if predictions is None else predictions.mean(dim=0))
+        return self._kernel(views, self._points()) @ self.whitening
 
     def difference(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Means (n,) of x less those of other points, and the variance of their average, with what both share."""

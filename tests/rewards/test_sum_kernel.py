@@ -216,6 +216,7 @@ def test_difference_of_averages_is_that_of_the_joint_posterior():
     with torch.no_grad():
         pairs, variance = process.difference(one, other)
         torch.testing.assert_close(pairs, process(one)[0] - process(other)[0])
+        torch.testing.assert_close(process.linear_features(one) @ process.coefficients, process(one)[0])
         views = process._views(x, None)
         K = process._kernel(views, views)
     inverse = torch.linalg.inv(K[:100, :100] + process.noise * torch.eye(100))
