@@ -120,7 +120,7 @@ class SumKernelProcess(nn.Module):
         return kernel @ self.weights, variance
 
     def linear_features(self, x: Tensor) -> Tensor:
-        """Features phi (n, d) whose products are the kernel, as far as its points tell: the mean is phi coefficients."""
+        """Features phi (n, d) whose products are the kernel, by its points: the mean is phi coefficients."""
         predictions = None if self.networks is None else self.networks(x)
         views = self._views(x, None if predictions is None else predictions.mean(dim=0))
         return self._kernel(views, self._points()) @ self.whitening
