@@ -55,7 +55,7 @@ class GPBonusReward(BaseReward):
         explain of the kernel is added to the variance, so that the penalty does not vanish far from data; that makes it
         no upper bound on the exact variance.
     c : float or "calibrated", default=0.5
-        Penalty per standard deviation, >= 0. Of the best 100 of 12,000 designs by the bound, with 500 rows and one draw,
+        Penalty per standard deviation, >= 0. Of the best 100 of 12,000 designs by the bound, with 500 rows, one draw,
         0.99 (GB1) and 0.70 (Ehrlich function) are truly above it, for c = 1 1.00 and 0.87, for 0.1 0.98 and 0.33. A
         larger c keeps to measured designs: the mean fitness of these on GB1 is 0.111, 0.013 and 0.008 for c = 0.1, 0.5
         and 1 (``benchmarks/reward_evidence.py``).
