@@ -22,7 +22,7 @@ import torch
 
 from braidkit import GPBonusReward, SequenceSpace, SimplexDiffusion, make_utr, offline_split
 from braidkit.finetuning import DirectSolver, Problem, sample_with_kl
-from braidkit.finetuning.checks import split_for_judge
+from braidkit.finetuning.held_out import split_for_judge
 from braidkit.oracles import UTRLandscape
 
 RUNS = {

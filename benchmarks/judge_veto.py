@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from braidkit import GPBonusReward, make_utr
-from braidkit.finetuning.checks import split_for_judge
 from braidkit.finetuning.choice import sure_deviations
+from braidkit.finetuning.held_out import split_for_judge
 from braidkit.finetuning.judge import N_DIRECTIONS, CalibratedJudge, backtest_spread
 from braidkit.oracles import UTRLandscape
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
-from braidkit.spaces import Points, Space, VectorSpace, infer_space, is_strings, read_designs
+from braidkit.spaces import Points, Space, infer_space, is_strings, read_designs
 
 # Bounds of points come out in float32, which ends at 3e38.
 LARGEST, SMALLEST = 1e30, 1e-30
@@ -70,7 +70,7 @@ def read_training_data(estimator: Any, X: Any, y: Any, *, space: Space | None = 
     if len(designs) == 0 and not hasattr(X, "shape"):
         raise InvalidDesignError("X is empty: pass a list of strings, or rows of numbers, with their measurements.")
     y = read_measurements(y)
-    if not is_strings(designs) and (isinstance(space, VectorSpace) or (space is None and designs.ndim <= 2)):
+    if not is_strings(designs) and (designs.ndim <= 2 if space is None else space.has_columns):
         designs = _validated(estimator, X, designs, ensure_min_samples=2)
     space = infer_space(designs) if space is None else space
     check_lengths(designs, y)
@@ -85,7 +85,7 @@ def read_training_data(estimator: Any, X: Any, y: Any, *, space: Space | None = 
 def read_new_designs(estimator: Any, X: Any) -> Points:
     """Check designs that a fitted estimator is asked about; points of shape (n, \\*space_.shape)."""
     designs = read_designs(X)
-    if isinstance(estimator.space_, VectorSpace) and not is_strings(designs):
+    if estimator.space_.has_columns and not is_strings(designs):
         designs = _validated(estimator, X, designs, reset=False)
     return estimator.space_.points(designs)
 

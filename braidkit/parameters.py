@@ -38,6 +38,12 @@ def check_fraction(estimator: Any, name: str, *, allow_zero: bool = False) -> No
         raise InvalidParameterError(f"{name} must be a number {bound} and < 1; got {value!r}.")
 
 
+def check_whole_seed(random_state: Any, who: str, why: str) -> None:
+    """Raise unless random_state is a whole number."""
+    if not isinstance(random_state, numbers.Integral):
+        raise InvalidParameterError(f"{who} needs a whole number as random_state, {why}; got {random_state!r}.")
+
+
 def as_generator(random_state: Any) -> torch.Generator:
     """A CPU generator from what scikit-learn's users pass as random_state, or the generator itself."""
     if isinstance(random_state, torch.Generator):

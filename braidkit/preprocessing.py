@@ -45,12 +45,8 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> SequenceEncoder:
         """Learn the alphabet and the length from a list of strings."""
         seen = infer_space(X)
-        if self.alphabet == "auto" and isinstance(seen, SequenceSpace):
-            self.space_ = seen
-        else:
-            letters = "DNA" if self.alphabet == "auto" else self.alphabet
-            length = seen.shape[0] if isinstance(seen, SequenceSpace) else np.shape(X)[1]
-            self.space_ = SequenceSpace(letters, length)
+        letters = (seen.alphabet or "DNA") if self.alphabet == "auto" else self.alphabet
+        self.space_ = SequenceSpace(letters, seen.shape[0] if seen.alphabet is not None else np.shape(X)[1])
         self.space_.encode(X)
         self.n_features_in_ = self.space_.length
         return self

@@ -83,7 +83,7 @@ class EnumeratedDiffusion(DiffusionModel):
         super().__init__(space, n_steps=1)
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"EnumeratedDiffusion needs a SequenceSpace; got {space!r}.")
-        self.n_designs = count_designs(space)
+        self.n_designs = space.n_designs
         if self.n_designs > MAX_ENUMERATED:
             raise InvalidParameterError(
                 f"EnumeratedDiffusion lists all designs, at most {MAX_ENUMERATED:,}; the space has "
@@ -189,8 +189,3 @@ class LawOfDesigns(nn.Module):
 def template_of(space: SequenceSpace) -> str:
     """The letters that all designs have, "_" where they are free."""
     return space.template or FREE * space.length
-
-
-def count_designs(space: SequenceSpace) -> int:
-    """How many designs a space has."""
-    return int(space.n_letters ** template_of(space).count(FREE))

@@ -13,7 +13,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Policy
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.networks import SequenceFeatures, VectorFeatures, share
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import Space
 
 # Waves of the time that the network sees beside the state.
 _N_WAVES = 4
@@ -30,10 +30,10 @@ class NoisedNetwork(nn.Module):
     def __init__(self, space: Space) -> None:
         super().__init__()
         self.features: nn.Module
-        if isinstance(space, SequenceSpace):
+        if space.default_features == "sequence":
             n_features = 40
             self.features = SequenceFeatures(
-                space.length, space.n_letters + _N_WAVES, n_channels=32, n_features=n_features, dropout=0.0
+                space.shape[0], space.shape[1] + _N_WAVES, n_channels=32, n_features=n_features, dropout=0.0
             )
         else:
             n_features = 64

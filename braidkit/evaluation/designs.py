@@ -28,7 +28,6 @@ from braidkit.evaluation.metrics import gc_content
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from braidkit.persistence import replace_file
-from braidkit.spaces import SequenceSpace
 
 MAX_HOMOPOLYMER = 8
 # Candidates drawn at once: their noise is all that memory holds of them besides their letters.
@@ -111,7 +110,7 @@ def design_table(
     """
     check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "reward_check_", "space_")
     space = estimator.space_
-    if not isinstance(space, SequenceSpace):
+    if space.alphabet is None:
         raise InvalidParameterError(f"design_table is for sequences, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
     check_number("max_identity", max_identity, low=0, high=1, above=True)
@@ -172,7 +171,7 @@ def _described(
         LARGE_PENALTY: table["penalty"] > usual_penalty,
         "mean above every measurement by more than a standard deviation": table["mean"] > y.max() + y.std(),
     }
-    if estimator.space_.name in ("DNA", "RNA"):
+    if estimator.space_.nucleotides:
         table["gc"] = gc_content(sequences)
         low, high = np.quantile(gc_content(measured), [0.005, 0.995])
         flags["GC outside that of 99 % of measured sequences"] = (table["gc"] < low) | (table["gc"] > high)

@@ -31,7 +31,6 @@ from braidkit.evaluation.displays._drawing import pyplot
 from braidkit.evaluation.metrics import gc_content
 from braidkit.exceptions import InvalidParameterError
 from braidkit.persistence import replace_file
-from braidkit.spaces import SequenceSpace
 
 # Measured sequences whose k-mers are counted.
 _N_KMER_ROWS = 10_000
@@ -113,7 +112,7 @@ def report(
     if designs is not None and (missing := [name for name in ("sequence", "mean", "lower") if name not in designs]):
         raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table of design_table or select.")
     rng = check_random_state(random_state)
-    sequences = isinstance(estimator.space_, SequenceSpace)
+    sequences = estimator.space_.alphabet is not None
     measured: Any = None
     values: np.ndarray | None = None
     if X is not None:
@@ -211,7 +210,7 @@ def _data(estimator: Any, X: Any, y: np.ndarray, name: str, source: str | None) 
         name: f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from {y.min():.3g} to {y.max():.3g}",
         "rows kept from the reward, for the judge": f"{len(estimator.judge_rows_):,}",
     }
-    if isinstance(estimator.space_, SequenceSpace) and estimator.space_.name in ("DNA", "RNA"):
+    if estimator.space_.nucleotides:
         low, middle, high = np.quantile(gc_content(X), [0.05, 0.5, 0.95])
         data["share of G and C"] = f"5 / 50 / 95 %: {low:.2f} / {middle:.2f} / {high:.2f}"
     return data

@@ -106,7 +106,7 @@ def select(
     if missing := [name for name in ("sample", "space_", "reward_") if not hasattr(estimator, name)]:
         raise InvalidParameterError(f"estimator has no {missing[0]}; pass a fitted ConservativeDiffusionFinetuner.")
     space = estimator.space_
-    if not isinstance(space, SequenceSpace):
+    if space.alphabet is None:
         raise InvalidParameterError(f"select is for sequences, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
     check_number("n_controls", n_controls, low=0, whole=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,19 @@ def _described(value: Any) -> str:
     return f"{kind} {digest(value)}"
 
 
-def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
-    """Claim a directory for a run, or check that the run it holds had the same data and settings.
+def open_checkpoint(estimator: Any, data: str) -> Path | None:
+    """The estimator's `checkpoint_dir`, claimed for a run on data of this digest; None where there is to be none.
+
+    A run that it holds must have had the same data and settings.
 
     Raises
     ------
     CheckpointError
         If it belongs to another run, naming what differs, or to another version, or if its files are of no run.
     """
+    if estimator.checkpoint_dir is None:
+        return None
+    directory, settings = Path(estimator.checkpoint_dir), run_settings(estimator, data)
     path = directory / SETTINGS
     if not path.exists():
         others = [name for name in (CHAIN, TUNING) if (directory / name).exists()]
@@ -60,7 +64,7 @@ def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
                 "checkpoint_dir, or remove it to start afresh."
             )
         write_json(path, {"settings": dict(settings), "chain": None})
-        return
+        return directory
     before = _read(directory)["settings"]
     if before.get("form") != settings["form"]:
         raise CheckpointError(f"{directory} was written by another version of braidkit; remove it to start afresh.")
@@ -71,6 +75,7 @@ def open_checkpoint(directory: Path, settings: Mapping[str, Any]) -> None:
             f"{directory} holds a run with other data or settings ({changes}); choose another checkpoint_dir, or "
             "remove this one to start afresh."
         )
+    return directory
 
 
 def record_chain(directory: Path) -> None:

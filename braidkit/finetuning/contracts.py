@@ -72,3 +72,12 @@ def check_scale(reward: Any) -> None:
                 f"reward has no {name} after fit; its fit must set y_mean_ and y_std_, the mean and standard deviation "
                 "of y, and space_, the space of its designs."
             )
+
+
+def check_selection(selection: Any) -> None:
+    """Raise unless a selection can be asked."""
+    missing = [name for name in ("open_run", "query", "n_rounds", "n_designs") if not hasattr(selection, name)]
+    if selection is not None and missing:
+        raise InvalidParameterError(
+            f"selection must be a BudgetedSelection or None; got {selection!r}, without {', '.join(missing)}."
+        )

@@ -18,35 +18,25 @@ from tqdm.auto import tqdm
 
 from braidkit.data import TrainingData
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion
-from braidkit.diffusion.enumerated import MAX_ENUMERATED, count_designs
+from braidkit.diffusion.enumerated import MAX_ENUMERATED
 from braidkit.diffusion.precision import check_precision, resolve_precision
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning.checkpoint import TUNING, open_checkpoint, run_settings
-from braidkit.finetuning.checks import (
-    as_solver,
-    check_enough_designs,
-    check_reward,
-    check_reward_gradient,
-    check_selection,
-    check_solver,
-    check_solver_reward,
-    check_whole_seed,
-    describe_reward,
-    split_for_judge,
-)
+from braidkit.finetuning.checkpoint import TUNING, open_checkpoint
 from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
-from braidkit.finetuning.contracts import CheckpointSelection
+from braidkit.finetuning.contracts import CheckpointSelection, check_selection
 from braidkit.finetuning.defaults import auto_alpha, auto_max_iter
 from braidkit.finetuning.designer import Designer
+from braidkit.finetuning.held_out import check_enough_designs, check_reward, describe_reward, split_for_judge
 from braidkit.finetuning.judge import CalibratedJudge, backtest_spread
 from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
-from braidkit.parameters import check_count, check_positive, resolve_device
+from braidkit.finetuning.solver_choice import as_solver, check_reward_gradient, check_solver, check_solver_reward
+from braidkit.parameters import check_count, check_fraction, check_positive, check_whole_seed, resolve_device
 from braidkit.persistence import digest
-from braidkit.spaces import SequenceSpace, Space, join_groups
+from braidkit.spaces import Space, join_groups
 from braidkit.torch_state import ordinary_torch
 from braidkit.training import interrupts_propagate, train
 
@@ -248,7 +238,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self.alpha_ = auto_alpha(len(y)) if self.alpha == "auto" else float(self.alpha)
         processes.check_same(X=x.rows, y=y, pretrained=self.pretrained)
         groups = join_groups(x, groups)
-        checkpoint = processes.once(functools.partial(self._open_checkpoint, x.rows, y, groups))
+        checkpoint = processes.once(functools.partial(open_checkpoint, self, digest(x.rows, y, groups)))
 
         for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed, groups)
         self.judge_rows_ = for_judge
@@ -310,8 +300,8 @@ class ConservativeDiffusionFinetuner(Designer):
 
     def _new_chain(self) -> DiffusionModel:
         """One that lists all designs, where they are few and no solver that needs another was asked for."""
-        space, listed = self.space_, self.solver in ("auto", "exact")
-        if listed and isinstance(space, SequenceSpace) and count_designs(space) <= MAX_ENUMERATED:
+        space: Any = self.space_
+        if self.solver in ("auto", "exact") and space.n_designs <= MAX_ENUMERATED:
             return EnumeratedDiffusion(space)
         return super()._new_chain()
 
@@ -319,7 +309,8 @@ class ConservativeDiffusionFinetuner(Designer):
         """Raise for parameters out of range, before any work."""
         self._check_shared_parameters()
         check_precision(self.precision)
-        check_positive(self, "learning_rate", "max_grad_norm", "validation_fraction")
+        check_positive(self, "learning_rate", "max_grad_norm")
+        check_fraction(self, "validation_fraction")
         if isinstance(self.alpha, str) and self.alpha != "auto":
             raise InvalidParameterError(f'alpha must be a number > 0 or "auto"; got {self.alpha!r}.')
         if self.alpha != "auto":
@@ -328,20 +319,10 @@ class ConservativeDiffusionFinetuner(Designer):
         check_selection(self.selection)
         if self.max_iter != "auto":
             check_count(self, "max_iter")
-        if self.validation_fraction >= 1:
-            raise InvalidParameterError(f"validation_fraction must be > 0 and < 1; got {self.validation_fraction!r}.")
         if self.checkpoint_dir is not None:
             check_whole_seed(self.random_state, "a run with a checkpoint_dir", "to go on as it began")
         if processes.count > 1:
             check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
-
-    def _open_checkpoint(self, x: np.ndarray, y: np.ndarray, groups: np.ndarray) -> Path | None:
-        """The run's directory, if one was asked for, checked against these data and settings."""
-        if self.checkpoint_dir is None:
-            return None
-        directory = Path(self.checkpoint_dir)
-        open_checkpoint(directory, run_settings(self, digest(x, y, groups)))
-        return directory
 
     def _fine_tune(
         self,

@@ -29,6 +29,10 @@ class Space(abc.ABC):
         Number of entries of that tensor; the width of a flat 2-D array of designs.
     alphabet : str or None
         Letters of sequences; None elsewhere.
+    has_columns : bool
+        Whether designs are rows of numbers, of a column each.
+    nucleotides : bool
+        Whether designs are DNA or RNA.
     template : object or None
         What is held; None where nothing was said of it, so that estimators hold what is the same in all rows.
     designs, default_chain, default_features : str
@@ -37,6 +41,8 @@ class Space(abc.ABC):
 
     shape: tuple[int, ...]
     alphabet: str | None = None
+    has_columns: ClassVar[bool] = False
+    nucleotides: bool = False
     template: Any = None
     designs: ClassVar[str]
     default_chain: ClassVar[str]
@@ -50,6 +56,11 @@ class Space(abc.ABC):
     @abc.abstractmethod
     def n_free(self) -> int:
         """Numbers that choose a design: what is not held, and for letters one less than there are."""
+
+    @property
+    def n_designs(self) -> float:
+        """How many designs there are."""
+        return math.inf
 
     @abc.abstractmethod
     def kind_of(self, X: Any) -> str:

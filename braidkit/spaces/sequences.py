@@ -68,6 +68,7 @@ class SequenceSpace(Space):
         self.alphabet = letters
         self.length = int(length)
         self.shape = (self.length, len(letters))
+        self.nucleotides = self.name in ("DNA", "RNA")
         self._codes = np.full(256, 255, dtype=np.uint8)
         for code, letter in enumerate(letters):
             if letters.upper() == letters:
@@ -101,6 +102,10 @@ class SequenceSpace(Space):
     @property
     def n_free(self) -> int:
         return (self.length if self.template is None else self.template.count(FREE)) * (self.n_letters - 1)
+
+    @property
+    def n_designs(self) -> int:
+        return self.n_letters ** int((~self._held_mask()).sum())
 
     def points(self, X: Any) -> Points:
         """Read sequences, which become one-hot points batch by batch.

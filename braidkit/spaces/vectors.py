@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class VectorSpace(Space):
     designs = "vectors"
     default_chain = "gaussian"
     default_features = "vector"
+    has_columns = True
 
     def __init__(
         self,
@@ -111,12 +112,12 @@ class VectorSpace(Space):
 
     def makes_same(self, other: Space) -> bool:
         """Whether the other space holds vectors of this width, whatever their scale."""
-        return isinstance(other, VectorSpace) and other.shape == self.shape
+        return other.has_columns and other.shape == self.shape
 
     def from_points_of(self, other: Space, x: Tensor) -> Tensor:
         """Points on this space's scale for points on another's; with gradients."""
         super().from_points_of(other, x)
-        assert isinstance(other, VectorSpace)
+        other = cast(VectorSpace, other)
         ratio = torch.as_tensor(other.scale / self.scale, dtype=x.dtype, device=x.device)
         shift = torch.as_tensor((other.loc - self.loc) / self.scale, dtype=x.dtype, device=x.device)
         return x * ratio + shift

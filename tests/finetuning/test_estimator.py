@@ -39,8 +39,8 @@ from braidkit.exceptions import (
     InvalidTargetError,
 )
 from braidkit.finetuning import DirectSolver, PolicyGradientSolver, TrajectoryBalanceSolver
-from braidkit.finetuning.checks import split_for_judge
 from braidkit.finetuning.defaults import auto_alpha
+from braidkit.finetuning.held_out import split_for_judge
 from braidkit.persistence import write_json
 from braidkit.rewards import BlackBoxReward
 from tests.worlds import untrained
@@ -375,7 +375,7 @@ def test_sampling_and_scoring_need_a_fit():
         ({"solver": PolicyGradientSolver(clip=0)}, "clip must be a number > 0"),
         ({"solver": "newton"}, "solver must be one of direct, adjoint_matching, policy_gradient, trajectory_balance"),
         ({"checkpoint_dir": "run", "random_state": None}, "needs a whole number as random_state"),
-        ({"validation_fraction": 1.0}, "validation_fraction must be > 0 and < 1"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be a number > 0 and < 1"),
         ({"pretrained": "sd15/"}, "pretrained must be a DiffusionModel or None; got 'sd15/'"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from braidkit import BootstrapReward, ConservativeDiffusionFinetuner, GPBonusReward, SequenceSpace, SimplexDiffusion
 from braidkit.datasets import offline_split
 from braidkit.evaluation import CalibrationReport
-from braidkit.finetuning.checks import split_for_judge
+from braidkit.finetuning.held_out import split_for_judge
 from braidkit.spaces import design_groups
 from tests.worlds import untrained
 

@@ -85,8 +85,7 @@ class SequenceLogoDisplay:
             If the sequences are none, or differ in length, or have letters outside the alphabet.
         """
         rows = as_strings(sequences)
-        space = infer_space(rows) if letters is None else SequenceSpace(letters, len(rows[0]))
-        assert isinstance(space, SequenceSpace)
+        space = SequenceSpace(letters or infer_space(rows).alphabet or "", len(rows[0]))
         return cls(
             space.encode(rows).numpy().mean(axis=0, dtype=float), space.alphabet, n_sequences=len(rows), start=start
         )

@@ -1,0 +1,65 @@
+"""The rows that the judge gets, and how the reward does on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+
+from braidkit.exceptions import InvalidParameterError
+from braidkit.rewards.calibration import lower_coverage
+from braidkit.spaces import Points, design_groups
+
+
+def n_for_judge(n_designs: int, fraction: float) -> int:
+    """How many of so many different designs the judge gets."""
+    return max(2, round(fraction * n_designs))
+
+
+def check_enough_designs(reward: Any, x: Points, fraction: float) -> None:
+    """Raise unless a reward that is to be fitted gets enough of the designs, beside the judge's fraction."""
+    if not hasattr(reward, "_check_designs") or isinstance(reward, FrozenEstimator):
+        return
+    n_designs = int(design_groups(x).max()) + 1
+    try:
+        reward._check_designs(n_designs - n_for_judge(n_designs, fraction))
+    except InvalidParameterError as error:
+        raise InvalidParameterError(
+            f"{error} Those are what the judge leaves of {n_designs:,} for the reward."
+        ) from error
+
+
+def split_for_judge(
+    y: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for the reward and for the judge, alike in y; with too few rows both get all of them.
+
+    Rows of one group (n,), numbered from 0, go to one side.
+    """
+    groups = np.arange(len(y)) if groups is None else groups
+    centred = y - y[0]  # sums of large numbers would lose what tells them apart
+    means = np.bincount(groups, weights=centred) / np.bincount(groups)
+    blocks = np.array_split(np.argsort(means, kind="stable"), n_for_judge(len(means), fraction))
+    random = np.random.RandomState(seed)
+    chosen = [random.choice(block) for block in blocks if len(block)]
+    for_judge = np.flatnonzero(np.isin(groups, chosen))
+    for_reward = np.setdiff1d(np.arange(len(y)), for_judge)
+    if len(for_reward) < 2 or np.ptp(y[for_reward]) == 0 or np.ptp(y[for_judge]) == 0:
+        return np.arange(len(y)), np.arange(len(y))
+    return for_reward, for_judge
+
+
+def check_reward(reward: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    """How good a fitted reward and its bound are on rows that it has not seen."""
+    return {"r2": float(reward.score(X, y))} | lower_coverage(reward, X, y)
+
+
+def describe_reward(reward: Any, check: dict[str, float]) -> str:
+    """What `check_reward` found, in a line."""
+    c = getattr(reward, "c_", None)
+    bound = "lower bound" if c is None else f"lower bound (c = {c:.3g})"
+    return (
+        f"reward: held-out R2 {check['r2']:.2f}; {bound} holds for {100 * check['overall']:.1f} % of held-out rows "
+        f"({100 * check['top_decile']:.0f} % of the top decile)"
+    )

@@ -1,0 +1,75 @@
+"""Solvers by name: which suits a chain and a reward, and whether the reward has the gradient that it needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sklearn.base import clone
+
+from braidkit.diffusion import DiffusionModel
+from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
+from braidkit.finetuning.contracts import standardised
+from braidkit.finetuning.direct import DirectSolver
+from braidkit.finetuning.exact import ExactSolver
+from braidkit.finetuning.policy_gradient import PolicyGradientSolver
+from braidkit.finetuning.solver import Solver
+from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
+
+SOLVERS: dict[str, type[Solver]] = {
+    "direct": DirectSolver,
+    "adjoint_matching": AdjointMatchingSolver,
+    "policy_gradient": PolicyGradientSolver,
+    "trajectory_balance": TrajectoryBalanceSolver,
+    "exact": ExactSolver,
+}
+_FOR_ANY_REWARD = 'solver="policy_gradient" or solver="trajectory_balance"'
+
+
+def check_solver(solver: str | Solver) -> None:
+    """Raise unless it names a solver or is one."""
+    if not isinstance(solver, Solver) and solver != "auto" and (not isinstance(solver, str) or solver not in SOLVERS):
+        raise InvalidParameterError(f"solver must be auto, one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}.")
+
+
+def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None) -> Solver:
+    """A fresh solver: from its name, as a clone of an instance, or the one that suits a chain and a reward."""
+    check_solver(solver)
+    if isinstance(solver, Solver):
+        return clone(solver)
+    if solver == "auto":
+        solver = model.default_solver
+        if SOLVERS[solver].needs_gradient and is_black_box(reward):
+            solver = "trajectory_balance"
+    return SOLVERS[solver]()
+
+
+def is_black_box(reward: Any) -> bool:
+    """Whether a reward plainly has no gradient."""
+    return reward is not None and not hasattr(reward, "lower")
+
+
+def check_solver_reward(solver: Solver, reward: Any) -> None:
+    """Raise if a solver needs a gradient that the reward plainly does not give."""
+    if solver.needs_gradient and is_black_box(reward):
+        raise InvalidParameterError(
+            f"reward is a {type(reward).__name__} without lower(x): a black box, which {type(solver).__name__} cannot "
+            f"differentiate; pass {_FOR_ANY_REWARD}, or a reward of braidkit."
+        )
+
+
+def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) -> None:
+    """Raise unless the reward's gradient at pretrained designs is finite and somewhere not zero."""
+    noise = pretrained.draw_noise(16, torch.Generator().manual_seed(seed))
+    point = pretrained.sample_points(noise).requires_grad_(True)
+    mean, penalty = standardised(reward, pretrained.space.discretise(point))
+    lower = mean - penalty
+    gradient = torch.autograd.grad(lower.sum(), point, allow_unused=True)[0] if lower.requires_grad else None
+    if gradient is None or not gradient.isfinite().all() or not gradient.any():
+        state = "none" if gradient is None else "not finite" if not gradient.isfinite().all() else "zero"
+        raise InvalidParameterError(
+            f"the reward's gradient at designs of the pretrained model is {state}; its lower(x) must be "
+            "differentiable: look for no_grad, rounding or a clamp in its features. For a black box pass "
+            f"{_FOR_ANY_REWARD}."
+        )
