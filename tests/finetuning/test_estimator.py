@@ -297,8 +297,8 @@ def network(scale):
         ("solver", lambda: DirectSolver(truncation=2), lambda: DirectSolver(truncation=3)),
         (
             "selection",
-            lambda: BudgetedSelection(lambda X: X[:, 0], 40, 9),
-            lambda: BudgetedSelection(lambda X: X[:, 1], 40, 9),
+            lambda: BudgetedSelection(lambda X: X[:, 0], n_queries=40, n_rounds=9),
+            lambda: BudgetedSelection(lambda X: X[:, 1], n_queries=40, n_rounds=9),
         ),
     ],
     ids=["frozen", "features", "kernel", "solver", "selection"],
