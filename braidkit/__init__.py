@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from braidkit.diffusion import (
         GaussianDiffusion,
         MaskedDiffusion,
+        PipelineDiffusion,
         SimplexDiffusion,
         TabularDiffusion,
         load_ddsm_checkpoint,
@@ -33,6 +34,7 @@ __all__ = [
     "GaussianDiffusion",
     "ImageSpace",
     "MaskedDiffusion",
+    "PipelineDiffusion",
     "SequenceEncoder",
     "SequenceSpace",
     "SimplexDiffusion",
@@ -51,6 +53,7 @@ _PUBLIC = {
     "diffusion": (
         "GaussianDiffusion",
         "MaskedDiffusion",
+        "PipelineDiffusion",
         "SimplexDiffusion",
         "TabularDiffusion",
         "load_ddsm_checkpoint",

@@ -158,3 +158,13 @@ def problem_on(pretrained, reward, **changes):
     """A problem at alpha 1 with settings that suit these chains."""
     settings = {"alpha": 1.0, "batch_size": 64, "learning_rate": 0.01, "max_grad_norm": 1.0, "seed": 0}
     return Problem(pretrained.trainable_copy(), pretrained, reward, **(settings | changes))
+
+
+def moved(pretrained, by=0.05):
+    """A trainable copy whose weights are elsewhere."""
+    model = pretrained.trainable_copy()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.trainable.parameters():
+            parameter += by * torch.randn(parameter.shape, generator=generator)
+    return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -64,6 +64,8 @@ class DiffusionModel(SavedModel, abc.ABC):
     default_solver: ClassVar[str] = "direct"
     # Whether the policies are Gaussian, with deviations that do not depend on the state.
     constant_std: bool = False
+    # Trajectories that run together where no gradient is kept.
+    rows_at_once: int = 256
 
     network: nn.Module | None
     decoder: nn.Module | None
@@ -277,10 +279,15 @@ class DiffusionModel(SavedModel, abc.ABC):
             return self
         if space.with_template(None) != self.space.with_template(None):
             raise IncompatibleModelError(f"this {type(self).__name__} makes designs of {self.space}, not of {space}.")
+        model = self._view()
+        model.space = space
+        return model
+
+    def _view(self) -> Self:
+        """The same chain as another object: weights are shared, and what is set on the one is not on the other."""
         model = copy.copy(self)
         for own in ("_modules", "_parameters", "_buffers"):
             model.__dict__[own] = dict(self.__dict__[own])
-        model.space = space
         return model
 
     def check_trained(self) -> None:
@@ -349,6 +356,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         if n_samples < 1:
             raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
         generator, chain = as_generator(random_state), at_precision(self, precision)
+        batch_size = min(batch_size, self.rows_at_once)
         sizes = [min(batch_size, n_samples - i) for i in range(0, n_samples, batch_size)]
         points = [chain.sample_points(self.draw_noise(size, generator)) for size in sizes]
         return self.space.decode(torch.cat(points), self.kind)

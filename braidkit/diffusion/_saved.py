@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from braidkit import persistence
 from braidkit.diffusion.guided_network import GuidedNetwork
@@ -58,7 +58,15 @@ class SavedModel(nn.Module, abc.ABC):
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Write the model to a directory: ``model.safetensors`` and ``config.json``."""
         self.check_trained()
-        persistence.save(directory, config=self.to_config(), tensors=self.state_dict())
+        persistence.save(directory, config=self.to_config(), tensors=self._saved_tensors())
+
+    def _saved_tensors(self) -> dict[str, Tensor]:
+        """What `save_pretrained` writes of the weights."""
+        return self.state_dict()
+
+    def _load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Take on what `_saved_tensors` gave."""
+        persistence.load_weights(self, tensors, source)
 
     def to_config(self) -> dict[str, Any]:
         """All but the weights, as JSON holds it."""
@@ -85,7 +93,7 @@ class SavedModel(nn.Module, abc.ABC):
         if kind is None or not issubclass(kind, cls) or inspect.isabstract(kind):
             raise CheckpointError(f"{directory} holds a {config.get('class')!r}, not a {cls.__name__}.")
         model = SavedModel.from_config(config)
-        persistence.load_weights(model, tensors, str(directory))
+        model._load_tensors(tensors, str(directory))
         return model.freeze()
 
     @staticmethod

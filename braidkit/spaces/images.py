@@ -61,6 +61,14 @@ class ImageSpace(Space):
                 self._check_range(images[start : start + _AT_ONCE], start)
         return Points(images, self._scaled, self.shape)
 
+    def discretise(self, x: Tensor) -> Tensor:
+        """Round pixels to the 256 levels of 8 bits, within [-1, 1].
+
+        The gradient passes the rounding as if it were not there (straight-through), and is zero outside [-1, 1].
+        """
+        inside = x.clamp(-1, 1)
+        return inside + ((((inside + 1) * 127.5).round() / 127.5 - 1) - inside).detach()
+
     def _check_range(self, images: np.ndarray, start: int) -> None:
         """Raise unless pixels lie between 0 and 1; the first image is row `start`."""
         flat = images.reshape(len(images), -1)

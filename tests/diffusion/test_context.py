@@ -18,7 +18,7 @@ from braidkit.finetuning import (
     rollout,
     sample_with_kl,
 )
-from tests.worlds import normal_chain, problem_on, targeted_chain, untrained
+from tests.worlds import moved, normal_chain, problem_on, targeted_chain, untrained
 
 DNA = SequenceSpace("DNA", length=5)
 
@@ -29,15 +29,6 @@ def noise_for(chain, n, seed=0):
 
 def first(x):
     return x[:, 0]
-
-
-def moved(pretrained):
-    model = pretrained.trainable_copy()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.trainable.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return model
 
 
 def test_contexts_are_drawn_alike_often_and_kept_to_the_end():
