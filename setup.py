@@ -18,7 +18,7 @@ REQUIRES = [
     "joblib>=1.4",
     "pandas>=2.2.2",
     "rapidfuzz>=3.10",
-    "safetensors>=0.4.5",
+    "safetensors>=0.8",
     "click>=8.2.1",
     "tqdm>=4.66.3",
 ]
@@ -38,6 +38,9 @@ EXTRAS = {
         "pooch>=1.8.2",
         "accelerate>=1.15",
         "distributed>=2026.8",
+        "diffusers>=0.42.1",
+        "transformers>=5.23.0",
+        "peft>=0.21.2",
         "triton>=3.7.1; platform_system == 'Linux'",
     ],
     "docs": [
