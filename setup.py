@@ -19,7 +19,7 @@ REQUIRES = [
     "pandas>=2.2.2",
     "rapidfuzz>=3.10",
     "safetensors>=0.8",
-    "click>=8.2.1",
+    "click>=8.4.2",
     "tqdm>=4.66.3",
 ]
 
