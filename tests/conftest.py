@@ -4,6 +4,8 @@ import os
 
 # Read by scipy when it is first imported: without it scikit-learn leaves out its check of array API input.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Read by transformers when it is first imported: no test asks the network for a model.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 from pathlib import Path
 
@@ -31,6 +33,19 @@ def data_dir() -> Path:
         return folder
     message = f"no measured data in {folder}; set BRAIDKIT_DATA to the folder that holds them."
     if named or os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def models_dir() -> Path:
+    """Folder of published models: $BRAIDKIT_MODELS, or shared/models beside the checkout."""
+    named = os.environ.get("BRAIDKIT_MODELS")
+    folder = Path(named) if named else Path(__file__).resolve().parents[2] / "shared" / "models"
+    if folder.is_dir():
+        return folder
+    message = f"no published models in {folder}; set BRAIDKIT_MODELS to the folder that holds them."
+    if named:
         pytest.fail(message)
     pytest.skip(message)
 

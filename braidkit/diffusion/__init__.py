@@ -11,6 +11,7 @@ from braidkit.diffusion.guided import GuidedDiffusion, MeasurementGuide
 from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.markov import MarkovLaw
 from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
+from braidkit.diffusion.masked_lm import MaskedLMDiffusion
 from braidkit.diffusion.pipeline import PipelineDiffusion
 from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.diffusion.tabular import TabularDiffusion
@@ -30,6 +31,7 @@ __all__ = [
     "GuidedNetwork",
     "MarkovLaw",
     "MaskedDiffusion",
+    "MaskedLMDiffusion",
     "MeasurementGuide",
     "PipelineDiffusion",
     "Policy",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from braidkit.diffusion.simplex import NETWORKS
 from braidkit.exceptions import InvalidParameterError
 from braidkit.networks import DilatedConvNet
 from braidkit.spaces import SequenceSpace
+
+if TYPE_CHECKING:
+    from braidkit.diffusion.masked_lm import MaskedLMDiffusion
 
 # Up to this length one network sees all positions at once; longer sequences are for convolutions.
 MAX_FLAT_LENGTH = 16
@@ -148,6 +152,75 @@ class MaskedDiffusion(LetterChain):
             raise InvalidParameterError(f"n_hidden must be at least 1; got {n_hidden}.")
         self.n_hidden = int(n_hidden)
         self.n_masked = [round(space.length * t / self.n_steps) for t in range(self.n_steps + 1)]
+
+    @classmethod
+    def from_masked_lm(
+        cls,
+        directory_or_model: Any,
+        space: SequenceSpace,
+        *,
+        tokenizer: Any = None,
+        n_steps: int | None = None,
+        lora_rank: int = 8,
+        lora_alpha: float | None = None,
+        target_modules: Sequence[str] | None = None,
+        dtype: str = "float32",
+    ) -> MaskedLMDiffusion:
+        """A chain whose letters a published masked language model predicts, ready to be sampled and fine-tuned.
+
+        Fine-tuning changes an adapter of low rank (LoRA); the language model is never changed or copied. `fit` trains
+        the adapter on your own sequences first, over all shares of masked letters; it is optional.
+
+        Parameters
+        ----------
+        directory_or_model : path-like, str or PreTrainedModel
+            A directory that ``save_pretrained`` of transformers wrote, ``"hf://owner/name"`` for a model of the
+            Hugging Face hub, or a loaded model. No code that comes with a model is run.
+        space : SequenceSpace
+            Its letters must be single tokens. Hold what is not to be designed by a template: such models predict best
+            when few letters are masked.
+        tokenizer : PreTrainedTokenizer, path-like or str, optional
+            By default that of the directory; a loaded model needs it.
+        n_steps : int, optional
+            As in the class.
+        lora_rank : int, default=8
+        lora_alpha : float, optional
+            The adapter's product is multiplied by ``lora_alpha / lora_rank``; 2 by default.
+        target_modules : sequence of str, optional
+            Names, or ends of names, of the layers to adapt; by default all linear layers of the attention.
+        dtype : {"float32", "bfloat16", "float16"}, default="float32"
+            Of the language model's weights, where they are loaded here. Logits and adapter are always in float32.
+
+        Returns
+        -------
+        model : MaskedLMDiffusion
+
+        Raises
+        ------
+        MissingExtraError
+            Without transformers and peft.
+        CheckpointError
+            If no masked language model can be loaded from there.
+        IncompatibleModelError
+            If letters are not single tokens, or sequences are longer than the model reads.
+
+        References
+        ----------
+        Alamdari et al. (2023), "Protein generation with evolutionary diffusion", for masked language models as
+        order-agnostic diffusion. Hu et al. (2022), "LoRA: low-rank adaptation of large language models".
+        """
+        from braidkit.diffusion.masked_lm import MaskedLMDiffusion
+
+        return MaskedLMDiffusion.load(
+            directory_or_model,
+            space,
+            tokenizer=tokenizer,
+            n_steps=n_steps,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            target_modules=target_modules,
+            dtype=dtype,
+        )
 
     @property
     def state_shape(self) -> tuple[int, ...]:

@@ -3,6 +3,8 @@
 from braidkit.networks.attention import AttentionBlock, PositionalPool, RelativeAttention, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d, DilatedConvNet, ResidualBlock, SequenceNorm
 from braidkit.networks.features import SequenceFeatures, VectorFeatures
+from braidkit.networks.masked_lm import LetterMaskedLM, LowRankAdapter, with_low_rank
+from braidkit.networks.pretrained_lm import LetterTokens, is_masked_lm_directory, letter_tokens, load_masked_lm
 from braidkit.networks.shared import Adapter, Shared, share, shared_parts
 from braidkit.networks.time_embedding import TimeEmbedding
 
@@ -11,6 +13,9 @@ __all__ = [
     "AttentionBlock",
     "DilatedConv1d",
     "DilatedConvNet",
+    "LetterMaskedLM",
+    "LetterTokens",
+    "LowRankAdapter",
     "PositionalPool",
     "RelativeAttention",
     "ResidualBlock",
@@ -20,6 +25,10 @@ __all__ = [
     "SoftmaxPool",
     "TimeEmbedding",
     "VectorFeatures",
+    "is_masked_lm_directory",
+    "letter_tokens",
+    "load_masked_lm",
     "share",
     "shared_parts",
+    "with_low_rank",
 ]

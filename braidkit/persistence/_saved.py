@@ -20,13 +20,21 @@ from braidkit.persistence._files import flush, is_regular, locked, new_temporary
 from braidkit.persistence._json import DIGEST, MARK
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
+# The key of a configuration that names the other files of a save.
+BESIDE = "beside"
 # A save takes its directory for itself, and others wait for it so many seconds.
 _WAIT = 600.0
 # How often a reader that meets a save looks again, and after how many seconds.
 _LOOKS, _PAUSE = 3, 0.05
 
 
-def save(directory: str | os.PathLike[str], *, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save(
+    directory: str | os.PathLike[str],
+    *,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    beside: Mapping[str, bytes] | None = None,
+) -> None:
     """Write a configuration and tensors to a directory, in place of an earlier save there.
 
     Whoever loads meanwhile, or after a save that was killed, gets the earlier save or this one.
@@ -37,6 +45,8 @@ def save(directory: str | os.PathLike[str], *, config: Mapping[str, Any], tensor
     config : mapping
         Anything that JSON holds, but for the key "digest".
     tensors : mapping of str to Tensor
+    beside : mapping of str to bytes, optional
+        Files for other programs to read, by name. They are part of the save, and `load` does not look at them.
 
     Raises
     ------
@@ -45,6 +55,8 @@ def save(directory: str | os.PathLike[str], *, config: Mapping[str, Any], tensor
     """
     folder = Path(directory)
     _check_only_ours(folder)
+    beside = beside or {}
+    config = {**config, BESIDE: sorted(beside)} if beside else config
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     digest = _digest(config, held)
     text = json.dumps({**config, DIGEST: digest}, indent=2) + "\n"
@@ -68,8 +80,16 @@ def save(directory: str | os.PathLike[str], *, config: Mapping[str, Any], tensor
                 flush(new[-1])
             flush(folder)
             # Between these two, the weights belong to the configuration under its temporary name: see `load`.
+            for name in set(_beside(folder)) - set(beside):
+                (folder / name).unlink(missing_ok=True)
             new[1].replace(folder / TENSORS)
             new[0].replace(folder / CONFIG)
+            # The configuration names these, so that they are known to be ours.
+            for name, content in beside.items():
+                new.append(new_temporary(folder / name))
+                new[-1].write_bytes(content)
+                flush(new[-1])
+                new[-1].replace(folder / name)
             flush(folder)
         finally:
             for path in [*left, *new]:
@@ -126,7 +146,8 @@ def remove_saved(directory: Path) -> None:
     if directory.is_symlink() or not directory.exists():
         return
     _check_only_ours(directory)
-    for path in (directory / CONFIG, directory / TENSORS, *temporaries(directory)):
+    others = [directory / name for name in _beside(directory)]
+    for path in (*others, directory / CONFIG, directory / TENSORS, *temporaries(directory)):
         path.unlink(missing_ok=True)
     directory.rmdir()
 
@@ -185,12 +206,21 @@ def _check_only_ours(folder: Path) -> None:
         raise CheckpointError(f"{folder} is a file; pass a directory.")
     ours = set(temporaries(folder))
     ours |= {path for path in (folder / CONFIG, folder / TENSORS) if is_regular(path) and _mark(path) is not None}
+    ours |= {folder / name for name in _beside(folder) if is_regular(folder / name)}
     others = sorted(path.name for path in folder.iterdir() if path not in ours)
     if others:
         raise CheckpointError(
             f"{folder} exists and holds no saved model of braidkit's alone ({others[0]} is another's, or damaged); "
             "nothing was changed: choose another place, or remove it first."
         )
+
+
+def _beside(folder: Path) -> list[str]:
+    """Names of the files for other programs, by the configuration of the save that is there."""
+    if _mark(folder / CONFIG) is None:
+        return []
+    names = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get(BESIDE, [])
+    return [name for name in names if Path(name).name == name]
 
 
 def _mark(path: Path) -> str | None:
