@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
 from braidkit import persistence
@@ -70,8 +70,9 @@ class Backbone:
             "lora_alpha": lora_alpha,
             "target_modules": None if target_modules is None else list(target_modules),
         }
-        settings = {"rank": lora_rank, "alpha": lora_alpha, "target_modules": target_modules}
-        network, self.peft_config = with_low_rank(lm, tokens, **settings)
+        network, self.peft_config = with_low_rank(
+            lm, tokens, rank=lora_rank, alpha=lora_alpha, target_modules=target_modules
+        )
         self.shared = Shared(network)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
@@ -154,7 +155,9 @@ class MaskedLMDiffusion(MaskedDiffusion):
 
     network: LowRankAdapter | None
 
-    def __init__(self, space: SequenceSpace, backbone: Backbone | dict[str, Any], *, n_steps: int | None = None) -> None:
+    def __init__(
+        self, space: SequenceSpace, backbone: Backbone | dict[str, Any], *, n_steps: int | None = None
+    ) -> None:
         super().__init__(space, n_steps=n_steps, prior=None)
         self.backbone = Backbone.found(backbone) if isinstance(backbone, dict) else backbone
 
@@ -183,13 +186,14 @@ class MaskedLMDiffusion(MaskedDiffusion):
             raise InvalidParameterError(f'dtype must be "float32", "bfloat16" or "float16"; got {dtype!r}.')
         lm, tokenizer, place = load_masked_lm(source, tokenizer, dtype)
         tokens = letter_tokens(tokenizer, space.alphabet)
-        settings = {"lora_rank": lora_rank, "lora_alpha": alpha, "target_modules": target_modules}
-        backbone = Backbone.of(lm, tokens, place, **settings)
-        backbone.shared.module.check(space.length)
+        backbone = Backbone.of(lm, tokens, place, lora_rank=lora_rank, lora_alpha=alpha, target_modules=target_modules)
+        network: Any = backbone.shared.module
+        network.check(space.length)
         chain = cls(space, backbone, n_steps=n_steps)
-        chain.network = chain._build_network()
+        chain.network = LowRankAdapter(backbone.shared)
         chain.kind = "strings"
-        return chain.requires_grad_(False).eval()
+        chain.requires_grad_(False).eval()
+        return chain
 
     def digest_parts(self) -> list[Any]:
         return [json.dumps(self.to_config() | {"arguments": self._identity()}), *self.state_dict().values()]

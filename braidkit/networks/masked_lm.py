@@ -28,6 +28,8 @@ class LetterMaskedLM(nn.Module):
     tokens : LetterTokens
     """
 
+    ids: Tensor
+
     def __init__(self, lm: nn.Module, tokens: LetterTokens) -> None:
         super().__init__()
         self.lm: Any = lm

@@ -103,9 +103,9 @@ def letter_tokens(tokenizer: Any, alphabet: str) -> LetterTokens:
     ]
     if len(joined) > len(alphabet):
         raise IncompatibleModelError(
-            f"the tokenizer has tokens of several letters, such as {min(joined)!r}: the k-mer tokenizers of DNABERT and "
-            "the Nucleotide Transformer, and those of words, are refused, as designs are made letter by letter. Models "
-            f"with one token a letter fit: {FITTING}."
+            f"the tokenizer has tokens of several letters, such as {min(joined)!r}: the k-mer tokenizers of DNABERT "
+            "and the Nucleotide Transformer, and those of words, are refused, as designs are made letter by letter. "
+            f"Models with one token a letter fit: {FITTING}."
         )
     # Each letter beside different others, so that a token that depends on its neighbours shows.
     text = alphabet + alphabet[::-1] + alphabet

@@ -137,7 +137,9 @@ def test_the_weights_of_a_given_model_stay_as_they_are_and_are_not_copied():
     assert all(parameter.requires_grad for parameter in lm.parameters())
     assert any(not torch.equal(value, chain.trainable.state_dict()[name]) for name, value in best.items())
     own = {value.data_ptr() for value in lm.state_dict().values()}
-    shared = {p.data_ptr() for name, p in shared_parts(problem.model)[0].module.named_parameters() if "lora" not in name}
+    shared = {
+        p.data_ptr() for name, p in shared_parts(problem.model)[0].module.named_parameters() if "lora" not in name
+    }
     assert shared <= own
 
 
@@ -276,7 +278,9 @@ def test_fit_adapts_to_sequences_over_all_shares_of_masks(capsys):
     rows = ["".join("AW"[i] for i in torch.randint(2, (9,), generator=generator).tolist()) for _ in range(200)]
     shares = (0.15, 0.5, 1.0)
     before = [chain.cross_entropy(rows[:50], share) for share in shares]
-    adapted = copy.deepcopy(chain).fit(rows[50:], max_iter=60, batch_size=32, learning_rate=0.02, random_state=0, verbose=1)
+    adapted = copy.deepcopy(chain).fit(
+        rows[50:], max_iter=60, batch_size=32, learning_rate=0.02, random_state=0, verbose=1
+    )
     after = [adapted.cross_entropy(rows[:50], share) for share in shares]
     assert all(new < 0.7 * old for new, old in zip(after, before, strict=True))
     out = capsys.readouterr().out
