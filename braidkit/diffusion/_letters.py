@@ -53,6 +53,12 @@ class LetterChain(DiffusionModel):
         if verbose:
             tqdm.write(describe_prior(law, by_order, loss))
 
+    def hold_logs(self, logs: Tensor) -> Tensor:
+        """Logits, or log-likelihoods, (n, L, K) by which the letters that the space holds are certain."""
+        if self.space.template is None:
+            return logs
+        return torch.where(self.space.hold(torch.ones_like(logs)) == 0, LOG_ZERO, logs)
+
     def to_config(self) -> dict[str, Any]:
         return super().to_config() | {"prior_order": 0 if self.prior is None else self.prior.order}
 

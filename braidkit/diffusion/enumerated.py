@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from braidkit.diffusion._letters import LOG_ZERO, describe_prior, read_tokens
 from braidkit.diffusion._policies import Fixed, Policy
 from braidkit.diffusion.markov import MarkovLaw
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
-from braidkit.spaces import Points, SequenceSpace
+from braidkit.spaces import Points, SequenceSpace, Space
 from braidkit.spaces.sequences import FREE
 
 MAX_ENUMERATED = 300_000
@@ -95,6 +95,22 @@ class EnumeratedDiffusion(DiffusionModel):
 
     held_letters: Tensor
     free: Tensor
+
+    def in_space(self, space: Space) -> DiffusionModel:
+        """The law given what a space holds, exactly."""
+        same = super().in_space(space)  # checks that designs are the same
+        if same is self:
+            return self
+        model = EnumeratedDiffusion(cast(SequenceSpace, space)).to(self.device)
+        if ((model.held_letters != self.held_letters) & (self.held_letters >= 0)).any():
+            raise IncompatibleModelError(f"this EnumeratedDiffusion lists the designs of {self.space}, not of {space}.")
+        if self.is_trained:
+            model.network = model._build_network().to(self.device)
+            numbers = torch.arange(model.n_designs, device=self.device)
+            known = [self.noised(model.designs(part), 0, torch.Generator())[:, 0] for part in numbers.split(65_536)]
+            model.table().prior.copy_(self.table().log_probs().detach()[torch.cat(known).long()])
+        model.kind = self.kind
+        return model.freeze() if self.frozen else model
 
     @property
     def state_shape(self) -> tuple[int, ...]:

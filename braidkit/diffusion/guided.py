@@ -162,6 +162,12 @@ class GuidedDiffusion(DiffusionModel):
         """The chain's own noise."""
         return self.chain.draw_noise(n, generator)
 
+    def in_space(self, space: Space) -> GuidedDiffusion:
+        """The chain in that space, guided alike."""
+        if space == self.space:
+            return self
+        return GuidedDiffusion(self.chain.in_space(space), self.guide, strength=self.strength)
+
     def untrained_copy(self) -> DiffusionModel:
         """The chain without weights, and without guidance."""
         return self.chain.untrained_copy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from braidkit.diffusion._policies import Categorical, Fixed, Policy
 from braidkit.diffusion.simplex import NETWORKS
 from braidkit.exceptions import InvalidParameterError
 from braidkit.networks import DilatedConvNet
-from braidkit.spaces import SequenceSpace
+from braidkit.spaces import SequenceSpace, Space
 
 if TYPE_CHECKING:
     from braidkit.diffusion.masked_lm import MaskedLMDiffusion
@@ -86,17 +86,17 @@ class Unmasking(Policy):
 class MaskedDiffusion(LetterChain):
     """The absorbing-state diffusion of tokens: all positions start masked and are revealed in random order.
 
-    Of L positions, ``m_t = round(L t / n_steps)`` are masked in x_t. Step t reveals ``m_t - m_{t-1}`` of them, drawn
-    uniformly, and draws their letters from the distributions that a network gives each masked position after seeing
-    the others. Positions that are revealed together are independent given the state; one at a time, the default, no
-    dependence is lost. A state is one-hot rows, of zeros where masked; as all paths start from the same state, there
+    Of L free positions, ``m_t = round(L t / n_steps)`` are masked in x_t. Step t reveals ``m_t - m_{t-1}`` of them,
+    drawn uniformly, and draws their letters from the distributions that a network gives each masked position after
+    seeing the others. Positions that are revealed together are independent given the state; one at a time, the default,
+    no dependence is lost. A state is one-hot rows, of zeros where masked; as all paths start from the same state, there
     is no initial law to tilt.
 
     Parameters
     ----------
     space : SequenceSpace
     n_steps : int, optional
-        At most the length, which is the default: one position a step.
+        At most the number of free positions, which is the default: one position a step.
     n_hidden : int, default=256
         Width of the three hidden layers that see all positions of sequences of up to 16. Longer sequences get the
         small convolutional network of `SimplexDiffusion`, whatever `n_hidden`.
@@ -109,8 +109,12 @@ class MaskedDiffusion(LetterChain):
     Letters that are impossible under the Markov law given those revealed have probability zero in every policy, also of
     a fine-tuned chain. With a network of zero and one position a step the chain's law is the Markov law.
 
-    The training loss is the evidence bound of the whole chain: the length times it is an upper bound of the mean
-    negative log-likelihood of the designs, in nats.
+    Letters that the space holds are there from the start, and steps exist for free positions only. So the law is the
+    conditional one, exactly, if positions are revealed one at a time and the letters' distributions are those of one
+    law; KL is that of free positions, and `in_space` gives a trained chain other letters to hold.
+
+    The training loss is the evidence bound of the whole chain: the number of free positions times it is an upper bound
+    of the mean negative log-likelihood of the designs, in nats.
 
     References
     ----------
@@ -142,16 +146,29 @@ class MaskedDiffusion(LetterChain):
     ) -> None:
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"MaskedDiffusion needs a SequenceSpace; got {space!r}.")
-        super().__init__(space, n_steps=space.length if n_steps is None else n_steps, prior=prior)
-        if self.n_steps > space.length:
+        super().__init__(space, n_steps=space.n_free_positions if n_steps is None else n_steps, prior=prior)
+        if self.n_steps > space.n_free_positions:
+            which = "length" if space.template is None else "number of free positions"
             raise InvalidParameterError(
-                f"n_steps must be at most the length, {space.length}, so that each step reveals a position; "
+                f"n_steps must be at most the {which}, {space.n_free_positions}, so that each step reveals a position; "
                 f"got {self.n_steps}."
             )
         if n_hidden < 1:
             raise InvalidParameterError(f"n_hidden must be at least 1; got {n_hidden}.")
         self.n_hidden = int(n_hidden)
-        self.n_masked = [round(space.length * t / self.n_steps) for t in range(self.n_steps + 1)]
+
+    @property
+    def n_masked(self) -> list[int]:
+        """How many positions are masked in x_0, ..., x_T."""
+        return [round(self.space.n_free_positions * t / self.n_steps) for t in range(self.n_steps + 1)]
+
+    def in_space(self, space: Space) -> MaskedDiffusion:
+        """The chain given what a space holds, exactly; with as many positions a step, so with fewer steps."""
+        model = cast(MaskedDiffusion, super().in_space(space))
+        if model is not self:
+            share = model.space.n_free_positions / self.space.n_free_positions
+            model.n_steps = min(math.ceil(self.n_steps * share), model.space.n_free_positions)
+        return model
 
     @classmethod
     def from_masked_lm(
@@ -232,8 +249,8 @@ class MaskedDiffusion(LetterChain):
         return (self.space.length, self.space.n_letters + 1)
 
     def initial(self, n: int) -> Fixed:
-        """All positions masked."""
-        return Fixed(torch.zeros(n, *self.state_shape, device=self.device))
+        """All positions masked but those that the space holds."""
+        return Fixed(self.space.hold(torch.zeros(n, *self.state_shape, device=self.device)))
 
     def policy(self, x_t: Tensor, t: int) -> Unmasking:
         """Reveal ``m_t - m_{t-1}`` of the m_t masked positions of each row."""
@@ -276,10 +293,13 @@ class MaskedDiffusion(LetterChain):
         return without_zeros(self.prior.prediction(x + _masked(x)[..., None])) + logits
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
-        """Mask ``m_t`` positions of each row, drawn uniformly."""
+        """Mask ``m_t`` positions of each row, drawn uniformly from those that are free."""
         n, length = x.shape[:2]
         n_masked = torch.tensor(self.n_masked, device=x.device)[t].reshape(-1, 1)
-        ranks = torch.rand(n, length, generator=generator, device=x.device).argsort(dim=1).argsort(dim=1)
+        order = torch.rand(n, length, generator=generator, device=x.device)
+        if self.space.template is not None:
+            order = order.masked_fill(self.space.hold(torch.full_like(x, -1.0)).amax(dim=-1) >= 0, torch.inf)
+        ranks = order.argsort(dim=1).argsort(dim=1)
         return x * (ranks >= n_masked)[..., None]
 
     def _build_network(self, n_conditions: int = 0) -> nn.Module:
@@ -298,7 +318,7 @@ class MaskedDiffusion(LetterChain):
         errors = nn.functional.cross_entropy(logits.flatten(0, 1), x.argmax(dim=-1).flatten(), reduction="none")
         by_row = (_masked(state) * errors.reshape(n, length)).sum(dim=1) / n_masked[t]
         # Steps that reveal more count for more, as in the bound (Hoogeboom et al., 2022); the weights' mean is one.
-        return (by_row * (n_masked[t] - n_masked[t - 1]) * self.n_steps / length).mean()
+        return (by_row * (n_masked[t] - n_masked[t - 1]) * self.n_steps / self.space.n_free_positions).mean()
 
     def _config(self) -> dict[str, Any]:
         return {"n_steps": self.n_steps, "n_hidden": self.n_hidden, "prior": self.prior_kind}

@@ -125,6 +125,11 @@ class SimplexDiffusion(LetterChain):
     for rewards that are linear in each position. A chain that goes on to 1/400 gives the same designs, but gradients
     that drown in their noise, since every letter is decided long before.
 
+    Letters that the space holds are certain to the Markov law, and their sticks are those of the noised letters, drawn
+    along with the others, with no KL: the same in every fine-tuned chain. To the law this is exact, but for the length
+    of the steps. What the network adds sees noised held letters, the replacement method, which is not; and with head
+    "score" held letters are written at the end only. A `MaskedDiffusion` holds letters exactly.
+
     References
     ----------
     P. Avdeyev et al., "Dirichlet diffusion score model for biological sequence generation", ICML 2023.
@@ -300,8 +305,12 @@ class SimplexDiffusion(LetterChain):
         return (1 - v) * y[..., :-1] - v * sum_after(y)
 
     def _letter_logits(self, network: nn.Module, log_likelihoods: Tensor, times: Tensor | int) -> Tensor:
-        """Logits (n, L, K) of the clean letters."""
-        base = log_likelihoods if self.prior is None else without_zeros(self.prior.posterior(log_likelihoods))
+        """Logits (n, L, K) of the clean letters, those that are held among them."""
+        return self.hold_logs(self._logits(network, log_likelihoods, self.hold_logs(log_likelihoods), times))
+
+    def _logits(self, network: nn.Module, log_likelihoods: Tensor, known: Tensor, times: Tensor | int) -> Tensor:
+        """Logits (n, L, K): the law's by all that is known of the letters, and what the network adds by the sticks."""
+        base = log_likelihoods if self.prior is None else without_zeros(self.prior.posterior(known))
         return base + network(softmax(log_likelihoods), self._clock(times))
 
     def _clock(self, times: Tensor | int) -> Tensor:
@@ -338,7 +347,8 @@ class SimplexDiffusion(LetterChain):
         v = self.law.noise(x, times, generator).clamp(EPS, 1 - EPS)
         evidence = self.law.evidence(v, times)
         if self.head == "letters":
-            logits = self._letter_logits(self.network, evidence.log_likelihoods(), times)
+            log_likelihoods = evidence.log_likelihoods()
+            logits = self._logits(self.network, log_likelihoods, log_likelihoods, times)
             return nn.functional.cross_entropy(logits.flatten(0, 1), x.argmax(dim=-1).flatten())
         error = self._pull(self.network, v, times) - pull_towards(x, v, evidence.lineages_zero, evidence.lineages_one)
         # Squared targets are near score_scale^2 / (1 + score_scale) at all times.

@@ -291,7 +291,7 @@ class ConservativeDiffusionFinetuner(Designer):
             self.reward._check_parameters()
         data = self._read(X, y)
         check_enough_designs(self.reward, data.x, self.validation_fraction)
-        chain = self._new_chain() if self.pretrained is None else self.pretrained
+        chain = self._new_chain() if self.pretrained is None else self.pretrained.in_space(self.space_)
         solver = as_solver(self.solver, chain, self.reward)
         solver.check_processes(processes, self.batch_size)
         check_solver_reward(solver, self.reward)

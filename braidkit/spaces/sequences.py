@@ -101,11 +101,16 @@ class SequenceSpace(Space):
 
     @property
     def n_free(self) -> int:
-        return (self.length if self.template is None else self.template.count(FREE)) * (self.n_letters - 1)
+        return self.n_free_positions * (self.n_letters - 1)
 
     @property
     def n_designs(self) -> int:
-        return self.n_letters ** int((~self._held_mask()).sum())
+        return self.n_letters**self.n_free_positions
+
+    @property
+    def n_free_positions(self) -> int:
+        """How many positions are not held."""
+        return self.length if self.template is None else self.template.count(FREE)
 
     def points(self, X: Any) -> Points:
         """Read sequences, which become one-hot points batch by batch.

@@ -15,7 +15,7 @@ BRAID (Uehara, Zhao et al., NeurIPS 2024), equations (6) to (8).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,27 +24,40 @@ from torch import Tensor
 from braidkit.theory.finite import expectation, kl_divergence
 
 
-def masked_states(length: int, n_letters: int) -> Tensor:
+def masked_states(length: int, n_letters: int, held: Sequence[int] | None = None) -> Tensor:
     """All partly masked sequences.
+
+    A chain some of whose letters are held from the start is one over the L positions that are free, and all of this
+    module holds for it: its table holds the letters at the free positions of these states.
 
     Parameters
     ----------
     length : int
-        L, >= 1.
+        >= 1.
     n_letters : int
         K, >= 1.
+    held : sequence of int, optional
+        Of that length: the letter that is held at a position, or -1 where it is free; L of them are. All are free by
+        default.
 
     Returns
     -------
-    states : LongTensor of shape ((K + 1) ** L, L)
+    states : LongTensor of shape ((K + 1) ** L, length)
         Letters 0, ..., K - 1, and K for a mask. Feed them to a network, in this order, to make its table of letters.
 
     Examples
     --------
     >>> masked_states(2, 1).tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
+    >>> masked_states(2, 1, held=[-1, 0]).tolist()
+    [[0, 0], [1, 0]]
     """
-    return torch.arange((n_letters + 1) ** length)[:, None] // _strides(length, n_letters + 1) % (n_letters + 1)
+    letters = torch.full((length,), -1) if held is None else torch.tensor(held)
+    free = letters < 0
+    n_free = int(free.sum())
+    states = letters.repeat((n_letters + 1) ** n_free, 1)
+    states[:, free] = torch.arange(len(states))[:, None] // _strides(n_free, n_letters + 1) % (n_letters + 1)
+    return states
 
 
 def sequence_law(letter_log_probs: Tensor) -> Tensor:
