@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel
-from braidkit.finetuning.rollout import graph_bytes, rollout
+from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.rollout import graph_bytes, reward_bytes, rollout
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.parameters import check_count
 
@@ -36,12 +37,15 @@ class DirectSolver(Solver):
         Steps at the end of the chain that carry gradient. "random" draws their number uniformly for each update.
     rows_at_once : int, optional
         Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
-        default on a CPU as many as have graphs of the chains' steps of 4 GiB in all, with `checkpointing` of 128 MiB,
-        and on a GPU the whole batch. Where a GPU's memory does not hold them, half as many are taken from then on, with
-        a warning.
+        default on a CPU as many as have graphs of 4 GiB in all, with `checkpointing` of 128 MiB, readout and reward
+        included, and on a GPU the whole batch. Where a GPU's memory does not hold them, half as many are taken
+        from then on, with a warning.
     checkpointing : bool, default=False
         Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
         network at one step, whatever K, for one more forward pass of both networks a step with gradient.
+    kl_steps : {"all", "one"}, default="all"
+        Of the steps that carry gradient, those whose KL is computed. With "one", a step drawn uniformly for each update
+        stands for all of them: the gradient is the same on average, and noisier, and the pretrained network runs once.
 
     References
     ----------
@@ -53,34 +57,43 @@ class DirectSolver(Solver):
     splits_batches: ClassVar[bool] = True
 
     def __init__(
-        self, truncation: int | str = "random", *, rows_at_once: int | None = None, checkpointing: bool = False
+        self,
+        truncation: int | str = "random",
+        *,
+        rows_at_once: int | None = None,
+        checkpointing: bool = False,
+        kl_steps: str = "all",
     ) -> None:
         self.truncation = truncation
         self.rows_at_once = rows_at_once
         self.checkpointing = checkpointing
+        self.kl_steps = kl_steps
 
     def check(self, model: DiffusionModel) -> None:
         if self.truncation != "random":
             check_count(self, "truncation")
+        if self.kl_steps not in ("all", "one"):
+            raise InvalidParameterError(f'kl_steps must be "all" or "one"; got {self.kl_steps!r}.')
 
     def setup(self, problem: Problem) -> DirectSolver:
         super().setup(problem)
         self._most_rows = self.rows_at_once or problem.batch_size
         measured = self.rows_at_once is None and problem.model.device.type == "cpu"
-        self._row_bytes = graph_bytes(self.model, self.pretrained) if measured else 0
+        self._step_bytes = graph_bytes(self.model, self.pretrained) if measured else 0
+        self._reward_bytes = reward_bytes(self.model, problem.reward) if measured else 0
         return self
 
     def update(self, i: int) -> dict[str, float]:
         """One step of Algorithm 2 on fresh trajectories."""
         problem, lower = self.problem, 0.0
-        noise, truncation = self.draw_noise(i), self._draw_truncation(self.generator(i))
-        rows = self._rows_at_once(truncation["n_grad_steps"])
+        noise, steps = self.draw_noise(i), self._draw_steps(self.generator(i))
+        rows = self._rows_at_once(steps["n_grad_steps"])
 
         def losses() -> Iterator[Tensor]:
             nonlocal lower
             lower = 0.0
             for chunk in noise.chunk(math.ceil(len(noise) / rows)):
-                path = rollout(self.model, self.pretrained, chunk, checkpointing=self.checkpointing, **truncation)
+                path = rollout(self.model, self.pretrained, chunk, checkpointing=self.checkpointing, **steps)
                 reward = problem.reward(path.point)
                 lower += float(reward.detach().sum()) / len(noise)
                 yield -(reward - problem.alpha * path.kl).sum() / len(noise)
@@ -103,10 +116,18 @@ class DirectSolver(Solver):
 
     def _rows_at_once(self, n_grad_steps: int) -> int:
         """Trajectories whose graphs are in memory together, given the steps of an update that carry gradient."""
-        if not self._row_bytes:
-            return self._most_rows
-        budget, n_steps = (CHECKPOINTED_BYTES, 1) if self.checkpointing else (GRAPH_BYTES, n_grad_steps)
-        return max(1, min(self._most_rows, budget // (n_steps * self._row_bytes)))
+        if self.checkpointing:  # the steps' graphs come after the reward's is freed
+            budget, each = CHECKPOINTED_BYTES, max(self._step_bytes, self._reward_bytes)
+        else:
+            budget, each = GRAPH_BYTES, n_grad_steps * self._step_bytes + self._reward_bytes
+        return max(1, min(self._most_rows, budget // each)) if each else self._most_rows
+
+    def _draw_steps(self, generator: torch.Generator) -> dict[str, Any]:
+        """What `_draw_truncation` gives, and the step whose KL stands for all, if one does."""
+        drawn = self._draw_truncation(generator)
+        if self.kl_steps == "all":
+            return drawn
+        return drawn | {"kl_step": int(torch.randint(1, drawn["n_grad_steps"] + 1, (), generator=generator))}
 
     def _draw_truncation(self, generator: torch.Generator) -> dict[str, Any]:
         """Which steps carry gradient in this update, and what makes up for the others: arguments of `rollout`."""

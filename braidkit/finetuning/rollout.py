@@ -37,6 +37,7 @@ def rollout(
     *,
     weight: Callable[[int], float] | None = None,
     prefix_step: int | None = None,
+    kl_step: int | None = None,
     checkpointing: bool = False,
 ) -> Rollout:
     """Sample from a fine-tuned chain, summing the per-step KL to the pretrained one (BRAID, equation 6).
@@ -57,9 +58,13 @@ def rollout(
     prefix_step : int, optional
         One of the steps before, n_grad_steps < prefix_step <= n_steps. Its KL at the state reached, times their
         number, stands for all of them, so that they do not drift.
+    kl_step : int, optional
+        One of the steps that carry gradient. Its KL, times their number, stands for all of theirs, and the pretrained
+        network is not run at the others: drawn uniformly, the gradient is the same on average.
     checkpointing : bool, default=False
-        Keep only the policies of the steps that carry gradient, and run their networks again on the way back: the graph
-        of one network at one step is in memory at a time, for one more forward pass each. The gradients are the same.
+        Keep only the policies of the steps that carry gradient, and run their networks again on the way back, and the
+        readout's: the graph of one network at one step is in memory at a time, for one more forward pass each. The
+        gradients are the same.
 
     Returns
     -------
@@ -67,7 +72,7 @@ def rollout(
     """
     n_steps = model.n_steps
     n_grad_steps = n_steps if n_grad_steps is None else n_grad_steps
-    call = recomputed if checkpointing else operator.call
+    call: Callable[..., Any] = recomputed if checkpointing else operator.call
     kl = torch.zeros(len(noise), device=noise.device)
 
     def move(x: Tensor, t: int, draw: Tensor) -> Tensor:
@@ -80,11 +85,13 @@ def rollout(
         if t > n_grad_steps:
             return policy_without_gradient(model, x, t).rsample(draw)
         policy = call(weighted_policy, model, x, t, 1.0 if weight is None else weight(t))
+        if kl_step not in (None, t):
+            return policy.rsample(draw)
         x, step_kl = policy.step(call(pretrained.policy, x, t), draw)
-        kl = kl + step_kl
+        kl = kl + (step_kl if kl_step is None else n_grad_steps * step_kl)
         return x
 
-    point = model.readout(last_state(model, noise, move))
+    point = call(model.readout, last_state(model, noise, move))
     return Rollout(point, kl)
 
 
@@ -98,6 +105,16 @@ def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
 
     # What is kept whatever their number is of the weights.
     return saved_bytes(lambda: step(3)) - saved_bytes(lambda: step(2))
+
+
+def reward_bytes(model: DiffusionModel, reward: Callable[[Tensor], Tensor]) -> int:
+    """Bytes that the graph of readout and reward keeps for each trajectory."""
+
+    def end(n: int) -> Tensor:
+        noise = model.draw_noise(n, torch.Generator().manual_seed(0)).to(model.device)
+        return reward(model.readout(model.initial(n).rsample(noise[:, 0]).detach().requires_grad_()))
+
+    return saved_bytes(lambda: end(3)) - saved_bytes(lambda: end(2))
 
 
 def saved_bytes(build: Callable[[], object]) -> int:
@@ -115,10 +132,10 @@ def saved_bytes(build: Callable[[], object]) -> int:
     return sum(kept.values())
 
 
-def recomputed(policy_at: Callable[..., Policy], *arguments: Any) -> Policy:
-    """A policy whose graph is not kept, but built again when the gradient comes back to it."""
+def recomputed(compute: Callable[..., Any], *arguments: Any) -> Any:
+    """A policy, or points, whose graph is not kept, but built again when the gradient comes back to it."""
     # Noise is drawn beforehand, so that a policy computed again needs no state of a generator.
-    return checkpoint(policy_at, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def weighted_policy(model: DiffusionModel, x: Tensor, t: int, weight: float) -> Policy:
@@ -139,7 +156,8 @@ def policy_without_gradient(model: DiffusionModel, x: Tensor, t: int) -> Policy:
 @torch.no_grad()
 def sample_with_kl(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor, batch_size: int = 256) -> Rollout:
     """Sample designs and the exact path KL over all steps, without gradient, in batches."""
-    paths = [rollout(model, pretrained, chunk.to(model.device)) for chunk in noise.split(batch_size)]
+    chunks = noise.split(min(batch_size, model.rows_at_once))
+    paths = [rollout(model, pretrained, chunk.to(model.device)) for chunk in chunks]
     return Rollout(torch.cat([path.point for path in paths]), torch.cat([path.kl for path in paths]))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from sklearn.base import clone
+from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
@@ -62,10 +63,9 @@ def check_solver_reward(solver: Solver, reward: Any) -> None:
 def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) -> None:
     """Raise unless the reward's gradient at pretrained designs is finite and somewhere not zero."""
     noise = pretrained.draw_noise(16, torch.Generator().manual_seed(seed))
-    point = pretrained.sample_points(noise).requires_grad_(True)
-    mean, penalty = standardised(reward, pretrained.space.discretise(point))
-    lower = mean - penalty
-    gradient = torch.autograd.grad(lower.sum(), point, allow_unused=True)[0] if lower.requires_grad else None
+    gradients = [_gradient(reward, pretrained, part) for part in noise.split(min(16, pretrained.rows_at_once))]
+    found = [part for part in gradients if part is not None]
+    gradient = torch.cat(found) if found else None
     if gradient is None or not gradient.isfinite().all() or not gradient.any():
         state = "none" if gradient is None else "not finite" if not gradient.isfinite().all() else "zero"
         raise InvalidParameterError(
@@ -73,3 +73,11 @@ def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) ->
             "differentiable: look for no_grad, rounding or a clamp in its features. For a black box pass "
             f"{_FOR_ANY_REWARD}."
         )
+
+
+def _gradient(reward: Any, pretrained: DiffusionModel, noise: Tensor) -> Tensor | None:
+    """Gradient of the reward's lower bound at the designs of some noise; None if it has none."""
+    point = pretrained.sample_points(noise).requires_grad_(True)
+    mean, penalty = standardised(reward, pretrained.space.discretise(point))
+    lower = mean - penalty
+    return torch.autograd.grad(lower.sum(), point, allow_unused=True)[0] if lower.requires_grad else None

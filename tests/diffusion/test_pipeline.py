@@ -13,9 +13,9 @@ import torch
 
 from braidkit.diffusion import DiffusionModel, PipelineDiffusion, sample_path
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidDesignError, InvalidParameterError
-from braidkit.finetuning import rollout
+from braidkit.finetuning import DirectSolver, rollout
 from braidkit.persistence import digest
-from tests.worlds import moved
+from tests.worlds import moved, problem_on
 
 pytest.importorskip("diffusers")
 pytest.importorskip("peft")
@@ -132,6 +132,33 @@ def test_an_adapter_is_read_by_diffusers(chain, sd, tmp_path):
     mine = model.sample_points(noise)
     torch.testing.assert_close(images_of(pipe, prompts, noise, 5, 3.0), mine.clamp(-1, 1), rtol=0, atol=2e-5)
     assert float((mine - chain.sample_points(noise)).abs().max()) > 0.01
+
+
+def test_the_gradient_with_checkpoints_is_that_without(chain):
+    model, noise = moved(chain), chain.draw_noise(2, torch.Generator().manual_seed(0))
+
+    def gradients(**options):
+        path = rollout(model, chain, noise, **options)
+        loss = (chain.space.discretise(path.point).square().mean(dim=(1, 2, 3)) - 1e-3 * path.kl).mean()
+        return torch.autograd.grad(loss, list(model.trainable.parameters()))
+
+    for options in ({}, {"n_grad_steps": 3, "weight": lambda t: 5 / (6 - t)}, {"kl_step": 2}):
+        for kept, again in zip(gradients(**options), gradients(checkpointing=True, **options), strict=True):
+            torch.testing.assert_close(again, kept, rtol=1e-5, atol=1e-8)
+            assert kept.any()
+
+
+def test_direct_back_propagation_moves_every_prompts_images(chain):
+    """Toward bright pixels, with one drawn step's KL and checkpointed steps; no base weight changes."""
+    settings = {"alpha": 1e-8, "batch_size": 6, "learning_rate": 0.05}
+    problem = problem_on(chain, lambda x: chain.space.discretise(x).mean(dim=(1, 2, 3)), **settings)
+    solver = DirectSolver(checkpointing=True, kl_steps="one").setup(problem)
+    for i in range(10):
+        solver.update(i)
+    noise = chain.draw_noise(12, torch.Generator().manual_seed(1))
+    gain = (problem.model.sample_points(noise) - chain.sample_points(noise)).mean(dim=(1, 2, 3))
+    prompts = sample_path(chain, noise)[0][:, -1]
+    assert all((gain[prompts == number] > 0.003).all() for number in range(3))
 
 
 @pytest.mark.parametrize("loader", [DiffusionModel, PipelineDiffusion])

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from braidkit import SequenceSpace, SimplexDiffusion
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import DirectSolver, direct, rollout, sample_with_kl
-from braidkit.finetuning.rollout import graph_bytes, saved_bytes
-from tests.worlds import exact_chain, normal_chain, problem_on, untrained
+from braidkit.finetuning.rollout import graph_bytes, reward_bytes, saved_bytes
+from tests.worlds import exact_chain, moved, normal_chain, problem_on, untrained
 
 
 def solver_for(pretrained, reward, **changes):
@@ -56,6 +57,43 @@ def test_the_gradient_of_random_truncation_is_on_average_that_of_the_full_chain(
     parts = [gradient(n_grad_steps=steps, weight=weight) for steps in range(1, 7)]
     for whole, *each in zip(full, *parts, strict=True):
         assert torch.allclose(torch.stack(each).mean(dim=0), whole, rtol=1e-3, atol=1e-5 * float(whole.abs().max()))
+
+
+def test_the_kl_of_one_drawn_step_has_on_average_the_gradient_of_all():
+    """For each number of steps with gradient, and so for random ones."""
+    pretrained = normal_chain(n_features=2, n_steps=6)
+    model = moved(pretrained)
+    noise = model.draw_noise(8, torch.Generator().manual_seed(0))
+
+    def gradient(steps, **kl):
+        path = rollout(model, pretrained, noise, steps, weight=lambda t: 6 / (7 - t), **kl)
+        return torch.autograd.grad((path.point.sum(dim=1) - path.kl).mean(), list(model.trainable.parameters()))
+
+    for steps in (1, 4, 6):
+        parts = [gradient(steps, kl_step=step) for step in range(1, steps + 1)]
+        for whole, *each in zip(gradient(steps), *parts, strict=True):
+            torch.testing.assert_close(torch.stack(each).mean(dim=0), whole, rtol=1e-3, atol=1e-5)
+    with pytest.raises(InvalidParameterError, match='kl_steps must be "all" or "one"'):
+        solver_for(pretrained, lambda x: x[:, 0], kl_steps="two")
+    _, solver = solver_for(pretrained, lambda x: x[:, 0], kl_steps="one")
+    drawn = [solver._draw_steps(torch.Generator().manual_seed(i)) for i in range(200)]
+    assert all(1 <= steps["kl_step"] <= steps["n_grad_steps"] for steps in drawn)
+    assert {steps["kl_step"] for steps in drawn} == {1, 2, 3, 4, 5, 6}
+
+
+def test_readout_and_reward_count_in_memory(monkeypatch):
+    pretrained, sizes = exact_chain(n_features=2, n_steps=8), []
+
+    def reward(x):
+        sizes.append(len(x))
+        return x.double().repeat(1, 500).square().sum(dim=1)  # keeps 8,000 bytes a row
+
+    model, solver = solver_for(pretrained, reward)
+    assert reward_bytes(model, reward) == pytest.approx(8000, rel=0.1)
+    monkeypatch.setattr(direct, "GRAPH_BYTES", 20_000)
+    sizes.clear()
+    solver.update(0)
+    assert max(sizes) == 2
 
 
 @pytest.mark.parametrize("changes", [{"rows_at_once": 5}, {"checkpointing": True}], ids=["rows", "checkpointing"])
@@ -116,8 +154,9 @@ def test_out_of_memory_halves_the_rows_at_once_and_not_the_batch():
     model, solver = solver_for(pretrained, reward)
     solver.update(3)
     expected = float(model.network.shift.grad)
-    batch_size, tried[:] = solver.problem.batch_size, []
+    batch_size = solver.problem.batch_size
     model, solver = solver_for(pretrained, lambda x: reward(x, most=batch_size // 4))
+    tried.clear()
     with pytest.warns(UserWarning, match=f"out of memory: {batch_size // 4} trajectories at once"):
         figures = solver.update(3)
     assert float(model.network.shift.grad) == pytest.approx(expected, rel=1e-4)
@@ -126,7 +165,7 @@ def test_out_of_memory_halves_the_rows_at_once_and_not_the_batch():
     tried.clear()
     solver.update(4)
     assert set(tried) == {batch_size // 4}
-    _, solver = solver_for(pretrained, lambda x: reward(x, most=0))
+    _, solver = solver_for(pretrained, lambda x: reward(x, most=0), rows_at_once=2)
     with pytest.warns(UserWarning, match="1 trajectories"), pytest.raises(torch.OutOfMemoryError):
         solver.update(3)
 
