@@ -74,6 +74,9 @@ def main() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the run.")
 @click.option("--alphabet", help="DNA, RNA, protein or the letters themselves; by default, found from the table.")
 @click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")
+@click.option("--template", help="Letters to hold in all designs, '_' where a position is free: AC__GT.")
+@click.option("--hold", metavar="1-26,34", help="Hold these positions only, of the template or as in all rows.")
+@click.option("--free", metavar="99-112", help="Hold all positions but these. Counted from 1, both ends included.")
 @click.option(
     "--alpha",
     type=float,
@@ -96,6 +99,9 @@ def design(
     out: Path,
     alphabet: str | None,
     length: int | None,
+    template: str | None,
+    hold: str | None,
+    free: str | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -105,6 +111,9 @@ def design(
     Ctrl-C while it fine-tunes keeps the best model so far. The exit code is 3 if every design has a flag other
     than that of a large penalty: read the flags before you order.
     """
+    from dataclasses import replace
+
+    from braidkit.cli.held import held_space
     from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, run_job
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
@@ -113,7 +122,8 @@ def design(
     measured = read_table(
         table, sequence=sequence, target=target, alphabet=alphabet, length=length, on_ambiguous="drop"
     )
-    settings = Settings(target=target, n=n, table=table, **options)
+    measured = replace(measured, space=held_space(measured.space, measured.sequences, template, hold, free))
+    settings = Settings(target=target, n=n, table=table, template=measured.space.template, **options)
     say = _speaker(settings.quiet)
     say(measured.describe())
     record = {"command": "design", "data": digest(measured.sequences, measured.y)} | settings.as_record()

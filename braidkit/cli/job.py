@@ -41,6 +41,7 @@ class Settings:
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
     max_iter: int | None = None
+    template: str | None = None
     seed: int = 0
     # These three change no result.
     table: Path | None = None
@@ -101,7 +102,7 @@ def build_finetuner(
         None if settings.pretrained is None else DiffusionModel.from_pretrained(settings.pretrained),
         "auto" if settings.alpha is None else settings.alpha,
         reward=settings.build_reward(),
-        space=table.space if settings.pretrained is None else None,
+        space=table.space if settings.pretrained is None or settings.template else None,
         max_iter=settings.max_iter or "auto",
         checkpoint_dir=directory / CHECKPOINT,
         device=settings.device,
