@@ -82,7 +82,7 @@ def read_table(
     Parameters
     ----------
     path : path-like
-        Separated by commas, tabs or semicolons (found from the header); .gz, .bz2, .xz, .zst and .zip are
+        Separated by commas, tabs or semicolons (found from the header); .gz, .bz2, .xz and .zip are
         unpacked.
     sequence, target : str
         Names of the columns.

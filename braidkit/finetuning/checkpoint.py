@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from braidkit.exceptions import CheckpointError
-from braidkit.persistence import digest, is_saved, read_json, remove_saved, saved_digest, temporaries, write_json
+from braidkit.persistence import (
+    digest,
+    is_saved,
+    locked,
+    read_json,
+    remove_saved,
+    saved_digest,
+    temporaries,
+    write_json,
+)
 from braidkit.spaces import Space
 
 SETTINGS, CHAIN, TUNING = "settings.json", "pretrained", "fine-tuning"
@@ -42,19 +51,22 @@ def _described(value: Any) -> str:
     return f"{kind} {digest(value)}"
 
 
-def open_checkpoint(estimator: Any, data: str) -> Path | None:
+def open_checkpoint(estimator: Any, data: str, held: contextlib.ExitStack) -> Path | None:
     """The estimator's `checkpoint_dir`, claimed for a run on data of this digest; None where there is to be none.
 
-    A run that it holds must have had the same data and settings.
+    A run that it holds must have had the same data and settings. Until `held` is closed no other process gets it.
 
     Raises
     ------
     CheckpointError
-        If it belongs to another run, naming what differs, or to another version, or if its files are of no run.
+        If another process is at work there, or it belongs to another run, naming what differs, or to another version,
+        or if its files are of no run.
     """
     if estimator.checkpoint_dir is None:
         return None
     directory, settings = Path(estimator.checkpoint_dir), run_settings(estimator, data)
+    directory.mkdir(parents=True, exist_ok=True)
+    held.enter_context(locked(directory))
     path = directory / SETTINGS
     if not path.exists():
         others = [name for name in (CHAIN, TUNING) if (directory / name).exists()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
@@ -226,7 +227,7 @@ class ConservativeDiffusionFinetuner(Designer):
         NotTrainedError
             If `pretrained` was never trained.
         CheckpointError
-            If `checkpoint_dir` belongs to a run with other data or settings.
+            If `checkpoint_dir` belongs to a run with other data or settings, or to one that is at work.
         """
         device = resolve_device(self.device)
         processes = Processes(device)
@@ -238,28 +239,31 @@ class ConservativeDiffusionFinetuner(Designer):
         self.alpha_ = auto_alpha(len(y)) if self.alpha == "auto" else float(self.alpha)
         processes.check_same(X=x.rows, y=y, pretrained=self.pretrained)
         groups = join_groups(x, groups)
-        checkpoint = processes.once(functools.partial(open_checkpoint, self, digest(x.rows, y, groups)))
+        with contextlib.ExitStack() as held:
+            checkpoint = processes.once(functools.partial(open_checkpoint, self, digest(x.rows, y, groups), held))
 
-        for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed, groups)
-        self.judge_rows_ = for_judge
-        quiet = processes.rank > 0
-        with interrupts_propagate():
-            train_chain = functools.partial(self._chain, X, pretrained_seed, device, checkpoint)
-            given = self.pretrained is not None
-            self.pretrained_ = train_chain() if given else processes.once(train_chain).to(device)
-            self.reward_ = self._fit_reward(
-                self.reward, X[for_reward], y[for_reward], reward_seed, groups[for_reward], quiet=quiet
-            )
-            self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
-            if self.verbose and not quiet:
-                tqdm.write(describe_reward(self.reward_, self.reward_check_))
-            self.judge_ = self._fit_reward(None, X[for_judge], y[for_judge], judge_seed, groups[for_judge], quiet=quiet)
-            seen, unseen = ((x.take(rows), y[rows]) for rows in (for_judge, for_reward))
-            apart = len(for_judge) < len(y)  # else there are no rows to test the judge on, and it forbids nothing
-            self.judge_spread_ = backtest_spread(self.judge_, *seen, *unseen, judge_seed) if apart else math.inf
-        if solver.needs_gradient:
-            check_reward_gradient(self.reward_, self.pretrained_, seed)
-        self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device, processes)
+            for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed, groups)
+            self.judge_rows_ = for_judge
+            quiet = processes.rank > 0
+            with interrupts_propagate():
+                train_chain = functools.partial(self._chain, X, pretrained_seed, device, checkpoint)
+                given = self.pretrained is not None
+                self.pretrained_ = train_chain() if given else processes.once(train_chain).to(device)
+                self.reward_ = self._fit_reward(
+                    self.reward, X[for_reward], y[for_reward], reward_seed, groups[for_reward], quiet=quiet
+                )
+                self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
+                if self.verbose and not quiet:
+                    tqdm.write(describe_reward(self.reward_, self.reward_check_))
+                self.judge_ = self._fit_reward(
+                    None, X[for_judge], y[for_judge], judge_seed, groups[for_judge], quiet=quiet
+                )
+                seen, unseen = ((x.take(rows), y[rows]) for rows in (for_judge, for_reward))
+                apart = len(for_judge) < len(y)  # else there are no rows to test the judge on, and it forbids nothing
+                self.judge_spread_ = backtest_spread(self.judge_, *seen, *unseen, judge_seed) if apart else math.inf
+            if solver.needs_gradient:
+                check_reward_gradient(self.reward_, self.pretrained_, seed)
+            self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device, processes)
         return self
 
     @ordinary_torch()

@@ -76,7 +76,7 @@ def save(
                 if name == CONFIG:
                     new[-1].write_text(text, encoding="utf-8")
                 else:
-                    safetensors.torch.save_file(held, new[-1], metadata={DIGEST: digest})
+                    _write_tensors(held, new[-1], digest)
                 flush(new[-1])
             flush(folder)
             # Between these two, the weights belong to the configuration under its temporary name: see `load`.
@@ -94,6 +94,14 @@ def save(
         finally:
             for path in [*left, *new]:
                 path.unlink(missing_ok=True)
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path, digest: str) -> None:
+    """Write a file of tensors; that a disk is full is an OSError, as of other files."""
+    try:
+        safetensors.torch.save_file(tensors, path, metadata={DIGEST: digest})
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error})") from error
 
 
 def load(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
