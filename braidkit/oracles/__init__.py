@@ -4,9 +4,18 @@ An oracle has one method, ``predict(X) -> ndarray of shape (n_samples,)``, and c
 """
 
 from braidkit.oracles._base import Oracle, refuse_shared_rows
+from braidkit.oracles.aesthetic import AestheticOracle
 from braidkit.oracles.ehrlich import EhrlichLandscape
 from braidkit.oracles.enformer import EnformerOracle
 from braidkit.oracles.optimus5p import Optimus5Prime
 from braidkit.oracles.utr_landscape import UTRLandscape
 
-__all__ = ["EhrlichLandscape", "EnformerOracle", "Optimus5Prime", "Oracle", "UTRLandscape", "refuse_shared_rows"]
+__all__ = [
+    "AestheticOracle",
+    "EhrlichLandscape",
+    "EnformerOracle",
+    "Optimus5Prime",
+    "Oracle",
+    "UTRLandscape",
+    "refuse_shared_rows",
+]

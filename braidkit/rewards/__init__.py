@@ -3,6 +3,7 @@
 from braidkit.rewards.black_box import BlackBoxReward
 from braidkit.rewards.bootstrap import BootstrapReward
 from braidkit.rewards.calibration import lower_coverage
+from braidkit.rewards.clip import CLIPFeatures
 from braidkit.rewards.gp_bonus import GPBonusReward
 
-__all__ = ["BlackBoxReward", "BootstrapReward", "GPBonusReward", "lower_coverage"]
+__all__ = ["BlackBoxReward", "BootstrapReward", "CLIPFeatures", "GPBonusReward", "lower_coverage"]
