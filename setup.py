@@ -23,10 +23,11 @@ REQUIRES = [
     "tqdm>=4.66.3",
 ]
 
-# The bounds of images, gpu, dist and docs, and of distributed, are the versions that constraints.txt pins.
+# The bounds of lm, images, gpu, dist and docs, and of distributed, are the versions that constraints.txt pins.
 EXTRAS = {
     "plots": ["matplotlib>=3.9"],
-    "images": ["diffusers>=0.42", "transformers>=5.23", "peft>=0.21"],
+    "lm": ["transformers>=5.23", "peft>=0.21.2"],
+    "images": ["diffusers>=0.42", "transformers>=5.23", "peft>=0.21.2"],
     "data": ["pooch>=1.8.2"],
     "gpu": ["triton>=3.7.1; platform_system == 'Linux'"],
     "dist": ["accelerate>=1.15"],

@@ -107,7 +107,7 @@ def test_lower_bounds_are_those_that_are_tested(group):
         assert lowest[canonicalize_name(requirement.name)] == bound(requirement), requirement
 
 
-@pytest.mark.parametrize("group", ["images", "gpu", "dist", "docs"])
+@pytest.mark.parametrize("group", ["lm", "images", "gpu", "dist", "docs"])
 def test_bounds_of_other_extras_are_their_pins(group):
     pinned = pins("constraints.txt")
     for requirement in NEEDS[group]:
