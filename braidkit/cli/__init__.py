@@ -36,7 +36,7 @@ class _Group(click.Group):
 
 def _of_options(text: str) -> str:
     """An error of a parameter as one of the option that sets it."""
-    names = "alpha|c|device|max_iter|pretrained|reward"
+    names = "alpha|c|device|lora_rank|max_iter|pretrained|reward"
     return re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
 
 
@@ -85,7 +85,15 @@ def main() -> None:
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
-@click.option("--pretrained", type=click.Path(path_type=Path), metavar="DIR", help="A saved diffusion model.")
+@click.option(
+    "--pretrained",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="A saved diffusion model, or a masked language model of transformers with one token a letter.",
+)
+@click.option(
+    "--lora-rank", type=click.IntRange(min=1), help="Rank of the adapter on a masked language model.  [default: 8]"
+)
 @click.option("--max-iter", type=click.IntRange(min=1), help="Fine-tuning updates.  [default: by the rows]")
 @_seed
 @_device

@@ -16,16 +16,19 @@ from tqdm.auto import tqdm
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.cli.run_files import CHECKPOINT
 from braidkit.datasets.table import MeasuredTable
-from braidkit.diffusion import DiffusionModel
+from braidkit.diffusion import DiffusionModel, MaskedDiffusion
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
-from braidkit.persistence import replace_file, saved_digest
+from braidkit.networks import is_masked_lm_directory
+from braidkit.persistence import digest, file_contents, replace_file, saved_digest
 from braidkit.rewards import BootstrapReward, GPBonusReward
+from braidkit.spaces import SequenceSpace
 
 Say = Callable[[str], None]
+DEFAULT_LORA_RANK = 8
 # Names of all that a run may leave in its directory, besides its record.
 OUTPUTS = ("model", "pretrained", "designs.csv", "designs.fasta", "rewards.png", "training.png", "report.html")
 
@@ -40,6 +43,7 @@ class Settings:
     reward: str = "bonus"
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
+    lora_rank: int | None = None
     max_iter: int | None = None
     template: str | None = None
     seed: int = 0
@@ -50,9 +54,11 @@ class Settings:
 
     def as_record(self) -> dict[str, Any]:
         """What determines the result, besides the data, as JSON holds it."""
-        record = dataclasses.asdict(self) | {
-            "pretrained": None if self.pretrained is None else saved_digest(self.pretrained)
-        }
+        record = dataclasses.asdict(self) | {"pretrained": None}
+        if self.pretrained is not None:
+            language_model = is_masked_lm_directory(self.pretrained)
+            contents = digest(file_contents(self.pretrained)) if language_model else saved_digest(self.pretrained)
+            record["pretrained"] = contents
         return {name: value for name, value in record.items() if name not in ("table", "device", "quiet")}
 
     def build_reward(self) -> GPBonusReward | BootstrapReward:
@@ -91,6 +97,18 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
+def load_chain(settings: Settings, space: SequenceSpace) -> DiffusionModel | None:
+    """The pretrained chain that was asked for: one of braidkit, or a masked language model of transformers."""
+    path = settings.pretrained
+    if path is not None and is_masked_lm_directory(path):
+        return MaskedDiffusion.from_masked_lm(path, space, lora_rank=settings.lora_rank or DEFAULT_LORA_RANK)
+    if settings.lora_rank is not None:
+        raise InvalidParameterError(
+            "--lora-rank belongs to a masked language model; leave it out, or pass one's directory as --pretrained."
+        )
+    return None if path is None else DiffusionModel.from_pretrained(path)
+
+
 def build_finetuner(
     table: MeasuredTable, directory: RunDirectory, settings: Settings
 ) -> ConservativeDiffusionFinetuner:
@@ -99,7 +117,7 @@ def build_finetuner(
         if path is not None:
             directory.check_input(path)
     finetuner = ConservativeDiffusionFinetuner(
-        None if settings.pretrained is None else DiffusionModel.from_pretrained(settings.pretrained),
+        load_chain(settings, table.space),
         "auto" if settings.alpha is None else settings.alpha,
         reward=settings.build_reward(),
         space=table.space if settings.pretrained is None or settings.template else None,

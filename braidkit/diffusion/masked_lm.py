@@ -22,6 +22,7 @@ from braidkit.networks import (
     LetterTokens,
     LowRankAdapter,
     Shared,
+    fingerprint,
     letter_tokens,
     load_masked_lm,
     with_low_rank,
@@ -31,8 +32,6 @@ from braidkit.spaces import Points, SequenceSpace
 ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
 # Shares of masked letters at which a chain's predictions are compared with uniform letters.
 SHARES = (0.15, 0.5, 1.0)
-# What configurations of language models hold that changes no result.
-_FREE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 
 
 class Backbone:
@@ -130,12 +129,6 @@ def _key(record: dict[str, Any]) -> str:
 
 def _no_tokenizer(*_: Any) -> None:
     """Stands for the tokenizer where the numbers of tokens are known."""
-
-
-def fingerprint(lm: Any) -> str:
-    """Digest of a language model's weights and configuration, wherever it was loaded from."""
-    config = {name: value for name, value in lm.config.to_dict().items() if name not in _FREE}
-    return persistence.digest(type(lm).__name__, json.dumps(config, sort_keys=True, default=str), lm.state_dict())
 
 
 class MaskedLMDiffusion(MaskedDiffusion):

@@ -4,7 +4,13 @@ from braidkit.networks.attention import AttentionBlock, PositionalPool, Relative
 from braidkit.networks.dilated_conv import DilatedConv1d, DilatedConvNet, ResidualBlock, SequenceNorm
 from braidkit.networks.features import SequenceFeatures, VectorFeatures
 from braidkit.networks.masked_lm import LetterMaskedLM, LowRankAdapter, with_low_rank
-from braidkit.networks.pretrained_lm import LetterTokens, is_masked_lm_directory, letter_tokens, load_masked_lm
+from braidkit.networks.pretrained_lm import (
+    LetterTokens,
+    fingerprint,
+    is_masked_lm_directory,
+    letter_tokens,
+    load_masked_lm,
+)
 from braidkit.networks.shared import Adapter, Shared, share, shared_parts
 from braidkit.networks.time_embedding import TimeEmbedding
 
@@ -25,6 +31,7 @@ __all__ = [
     "SoftmaxPool",
     "TimeEmbedding",
     "VectorFeatures",
+    "fingerprint",
     "is_masked_lm_directory",
     "letter_tokens",
     "load_masked_lm",

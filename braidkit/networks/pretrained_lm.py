@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError, MissingExtraError
@@ -14,6 +17,8 @@ from braidkit.exceptions import CheckpointError, IncompatibleModelError, Invalid
 HUB = "hf://"
 # Parts of models that logits and hidden states of letters do not pass through.
 _UNUSED = {"contact_head", "pooler", "position_ids"}
+# What configurations of language models hold that changes no result.
+_FREE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 # Without any of these transformers makes up an empty tokenizer.
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 FITTING = "ESM-2, AntiBERTy or ProtBERT for proteins"
@@ -75,11 +80,21 @@ def load_masked_lm(source: Any, tokenizer: Any = None, dtype: str = "float32") -
 
 def is_masked_lm_directory(path: Path) -> bool:
     """Whether a directory looks like a model of transformers, by its ``config.json``."""
-    config = path / "config.json"
     try:
-        return '"model_type"' in config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return False
+    return isinstance(config, dict) and "model_type" in config
+
+
+def fingerprint(lm: Any) -> str:
+    """Digest of a language model's weights and configuration, wherever it was loaded from."""
+    config = {name: value for name, value in lm.config.to_dict().items() if name not in _FREE}
+    digest = hashlib.sha256(json.dumps([type(lm).__name__, config], sort_keys=True, default=str).encode())
+    for name, tensor in sorted(lm.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
 
 
 def letter_tokens(tokenizer: Any, alphabet: str) -> LetterTokens:

@@ -5,5 +5,13 @@ from braidkit.rewards.bootstrap import BootstrapReward
 from braidkit.rewards.calibration import lower_coverage
 from braidkit.rewards.clip import CLIPFeatures
 from braidkit.rewards.gp_bonus import GPBonusReward
+from braidkit.rewards.masked_lm import MaskedLMFeatures
 
-__all__ = ["BlackBoxReward", "BootstrapReward", "CLIPFeatures", "GPBonusReward", "lower_coverage"]
+__all__ = [
+    "BlackBoxReward",
+    "BootstrapReward",
+    "CLIPFeatures",
+    "GPBonusReward",
+    "MaskedLMFeatures",
+    "lower_coverage",
+]

@@ -19,6 +19,7 @@ from braidkit.datasets.table import read_table
 from braidkit.diffusion import DiffusionModel
 from braidkit.finetuning.monitor import Monitor
 from braidkit.persistence import digest
+from tests.language_models import tiny_bert
 
 OPTIONS = ["--sequence", "seq", "--target", "mrl", "--n", "12", "--max-iter", "4"]
 FILES = ["designs.csv", "designs.fasta", "model", "report.html", "rewards.png", "run.json", "training.png"]
@@ -181,6 +182,23 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
 
 
 @pytest.mark.slow
+def test_a_masked_language_model_is_a_pretrained_model(table, chain, tmp_path):
+    lm, tokenizer = tiny_bert("ACGT")
+    for part in (lm, tokenizer):
+        part.save_pretrained(tmp_path / "lm")
+    out, rank = tmp_path / "run", ["--lora-rank", "2"]
+    result = design(table, *OPTIONS, "--pretrained", tmp_path / "lm", *rank, "--out", out)
+    assert result.exit_code in (0, 3), result.output
+    model = DiffusionModel.from_pretrained(out / "model")
+    assert model.backbone.settings["lora_rank"] == 2
+    assert (out / "model" / "adapter_model.safetensors").is_file()
+    assert not (out / "pretrained").exists()
+    other = design(table, *OPTIONS, "--pretrained", chain, *rank, "--out", tmp_path / "other")
+    assert other.exit_code == 2 and "--lora-rank belongs to a masked language model" in other.output
+    again = design(table, *OPTIONS, "--pretrained", tmp_path / "lm", "--out", out)
+    assert again.exit_code == 2 and "finished run" in again.output
+
+
 def test_a_killed_process_resumes_with_the_model_that_it_had_pretrained(table, tmp_path):
     def command(out):
         return [sys.executable, "-m", "braidkit", "design", str(table), *OPTIONS, "--out", str(out)]
