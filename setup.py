@@ -27,7 +27,7 @@ REQUIRES = [
 EXTRAS = {
     "plots": ["matplotlib>=3.9"],
     "lm": ["transformers>=5.23", "peft>=0.21.2"],
-    "images": ["diffusers>=0.42", "transformers>=5.23", "peft>=0.21.2"],
+    "images": ["diffusers>=0.42", "transformers>=5.23", "peft>=0.21.2", "pillow>=13.0"],
     "data": ["pooch>=1.8.2"],
     "gpu": ["triton>=3.7.1; platform_system == 'Linux'"],
     "dist": ["accelerate>=1.15"],

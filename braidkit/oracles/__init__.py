@@ -8,6 +8,7 @@ from braidkit.oracles.aesthetic import AestheticOracle
 from braidkit.oracles.ehrlich import EhrlichLandscape
 from braidkit.oracles.enformer import EnformerOracle
 from braidkit.oracles.optimus5p import Optimus5Prime
+from braidkit.oracles.prompt_check import PromptCheck
 from braidkit.oracles.utr_landscape import UTRLandscape
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "EnformerOracle",
     "Optimus5Prime",
     "Oracle",
+    "PromptCheck",
     "UTRLandscape",
     "refuse_shared_rows",
 ]
