@@ -2,7 +2,7 @@
 
 from braidkit.networks.attention import AttentionBlock, PositionalPool, RelativeAttention, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d, DilatedConvNet, ResidualBlock, SequenceNorm
-from braidkit.networks.features import SequenceFeatures, VectorFeatures
+from braidkit.networks.features import SequenceFeatures, VectorFeatures, shrunk
 from braidkit.networks.masked_lm import LetterMaskedLM, LowRankAdapter, with_low_rank
 from braidkit.networks.pretrained_lm import (
     LetterTokens,
@@ -37,5 +37,6 @@ __all__ = [
     "load_masked_lm",
     "share",
     "shared_parts",
+    "shrunk",
     "with_low_rank",
 ]

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# Pixels of a side of images: a dense layer on more would not fit in memory.
+MAX_SIDE = 32
+
 
 class SequenceFeatures(nn.Module):
     """Convolutions along the sequence, then one dense layer that sees every position.
@@ -71,8 +74,16 @@ class SequenceFeatures(nn.Module):
         return F.leaky_relu(h, 0.1) if self.pooled else F.relu(h)
 
 
+def shrunk(x: Tensor) -> Tensor:
+    """Images (n, channels, height, width) averaged over neighbouring pixels to at most 32 a side; all else as it is."""
+    if x.ndim != 4 or max(x.shape[2:]) <= MAX_SIDE:
+        return x
+    height, width = (min(side, MAX_SIDE) for side in x.shape[2:])
+    return F.adaptive_avg_pool2d(x, (height, width))
+
+
 class VectorFeatures(nn.Module):
-    """Two hidden layers on the flattened point, in float64.
+    """Two hidden layers on the flattened point, in float64; large images are `shrunk` first.
 
     At this size float64 costs little, and a row's prediction does not depend on the rows beside it, as it does in
     float32 in the seventh digit.
@@ -95,4 +106,4 @@ class VectorFeatures(nn.Module):
         ).double()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x.double())
+        return self.layers(shrunk(x).double())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from braidkit.exceptions import IncompatibleModelError
-from braidkit.networks import SequenceFeatures, VectorFeatures
+from braidkit.networks import SequenceFeatures, VectorFeatures, shrunk
 from braidkit.spaces import Points, Space
 from braidkit.torch_state import seeded
 from braidkit.training import fit_supervised
@@ -37,7 +37,8 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
             n_features=min(max(width, 16), 40),
             pooled=n_rows < FEW_ROWS,
         )
-    return VectorFeatures(space.n_features, min(max(width, 16), 128))
+    n_inputs = shrunk(torch.zeros(1, *space.shape)).numel()
+    return VectorFeatures(n_inputs, min(max(width, 16), 128))
 
 
 def mean_norm(f: Tensor) -> float:

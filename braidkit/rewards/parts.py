@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor, nn
 
+from braidkit.networks import shrunk
 from braidkit.spaces import Space
 
 Views = dict[str, Tensor]  # what the parts need of points, by name; each of shape (n, ...)
@@ -134,7 +135,7 @@ class SequenceParts(Parts):
 
 
 class VectorParts(Parts):
-    """Parts for vectors and images, on standardised columns x_j.
+    """Parts for vectors and images, on standardised columns x_j; large images are `shrunk` first.
 
     Linear; radial, ``exp(-|x - x'|^2 / l)``; and for up to 64 columns the smooth functions of one column,
     ``sum_j exp(-(x_j - x'_j)^2 / 2)``, and of two.
@@ -147,7 +148,7 @@ class VectorParts(Parts):
 
     def __init__(self, x: Tensor) -> None:
         super().__init__()
-        x = x[:TYPICAL_ROWS].double().flatten(1)
+        x = shrunk(x[:TYPICAL_ROWS]).double().flatten(1)
         deviation = x.std(dim=0, correction=0)
         self.register_buffer("mean", x.mean(dim=0))
         # A column without variation keeps its units, so that leaving its value is seen.
@@ -157,7 +158,7 @@ class VectorParts(Parts):
         self._set_scales(x, [LINEAR, *additive, *(f"radial {decay:g}" for decay in DECAYS)])
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
-        return {LINEAR: (x.double().flatten(1) - self.get_buffer("mean")) / self.get_buffer("deviation")}
+        return {LINEAR: (shrunk(x).double().flatten(1) - self.get_buffer("mean")) / self.get_buffer("deviation")}
 
     def _nonlinear(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
         x, z = a[LINEAR], b[LINEAR]

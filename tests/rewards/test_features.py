@@ -17,6 +17,7 @@ from braidkit.rewards.features import (
     train_networks,
 )
 from braidkit.rewards.kmers import KmerFeatures, few_row_features
+from braidkit.rewards.parts import LINEAR, parts_for
 from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
 
 
@@ -206,3 +207,19 @@ def test_pooled_features_also_see_what_there_is_wherever_it_lies():
 def test_few_rows_of_sequences_are_pooled():
     assert default_features(SequenceSpace("DNA", 9), 500).pooled
     assert not default_features(SequenceSpace("DNA", 9), 5000).pooled
+
+
+def test_large_images_are_shrunk_before_a_dense_layer():
+    small, large = ImageSpace(20, 32), ImageSpace(100, 80)
+    assert default_features(small, 100).layers[1].in_features == 3 * 20 * 32
+    features = default_features(large, 100)
+    assert features.layers[1].in_features == 3 * 32 * 32
+    x = torch.rand(2, *large.shape).requires_grad_()
+    (gradient,) = torch.autograd.grad(features(x).sum(), x)
+    assert gradient.flatten(1).any(dim=1).all()
+
+
+def test_a_default_reward_of_large_images_sees_32_pixels_a_side():
+    space = ImageSpace(96, 64, 1)
+    parts = parts_for(space, torch.rand(20, *space.shape))
+    assert parts.views(torch.rand(3, *space.shape))[LINEAR].shape == (3, 32 * 32)
