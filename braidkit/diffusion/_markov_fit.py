@@ -29,8 +29,8 @@ _MAX_EVENTS = 50_000
 _EXPECTED_COUNTS = (5.0, 10.0, 20.0, 40.0)
 # How many words may be absent by chance among all that are called impossible, as far as the coarser law can tell.
 _CHANCE = 0.05
-# Share of held-out rows with a word that the other rows lack, and of held-out neighbours, up to which nothing is possible
-# that was never seen: a reward that designs are tilted towards finds every gap (``benchmarks/small_tables.py``).
+# Share of held-out rows with a word that the other rows lack, and of held-out neighbours, up to which nothing is
+# possible that was never seen: a reward that designs are tilted towards finds every gap.
 _NEW_ROWS, _NEW_PAIRS = 0.02, 0.005
 
 
@@ -205,10 +205,9 @@ def transition_tables(counts: list[Counts], parameters: Floats, n_letters: int) 
 def _allowed(level: Level, counts: Counts, p: Floats, possible: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which letters (L, K ** order, K) may follow which contexts, as far as this level can tell.
 
-    Where held-out rows hardly ever have a word that the other rows lack, what was never seen is impossible. Elsewhere
-    a word that was never seen is impossible if coarser levels expect
-    it so often that its absence is no chance, for none of all such words, and if no word of a fold's rows is impossible
-    by the same rule in the other folds.
+    Where held-out rows hardly ever have a word that the other rows lack, a word that was never seen is impossible.
+    Elsewhere it is so if coarser levels expect it so often that its absence is no chance, for none of all such words,
+    and if no word of a fold's rows is impossible by the same rule in the other folds.
     """
     n_letters = p.shape[2]
     table = counts.of(level)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Designs that a listed space keeps at least: a lighter alpha would give a few of them again and again.
+N_EFFECTIVE = 1000
+
 
 def auto_alpha(n_rows: int) -> float:
     """The weight of the KL: designs must stay nearer to the data where a reward of few rows is soon fooled."""

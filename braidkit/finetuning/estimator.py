@@ -25,8 +25,9 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.checkpoint import TUNING, open_checkpoint
 from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
 from braidkit.finetuning.contracts import CheckpointSelection, check_selection
-from braidkit.finetuning.defaults import auto_alpha, auto_max_iter
+from braidkit.finetuning.defaults import N_EFFECTIVE, auto_alpha, auto_max_iter
 from braidkit.finetuning.designer import Designer
+from braidkit.finetuning.exact import ExactSolver
 from braidkit.finetuning.held_out import check_enough_designs, check_reward, describe_reward, split_for_judge
 from braidkit.finetuning.judge import CalibratedJudge, backtest_spread
 from braidkit.finetuning.measurement import Measurement
@@ -64,9 +65,9 @@ class ConservativeDiffusionFinetuner(Designer):
         "exact"), else a SimplexDiffusion for sequences, a GaussianDiffusion for vectors.
     alpha : float or "auto", default="auto"
         Weight of the KL, in standard deviations of y per nat. Larger stays closer to the pretrained model. "auto" is
-        0.1 for fewer than 1,000 rows, whose reward is soon fooled, else 0.02. At the paper's 1e-3 (Table 2) designs
-        leave the pretrained model within tens of updates, and none stays valid, while at 0.1 they stay as valid as its
-        own (``benchmarks/finetuning_defaults.py``). Not scikit-learn's ridge penalty: that is the reward's `lam`.
+        0.1 for fewer than 1,000 rows, whose reward is soon fooled, else 0.02, and more in a small space if so few
+        designs would be left (see `ExactSolver`). The paper has 1e-3 (Table 2), at which designs leave a pretrained
+        model without a support within tens of updates. Not scikit-learn's ridge penalty: that is the reward's `lam`.
     reward : regressor, default=GPBonusReward()
         The conservative reward; a clone is fitted. A fitted one in ``sklearn.frozen.FrozenEstimator`` is used as it is.
         Any regressor of designs will do for solvers that need no gradient, see `BlackBoxReward`; the others need one
@@ -360,6 +361,8 @@ class ConservativeDiffusionFinetuner(Designer):
                 processes=processes,
             )
         )
+        if self.alpha == "auto" and isinstance(solver, ExactSolver):
+            solver.n_effective = solver.n_effective or N_EFFECTIVE
         verbose = self.verbose if processes.rank == 0 else 0
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
         max_iter = max_iter if solver.n_updates is None else solver.n_updates
@@ -391,7 +394,7 @@ class ConservativeDiffusionFinetuner(Designer):
             solver, max_iter, start=start, callbacks=[monitor], verbose=verbose, description="fine-tuning"
         )
         monitor.restore_best()
-        self.history_, self.best_iter_ = monitor.history, monitor.best_iter
+        self.history_, self.best_iter_, self.alpha_ = monitor.history, monitor.best_iter, solver.problem.alpha
         self.over_optimising_since_ = monitor.over_optimising_since
         self.model_ = model.freeze()
         alarm = monitor.alarm()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SequenceSpace, SimplexDiffusion
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MarkovLaw
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.theory.finite import tilted
@@ -95,3 +95,19 @@ def test_another_solver_gets_a_chain_that_it_can_train():
 def test_large_spaces_are_refused():
     with pytest.raises(InvalidParameterError, match="at most 300,000; the space has 1,048,576"):
         EnumeratedDiffusion(SequenceSpace("DNA", 10))
+
+
+def test_alpha_auto_keeps_enough_designs_to_choose_from():
+    X = rows(n=200, length=5)
+    y = np.array([row.count("A") + 0.1 * row.count("C") for row in X], dtype=float)
+    reward = GPBonusReward(c=0, lam=1e-4, max_iter=1, random_state=0)
+    light = ConservativeDiffusionFinetuner(None, 1e-3, reward=reward, random_state=0).fit(X, y)
+    auto = ConservativeDiffusionFinetuner(reward=reward, random_state=0).fit(X, y)
+
+    def n_effective(model):
+        return float(1 / model.table().log_probs().exp().square().sum())
+
+    assert n_effective(light.model_) < 10
+    wanted = min(1000, 0.5 * n_effective(auto.pretrained_))
+    assert wanted <= n_effective(auto.model_) < 1.1 * wanted
+    assert auto.alpha_ > 0.1
