@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from braidkit.diffusion import _markov_fit as fitting
 from braidkit.diffusion._forward_backward import draw_sequences, letter_log_posterior, letter_log_prediction
 
-# Largest table (L, K ** order, K) of orders above 1. Each policy of a chain goes through it forwards and backwards: order
-# 3 of 50 nucleotides costs about as much as order 1, order 4 six times as much.
+# Largest table (L, K ** order, K) of orders above 1. Each policy of a chain goes through it forwards and backwards:
+# order 3 of 50 nucleotides costs about as much as order 1, order 4 six times as much.
 _MAX_TABLE = 15_000
 _MAX_ORDER = 4
 # Held-out letters that the order is chosen on, and that the shares of levels are fitted on.

@@ -25,9 +25,8 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.checkpoint import TUNING, open_checkpoint
 from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
 from braidkit.finetuning.contracts import CheckpointSelection, check_selection
-from braidkit.finetuning.defaults import N_EFFECTIVE, auto_alpha, auto_max_iter
+from braidkit.finetuning.defaults import auto_alpha, auto_max_iter
 from braidkit.finetuning.designer import Designer
-from braidkit.finetuning.exact import ExactSolver
 from braidkit.finetuning.held_out import check_enough_designs, check_reward, describe_reward, split_for_judge
 from braidkit.finetuning.judge import CalibratedJudge, backtest_spread
 from braidkit.finetuning.measurement import Measurement
@@ -297,7 +296,7 @@ class ConservativeDiffusionFinetuner(Designer):
         data = self._read(X, y)
         check_enough_designs(self.reward, data.x, self.validation_fraction)
         chain = self._new_chain() if self.pretrained is None else self.pretrained.in_space(self.space_)
-        solver = as_solver(self.solver, chain, self.reward)
+        solver = as_solver(self.solver, chain, self.reward, choose_alpha=self.alpha == "auto")
         solver.check_processes(processes, self.batch_size)
         check_solver_reward(solver, self.reward)
         solver.check(chain)
@@ -361,8 +360,6 @@ class ConservativeDiffusionFinetuner(Designer):
                 processes=processes,
             )
         )
-        if self.alpha == "auto" and isinstance(solver, ExactSolver):
-            solver.n_effective = solver.n_effective or N_EFFECTIVE
         verbose = self.verbose if processes.rank == 0 else 0
         max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
         max_iter = max_iter if solver.n_updates is None else solver.n_updates

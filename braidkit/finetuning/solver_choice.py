@@ -12,6 +12,7 @@ from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
 from braidkit.finetuning.contracts import standardised
+from braidkit.finetuning.defaults import N_EFFECTIVE
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.exact import ExactSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
@@ -34,8 +35,11 @@ def check_solver(solver: str | Solver) -> None:
         raise InvalidParameterError(f"solver must be auto, one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}.")
 
 
-def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None) -> Solver:
-    """A fresh solver: from its name, as a clone of an instance, or the one that suits a chain and a reward."""
+def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None, *, choose_alpha: bool = False) -> Solver:
+    """A fresh solver: from its name, as a clone of an instance, or the one that suits a chain and a reward.
+
+    With `choose_alpha`, the exact one may take a larger alpha than the problem's.
+    """
     check_solver(solver)
     if isinstance(solver, Solver):
         return clone(solver)
@@ -43,7 +47,7 @@ def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None) -
         solver = model.default_solver
         if SOLVERS[solver].needs_gradient and is_black_box(reward):
             solver = "trajectory_balance"
-    return SOLVERS[solver]()
+    return ExactSolver(n_effective=N_EFFECTIVE) if solver == "exact" and choose_alpha else SOLVERS[solver]()
 
 
 def is_black_box(reward: Any) -> bool:
