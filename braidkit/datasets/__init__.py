@@ -1,9 +1,19 @@
 """Data to learn from: measured sets (`fetch_*`), generated ones (`make_*`), and the offline protocol."""
 
 from braidkit.datasets.ehrlich import make_ehrlich
+from braidkit.datasets.pictures import read_images
 from braidkit.datasets.split import OfflineSplit, offline_split
 from braidkit.datasets.synthetic_utr import make_utr
 from braidkit.datasets.table import MeasuredTable, read_table
 from braidkit.datasets.utr import fetch_utr
 
-__all__ = ["MeasuredTable", "OfflineSplit", "fetch_utr", "make_ehrlich", "make_utr", "offline_split", "read_table"]
+__all__ = [
+    "MeasuredTable",
+    "OfflineSplit",
+    "fetch_utr",
+    "make_ehrlich",
+    "make_utr",
+    "offline_split",
+    "read_images",
+    "read_table",
+]

@@ -1,0 +1,69 @@
+"""Read pictures from files into the array that estimators take."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError, MissingExtraError
+
+
+def read_images(
+    files: Sequence[str | os.PathLike[str] | Any], *, size: tuple[int, int] | None = None, channels: int = 3
+) -> NDArray[np.uint8]:
+    """Read image files, or take PIL images, as one array.
+
+    Parameters
+    ----------
+    files : list of path-like, or of PIL images
+    size : (height, width), optional
+        Cut each in its centre to this shape and scale it to this size. By default all must have one size.
+    channels : {1, 3}, default=3
+        Grey pictures become colour ones of one colour, and colour ones grey, by their luminance.
+
+    Returns
+    -------
+    images : ndarray of shape (n, height, width[, 3]), uint8
+
+    Raises
+    ------
+    InvalidDesignError
+        Naming the first row whose file is missing or broken, or whose size is not that of the first.
+
+    Examples
+    --------
+    >>> from PIL import Image
+    >>> read_images([Image.new("L", (40, 20))], size=(8, 8)).shape
+    (1, 8, 8, 3)
+    """
+    if channels not in (1, 3):
+        raise InvalidParameterError(f"channels must be 1 or 3; got {channels!r}.")
+    if len(files) == 0:
+        raise InvalidDesignError("there are no files to read.")
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise MissingExtraError('pictures need Pillow: pip install "braidkit[images]".') from error
+    images: list[NDArray[np.uint8]] = []
+    for row, file in enumerate(files):
+        try:
+            opened = file if isinstance(file, Image.Image) else Image.open(file)
+            picture = opened.convert("RGB" if channels == 3 else "L")
+        except (OSError, SyntaxError, ValueError, AttributeError, Image.DecompressionBombError) as error:
+            raise InvalidDesignError(
+                f"row {row:,}: {file} cannot be read as a picture ({error}); mend the file, or leave out the row."
+            ) from error
+        if size is not None:
+            picture = ImageOps.fit(picture, (size[1], size[0]), method=Image.Resampling.BICUBIC)
+        images.append(np.asarray(picture))
+        if images[row].shape != images[0].shape:
+            (height, width), (first_height, first_width) = images[row].shape[:2], images[0].shape[:2]
+            raise InvalidDesignError(
+                f"row {row:,}: {file} is {height} x {width} pixels, and row 0 is {first_height} x {first_width}; pass "
+                "size=(height, width) to cut and scale all to one size."
+            )
+    return np.stack(images)
