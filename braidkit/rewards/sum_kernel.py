@@ -17,8 +17,8 @@ from braidkit.spaces import Points
 EVIDENCE_ROWS = 800
 # Rows that the kernel is centred on. Up to this many the process is exact; beyond, a random choice of them stands for
 # all (Nystrom), and every row still counts.
-MAX_POINTS = 2000
-SOME_POINTS = 1000
+MAX_POINTS = 1500
+SOME_POINTS = 500
 # Parts below this share of the function's variance are left out: they cost time and change nothing.
 SMALLEST_SHARE = 0.01
 NETWORK = "network"
