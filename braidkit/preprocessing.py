@@ -95,7 +95,6 @@ class DesignPipeline(Pipeline):
     Examples
     --------
     >>> import numpy as np
-    import torch
     >>> from sklearn.preprocessing import StandardScaler
     >>> from braidkit import ConservativeDiffusionFinetuner, DesignPipeline
     >>> X = np.random.default_rng(0).normal(loc=100, size=(200, 2))

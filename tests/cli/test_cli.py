@@ -163,7 +163,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
         if line.startswith("12 designs"):
             raise PowerCut
 
-    settings = Settings(target="mrl", n=12, alpha=0.1, max_iter=4, pretrained=chain)
+    settings = Settings(target="mrl", n=12, alpha=None, max_iter=4, pretrained=chain)
     measured = read_table(table, sequence="seq", target="mrl", on_ambiguous="drop")
     directory = RunDirectory(tmp_path / "run", OUTPUTS)
     record = {"command": "design", "data": digest(measured.sequences, measured.y)} | settings.as_record()
@@ -172,7 +172,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
 
     other = design(table, *OPTIONS, "--pretrained", chain, "--alpha", "0.5", "--out", directory.path)
     assert other.exit_code == 2
-    assert "unfinished run of other data or settings (alpha was 0.1, now 0.5)" in other.stderr
+    assert "unfinished run of other data or settings (alpha was None, now 0.5)" in other.stderr
     same = design(table, *OPTIONS, "--pretrained", chain, "--out", directory.path)
     assert same.exit_code == 0, same.output
     assert f"going on with the unfinished run in {directory.path}" in same.stdout
