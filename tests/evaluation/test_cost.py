@@ -30,7 +30,7 @@ def test_network_passes_are_counted_in_copies_and_in_chains_trained_meanwhile(ch
     with count_network_passes() as passes:
         new = copy.deepcopy(chain)
         assert passes.rows == 0
-        trained = SimplexDiffusion(SPACE, n_steps=4).fit(X, max_iter=2, batch_size=16, random_state=0)
+        trained = SimplexDiffusion(SPACE, n_steps=4, prior=None).fit(X, max_iter=2, batch_size=16, random_state=0)
         in_training = passes.rows
         trained.sample(3, random_state=0)
     assert in_training >= 2 * 16

@@ -140,8 +140,10 @@ def test_calibration_is_told(page, written):
     assert all(note in " ".join(page.text) for note in [*calibration.notes, *calibration.warnings])
 
 
-def test_figures_are_closed_again(written):
-    assert matplotlib.pyplot.get_fignums() == []
+def test_figures_are_closed_again(run, tmp_path):
+    before = matplotlib.pyplot.get_fignums()
+    report(run.finetuner, path=tmp_path / "page.html")
+    assert matplotlib.pyplot.get_fignums() == before
 
 
 def test_a_table_of_select_will_do(run, tmp_path):
