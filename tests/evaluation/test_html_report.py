@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import importlib
 import io
 import platform
 import re
@@ -141,9 +142,10 @@ def test_calibration_is_told(page, written):
 
 
 def test_figures_are_closed_again(run, tmp_path):
-    before = matplotlib.pyplot.get_fignums()
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    before = pyplot.get_fignums()
     report(run.finetuner, path=tmp_path / "page.html")
-    assert matplotlib.pyplot.get_fignums() == before
+    assert pyplot.get_fignums() == before
 
 
 def test_a_table_of_select_will_do(run, tmp_path):
