@@ -21,7 +21,7 @@ from braidkit.torch_state import seeded
 from braidkit.training import fit_supervised
 
 # Fewer rows teach a network nothing, and leave too few in a fold.
-MIN_ROWS = 250
+MIN_ROWS = 60
 # Five networks of few rows train in seconds; each of three networks sees as many rows as one needs.
 FEW_FOLDS, MANY_FOLDS, MANY_ROWS = 5, 3, 2_000
 # The held-out loss only picks the best weights: more rows change no choice, and of fewer chance would pick.

@@ -190,7 +190,7 @@ def test_rows_and_columns_of_the_callers_arrays_stay(reward, vectors):
 
 def test_training_stops_on_held_out_rows(reward):
     rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(60, 8)), rng.normal(size=60)  # nothing to learn
+    X, y = rng.normal(size=(300, 8)), rng.normal(size=300)  # nothing to learn
     reward.set_params(max_iter=1000, validation_fraction=0.3).fit(X, y)
     assert reward.n_iter_ < 1000
     assert len(reward.validation_curve_) >= 5
