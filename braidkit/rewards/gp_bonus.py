@@ -31,7 +31,7 @@ class GPBonusReward(BaseReward):
     prediction of networks. Each part's share, and the noise, maximise the marginal likelihood, so the data decide how
     much is linear, how much is interaction and how much a network knows. Networks are cross-fitted: a row's prediction
     comes from one that has not seen it, since evidence would reward memory. What they disagree on is added to the
-    variance. Up to 2,000 rows the process is exact; beyond, 1,000 of them stand for all.
+    variance. Up to 1,500 rows the process is exact; beyond, 500 of them stand for all.
 
     With `features`, a `kernel` or a fixed `lam` it is the paper's instead: a network is trained by least squares on
     standardised y and frozen; its last hidden layer and a constant, phi, are the features of a Gaussian process:

@@ -32,7 +32,7 @@ class SumKernelProcess(nn.Module):
     """Posterior mean and variance of a Gaussian process with a sum of kernels, of the function without noise.
 
     Fitted by `fit`. With points Z and their kernel matrix K_ZZ the features ``phi(x) = W^T k(Z, x)``, ``W W^T`` the
-    pseudo-inverse of K_ZZ, stand for the kernel. Up to 2,000 rows Z is all of them, and nothing is left out; beyond,
+    pseudo-inverse of K_ZZ, stand for the kernel. Up to 1,500 rows Z is all of them, and nothing is left out; beyond,
     the part of the kernel that Z does not explain stays in the variance.
 
     Parameters
