@@ -7,10 +7,13 @@ in relaxed points. `Parts` computes them together, since they share their inner 
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection, Iterable
+import itertools
+from collections.abc import Collection
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from braidkit.networks import shrunk
 from braidkit.spaces import Space
@@ -23,6 +26,8 @@ MAX_ADDITIVE = 64  # columns of a vector beyond which parts by column are left o
 MAX_COUNTS = 2100  # k-mers beyond which a part that counts them is left out
 MAX_GAP = 8
 LINEAR, GAPPED = "linear", "gapped pairs"
+SUMS = ("letters", "neighbours", "pairs", "triples", "quadruples")
+CACHED_NUMBERS = 2**16  # of a matrix of matches that stays in a processor's cache
 TYPICAL_ROWS = 2000
 
 
@@ -36,10 +41,12 @@ class Parts(nn.Module, abc.ABC):
     """
 
     names: list[str]
+    # Of the kernels of new points; the posterior itself is solved for in float64.
+    dtype: ClassVar[torch.dtype] = torch.float64
 
     @abc.abstractmethod
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
-        """What the parts that are wanted, all by default, need of points (n, \\*space.shape), float64."""
+        """What the parts that are wanted, all by default, need of points (n, \\*space.shape), in the points' type."""
 
     def matrices(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
         """The matrix (n, m) between points of each part that is wanted.
@@ -82,6 +89,8 @@ class SequenceParts(Parts):
         Rows that set means and scales.
     """
 
+    dtype = torch.float32
+
     def __init__(self, space: Space, x: Tensor) -> None:
         super().__init__()
         self.length, self.n_letters = space.shape
@@ -103,7 +112,6 @@ class SequenceParts(Parts):
         self._set_scales(x, by_position + radial + self._counted)
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
-        x = x.double()
         views = {"x": x}
         windows = [x]  # of k letters: (n, length - k + 1, n_letters**k)
         for k in self.sizes:
@@ -122,14 +130,13 @@ class SequenceParts(Parts):
             gapped = [x[:, :-gap].transpose(1, 2) @ x[:, gap:] for gap in range(2, self.max_gap + 1)]
             views[GAPPED] = torch.cat([counts.flatten(1) for counts in gapped], dim=1)
         for name in views.keys() - {"x"} if self._has_means else ():
-            views[name] = views[name] - self.get_buffer(f"mean of {name}")
+            views[name] = views[name] - self.get_buffer(f"mean of {name}").to(x)
         return views
 
     def _nonlinear(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
-        mean = self.get_buffer("mean")
+        mean = self.get_buffer("mean").to(a["x"])
         centred_a, centred_b = a["x"] - mean, b["x"] - mean
-        matches = (centred_a[..., i, :] @ centred_b[..., i, :].mT for i in range(self.length))
-        matrices = interactions(matches, ("letters", "neighbours", "pairs", "triples", "quadruples"), wanted)
+        matrices = interactions(centred_a, centred_b, wanted)
         half_distance = squared_distances(a["x"].flatten(-2), b["x"].flatten(-2)) / 2
         return matrices | radial_parts(half_distance / self.typical, wanted)
 
@@ -158,13 +165,17 @@ class VectorParts(Parts):
         self._set_scales(x, [LINEAR, *additive, *(f"radial {decay:g}" for decay in DECAYS)])
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
-        return {LINEAR: (shrunk(x).double().flatten(1) - self.get_buffer("mean")) / self.get_buffer("deviation")}
+        return {LINEAR: (shrunk(x).flatten(1) - self.get_buffer("mean")) / self.get_buffer("deviation")}
 
     def _nonlinear(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
         x, z = a[LINEAR], b[LINEAR]
-        columns = (torch.exp(-0.5 * (x[..., j, None] - z[..., None, :, j]).square()) for j in range(x.shape[-1]))
-        matrices = interactions(columns, ("columns", "", "pairs of columns", "", ""), wanted)
-        return matrices | radial_parts(squared_distances(x, z) / self.typical, wanted)
+        matrices = radial_parts(squared_distances(x, z) / self.typical, wanted)
+        if "columns" in wanted or "pairs of columns" in wanted:
+            columns = [torch.exp(-0.5 * (x[..., j, None] - z[..., None, :, j]).square()) for j in range(x.shape[-1])]
+            total = sum(columns, start=torch.zeros_like(columns[0]))
+            squares = sum((column.square() for column in columns), start=torch.zeros_like(columns[0]))
+            matrices |= {"columns": total, "pairs of columns": (total.square() - squares) / 2}
+        return matrices
 
 
 def parts_for(space: Space, x: Tensor) -> Parts:
@@ -172,49 +183,110 @@ def parts_for(space: Space, x: Tensor) -> Parts:
     return SequenceParts(space, x) if space.default_features == "sequence" else VectorParts(x)
 
 
-def interactions(matches: Iterable[Tensor], names: tuple[str, ...], wanted: Collection[str]) -> dict[str, Tensor]:
-    """Sums of products of matches m_i, matrices of one shape, over sets of positions.
+class Interactions(torch.autograd.Function):
+    """Sums of products of matches ``m_i = a_i . b_i`` over sets of positions, without a graph of the products.
+
+    Forward, and backward with the matches computed again, some rows at a time, so that all matrices of a few positions
+    stay in a processor's cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, wanted: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """Matrices (..., n, m), one for each name wanted, of points a (..., n, L, K) and b (..., m, L, K)."""
+        ctx.save_for_backward(a, b)
+        ctx.wanted = wanted
+        parts = [_sums(rows, b, wanted) for rows in a.split(_rows_at_once(b), dim=-3)]
+        return tuple(torch.cat(sums, dim=-2) for sums in zip(*parts, strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        a, b = ctx.saved_tensors
+        size = _rows_at_once(b)
+        by_rows = [gradient.split(size, dim=-2) for gradient in gradients]
+        grad_a, grad_b = torch.empty_like(a), torch.zeros_like(b) if ctx.needs_input_grad[1] else None
+        pieces = zip(a.split(size, dim=-3), grad_a.split(size, dim=-3), *by_rows, strict=True)
+        for rows, grad_rows, *own in pieces:
+            _add_gradients(rows, b, dict(zip(ctx.wanted, own, strict=True)), grad_rows, grad_b)
+        return grad_a if ctx.needs_input_grad[0] else None, grad_b, None
+
+
+def _rows_at_once(b: Tensor) -> int:
+    return max(CACHED_NUMBERS // b.shape[-3], 1)
+
+
+def _matches(a: Tensor, b: Tensor) -> list[Tensor]:
+    return [a[..., i, :] @ b[..., i, :].mT for i in range(a.shape[-2])]
+
+
+def _sums(a: Tensor, b: Tensor, wanted: tuple[str, ...]) -> list[Tensor]:
+    """The sums (..., n, m) by name: over single positions, pairs, and consecutive positions."""
+    zero = a.new_zeros(*a.shape[:-2], b.shape[-3])
+    total, squares = zero.clone(), zero.clone()
+    sums = {name: zero.clone() for name in wanted if name in ("neighbours", "triples", "quadruples")}
+    before: list[Tensor] = []  # the last three matches, the latest first
+    for i in range(a.shape[-2]):
+        match = a[..., i, :] @ b[..., i, :].mT
+        total += match
+        if "pairs" in wanted:
+            squares.addcmul_(match, match)
+        for other in before if "neighbours" in sums else ():
+            sums["neighbours"].addcmul_(match, other)
+        if len(before) > 1 and ("triples" in sums or "quadruples" in sums):
+            in_a_row = match * before[0] * before[1]
+            if "triples" in sums:
+                sums["triples"] += in_a_row
+            if "quadruples" in sums and len(before) > 2:
+                sums["quadruples"].addcmul_(in_a_row, before[2])
+        before = [match, *before[:2]]
+    if "pairs" in wanted:
+        sums["pairs"] = (total.square() - squares) / 2
+    sums["letters"] = total
+    return [sums[name] for name in wanted]
+
+
+def _add_gradients(a: Tensor, b: Tensor, by_name: dict[str, Tensor], grad_a: Tensor, grad_b: Tensor | None) -> None:
+    """Set the gradient of points a (..., n, L, K), and add that of points b, from those of the sums."""
+    length = a.shape[-2]
+    # Beyond the ends there are matches of zero.
+    zero = a.new_zeros(())
+    m = [zero] * 3 + _matches(a, b) + [zero] * 3
+    letters, near, pairs, three, four = (by_name.get(name) for name in SUMS)
+    total = torch.stack(m[3:-3]).sum(dim=0) if pairs is not None else zero
+    in_a_row = three is not None or four is not None
+    two = [one * following for one, following in itertools.pairwise(m)] if in_a_row else []
+    for i in range(3, length + 3):
+        gradient = torch.zeros_like(m[3]) if letters is None else letters.clone()
+        if near is not None:
+            gradient.addcmul_(near, m[i - 1] + m[i - 2] + m[i - 3] + m[i + 1] + m[i + 2] + m[i + 3])
+        if pairs is not None:
+            gradient.addcmul_(pairs, total - m[i])
+        if three is not None:
+            gradient.addcmul_(three, two[i - 2] + m[i - 1] * m[i + 1] + two[i + 1])
+        if four is not None:
+            gradient.addcmul_(four, two[i - 2] * (m[i - 3] + m[i + 1]) + two[i + 1] * (m[i - 1] + m[i + 3]))
+        grad_a[..., i - 3, :] = gradient @ b[..., i - 3, :]
+        if grad_b is not None:
+            grad_b[..., i - 3, :] += gradient.mT @ a[..., i - 3, :]
+
+
+def interactions(a: Tensor, b: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:
+    """Sums of products of matches ``m_i = a_i . b_i`` over sets of positions.
 
     Parameters
     ----------
-    matches : iterable of Tensor
-        m_1, m_2, ... by position.
-    names : tuple of str
-        Of the sums over single positions, over pairs at most 3 apart, over all pairs, over 3 and over 4 in a row.
+    a, b : Tensor of shape (..., n, L, K) and (..., m, L, K)
     wanted : collection of str
-        Those to compute.
+        Those of `SUMS` to compute: over single positions, over pairs at most 3 apart, over all pairs, over 3 and over 4
+        in a row.
+
+    Returns
+    -------
+    sums : dict of str to Tensor of shape (..., n, m)
+        Differentiable once.
     """
-    single, near, pair, three, four = (name in wanted and name != "" for name in names)
-    if not (single or near or pair or three or four):
-        return {}
-    sums: dict[str, Tensor] = {}
-    total = squares = None
-    before: list[Tensor] = []
-
-    def add(name: str, value: Tensor) -> None:
-        sums[name] = sums[name] + value if name in sums else value
-
-    for match in matches:
-        total = match if total is None else total + match
-        if pair:
-            squares = match.square() if squares is None else squares + match.square()
-        if near and before:
-            add(names[1], match * torch.stack(before).sum(dim=0) if len(before) > 1 else match * before[0])
-        if (three or four) and len(before) >= 2:
-            in_a_row = match * before[0] * before[1]
-            if three:
-                add(names[3], in_a_row)
-            if four and len(before) == 3:
-                add(names[4], in_a_row * before[2])
-        before = [match, *before[:2]]
-    assert total is not None
-    if single:
-        sums[names[0]] = total
-    if pair:
-        assert squares is not None
-        sums[names[2]] = (total.square() - squares) / 2
-    zero = torch.zeros_like(total)  # of shorter sequences
-    return {name: sums.get(name, zero) for name in names if name and name in wanted}
+    names = tuple(name for name in SUMS if name in wanted)
+    return dict(zip(names, Interactions.apply(a, b, names), strict=True)) if names else {}
 
 
 def radial_parts(distance: Tensor, wanted: Collection[str]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -84,9 +85,9 @@ class SumKernelProcess(nn.Module):
         found = self._fit_parts(x, y, held_out, order[:EVIDENCE_ROWS])
         n_points = len(x) if len(x) <= MAX_POINTS else SOME_POINTS
         rows = order[:n_points]
-        points = self._views(x[rows], None if held_out is None else held_out[rows])
+        points = self._views(x[rows].double(), None if held_out is None else held_out[rows])
         for name, view in points.items():
-            self.register_buffer(f"points_{name}", view)
+            self.register_buffer(f"points_{name}", view.to(self.parts.dtype))
         self._point_names = list(points)
         s, vectors = torch.linalg.eigh(self._kernel(points, points))
         if n_points == len(x):
@@ -109,8 +110,7 @@ class SumKernelProcess(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (n,) of points (n, \\*space.shape), float64, with gradients."""
-        predictions = None if self.networks is None else self.networks(x)
-        views = self._views(x, None if predictions is None else predictions.mean(dim=0))
+        views, predictions = self._seen(x)
         kernel = self._kernel(views, self._points())
         # The kernel's own diagonal, less what the rows tell.
         known = (kernel @ self.root).square().sum(dim=1)
@@ -121,22 +121,17 @@ class SumKernelProcess(nn.Module):
 
     def linear_features(self, x: Tensor) -> Tensor:
         """Features phi (n, d) whose products are the kernel, by its points: the mean is phi coefficients."""
-        predictions = None if self.networks is None else self.networks(x)
-        views = self._views(x, None if predictions is None else predictions.mean(dim=0))
+        views, _ = self._seen(x)
         return self._kernel(views, self._points()) @ self.whitening
 
     def difference(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         """Means (n,) of x less those of other points, and the variance of their average, with what both share."""
-        predictions = [None if self.networks is None else self.networks(points) for points in (x, other)]
-        one, two = (
-            self._views(points, None if predicted is None else predicted.mean(dim=0))
-            for points, predicted in zip((x, other), predictions, strict=True)
-        )
+        (one, predicted), (two, predicted_other) = self._seen(x), self._seen(other)
         kernel = self._kernel(one, self._points()) - self._kernel(two, self._points())
         own = self._kernel(one, one).mean() - 2 * self._kernel(one, two).mean() + self._kernel(two, two).mean()
         variance = (own - (kernel.mean(dim=0) @ self.root).square().sum()).clamp_min(0.0)
-        if predictions[0] is not None and predictions[1] is not None:
-            variance = variance + self._spread((predictions[0] - predictions[1]).mean(dim=1, keepdim=True))[0]
+        if predicted is not None and predicted_other is not None:
+            variance = variance + self._spread((predicted - predicted_other).mean(dim=1, keepdim=True))[0]
         return kernel @ self.weights, variance
 
     def _points(self) -> Views:
@@ -145,7 +140,7 @@ class SumKernelProcess(nn.Module):
 
     def _spread(self, predictions: Tensor) -> Tensor:
         """Variance (n,) that networks (n_networks, n) which disagree give to the mean."""
-        weight = self.variances[NETWORK] * (self.get_buffer(f"points_{NETWORK}")[:, 0] @ self.weights)
+        weight = self.variances[NETWORK] * (self.get_buffer(f"points_{NETWORK}")[:, 0].double() @ self.weights)
         return weight.square() * predictions.var(dim=0)
 
     def _see_rows(
@@ -154,7 +149,7 @@ class SumKernelProcess(nn.Module):
         """Eigenvalues of Phi^T Phi of all rows, the features' root W turned to its eigenvectors, and Phi^T y."""
         gram, moment = root.new_zeros(root.shape[1], root.shape[1]), root.new_zeros(root.shape[1])
         for part in rows.split(max(BATCH_NUMBERS // len(root), 1)):
-            views = self._views(x[part], None if held_out is None else held_out[part])
+            views = self._views(x[part].double(), None if held_out is None else held_out[part])
             phi = self._kernel(views, points) @ root
             gram.addmm_(phi.T, phi)
             moment.addmv_(phi.T, y[part])
@@ -164,7 +159,7 @@ class SumKernelProcess(nn.Module):
     def _fit_parts(self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor) -> Variances:
         """Fit the variance of each part on some rows, and keep those that matter."""
         self.variances = dict.fromkeys([*self.parts.names, *([] if held_out is None else [NETWORK])], 1.0)
-        views = self._views(x[rows], None if held_out is None else held_out[rows])
+        views = self._views(x[rows].double(), None if held_out is None else held_out[rows])
         matrices = self.parts.matrices(views, views, self.variances)
         found = fit_variances(torch.stack(list(matrices.values())), y[rows])
         least = SMALLEST_SHARE * float(found.parts.sum())
@@ -174,22 +169,30 @@ class SumKernelProcess(nn.Module):
         self.noise = found.noise
         return found
 
+    def _seen(self, x: Tensor) -> tuple[Views, Tensor | None]:
+        """What the parts need of new points, and the networks' predictions (n_networks, n), if there are networks."""
+        predictions = None if self.networks is None else self.networks(x)
+        views = self._views(x.to(self.parts.dtype), None if predictions is None else predictions.mean(dim=0))
+        return views, predictions
+
     def _views(self, x: Tensor, prediction: Tensor | None) -> Views:
-        """What the parts need of points, and the networks' prediction (n, 1) where it counts."""
+        """What the parts need of points, in their type, and the networks' prediction (n, 1) where it counts."""
         views = self.parts.views(x.to(self.parts.get_buffer("mean").device), self.variances)
         if prediction is not None and NETWORK in self.variances:
-            views[NETWORK] = prediction[:, None]
+            views[NETWORK] = prediction[:, None].to(x.dtype)
         return views
 
     def _kernel(self, a: Views, b: Views) -> Tensor:
-        """The sum of the parts (n, m)."""
+        """The sum of the parts (n, m), float64."""
         matrices = self.parts.matrices(a, b, self.variances)
-        return sum((self.variances[name] * matrix for name, matrix in matrices.items()), start=self._constant)
+        total = functools.reduce(torch.add, (self.variances[name] * matrix for name, matrix in matrices.items()))
+        return total.double() + self._constant
 
     def _diagonal(self, a: Views) -> Tensor:
         """The kernel of each point with itself (n,)."""
         diagonals = self.parts.diagonals(a, self.variances)
-        return sum((self.variances[name] * diagonal for name, diagonal in diagonals.items()), start=self._constant)
+        total = functools.reduce(torch.add, (self.variances[name] * part for name, part in diagonals.items()))
+        return total.double() + self._constant
 
 
 def left_out_share(y: Tensor, weights: Tensor, precision: Tensor) -> float:

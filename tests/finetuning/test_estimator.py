@@ -373,7 +373,10 @@ def test_sampling_and_scoring_need_a_fit():
         ({"solver": DirectSolver(truncation=0)}, "truncation must be a whole number"),
         ({"solver": TrajectoryBalanceSolver(n_replay=-1)}, "n_replay must be a whole number of at least 0"),
         ({"solver": PolicyGradientSolver(clip=0)}, "clip must be a number > 0"),
-        ({"solver": "newton"}, "solver must be auto, one of direct, adjoint_matching, policy_gradient, trajectory_balance"),
+        (
+            {"solver": "newton"},
+            "solver must be auto, one of direct, adjoint_matching, policy_gradient, trajectory_balance",
+        ),
         ({"checkpoint_dir": "run", "random_state": None}, "needs a whole number as random_state"),
         ({"validation_fraction": 1.0}, "validation_fraction must be a number > 0 and < 1"),
         ({"pretrained": "sd15/"}, "pretrained must be a DiffusionModel or None; got 'sd15/'"),

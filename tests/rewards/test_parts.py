@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from braidkit.rewards.parts import SequenceParts, VectorParts, interactions, parts_for
+from braidkit.rewards import parts
+from braidkit.rewards.parts import SUMS, SequenceParts, VectorParts, interactions, parts_for
 from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
 
 
@@ -15,10 +16,13 @@ def random_sequences(n, length, seed=0, letters="ACGT"):
     return ["".join(row) for row in rng.choice(list(letters), size=(n, length))]
 
 
-def test_interactions_are_sums_over_sets_of_positions():
-    m = torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    names = ("letters", "neighbours", "pairs", "triples", "quadruples")
-    found = interactions(iter(m[:, None, None]), names, names)
+@pytest.mark.parametrize("cached", [2**16, 8])
+def test_interactions_are_sums_over_sets_of_positions(cached, monkeypatch):
+    monkeypatch.setattr(parts, "CACHED_NUMBERS", cached)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 7, 3, generator=generator, dtype=torch.float64) for n in (5, 4))
+    found = interactions(a, b, SUMS)
+    m = torch.einsum("nik,mik->inm", a, b)
     sets = {
         "letters": [(i,) for i in range(7)],
         "neighbours": [(i, j) for i, j in itertools.combinations(range(7), 2) if j - i <= 3],
@@ -27,7 +31,17 @@ def test_interactions_are_sums_over_sets_of_positions():
         "quadruples": [(i, i + 1, i + 2, i + 3) for i in range(4)],
     }
     for name, expected in sets.items():
-        assert float(found[name]) == pytest.approx(sum(float(m[list(s)].prod()) for s in expected)), name
+        torch.testing.assert_close(found[name], sum(m[list(s)].prod(dim=0) for s in expected))
+
+
+@pytest.mark.parametrize("wanted", [SUMS, ("letters",), ("neighbours",), ("pairs",), ("triples",), ("quadruples",)])
+def test_gradients_of_interactions(wanted):
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(n, 6, 2, generator=generator, dtype=torch.float64).requires_grad_() for n in (3, 4))
+    assert torch.autograd.gradcheck(lambda a, b: tuple(interactions(a, b, wanted).values()), (a, b))
+    # Sets of one point, of which a diagonal is made.
+    alone = a[:, None]
+    assert torch.autograd.gradcheck(lambda a: tuple(interactions(a, a, wanted).values()), (alone,))
 
 
 def test_kmers_are_counted():
@@ -59,6 +73,7 @@ def test_kmers_are_counted():
 def test_parts_are_kernels_of_mean_diagonal_one(space, x):
     if x is None:
         x = space.encode(random_sequences(40, space.length, letters=space.alphabet))
+    x = x.double()
     parts = parts_for(space, x)
     views = parts.views(x)
     matrices, diagonals = parts.matrices(views, views, parts.names), parts.diagonals(views, parts.names)
