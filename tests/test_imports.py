@@ -38,7 +38,7 @@ LEVELS = {
 }
 # An independent judge: it uses no other room, and no other room uses it.
 ASIDE = "theory"
-OPTIONAL = {"accelerate", "diffusers", "matplotlib", "peft", "PIL", "pooch", "transformers", "triton"}
+OPTIONAL = {"accelerate", "diffusers", "matplotlib", "openpyxl", "peft", "PIL", "pooch", "transformers", "triton"}
 
 
 class Import(NamedTuple):

@@ -68,8 +68,14 @@ def main() -> None:
 
 @main.command()
 @click.argument("table", type=click.Path(path_type=Path))
-@click.option("--sequence", required=True, metavar="COLUMN", help="Column of the sequences.")
 @click.option("--target", required=True, metavar="COLUMN", help="Column of the measurements; larger is better.")
+@click.option("--sequence", metavar="COLUMN", help='Column of the sequences.  [default: "sequence"]')
+@click.option(
+    "--values",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help='For FASTA: a table of ids (--sequence, by default "id") and measurements.',
+)
 @click.option("--n", default=100, show_default=True, type=click.IntRange(1, 100_000), help="Number of designs.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the run.")
 @click.option("--alphabet", help="DNA, RNA, protein or the letters themselves; by default, found from the table.")
@@ -101,8 +107,9 @@ def main() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in DIR.")
 def design(
     table: Path,
-    sequence: str,
     target: str,
+    sequence: str | None,
+    values: Path | None,
     n: int,
     out: Path,
     alphabet: str | None,
@@ -115,7 +122,8 @@ def design(
 ) -> None:
     """Turn a TABLE of measured sequences into designs to order.
 
-    TABLE is a CSV or TSV file with a header row. A run that was killed goes on when the same command is given again.
+    TABLE is a CSV, TSV or Excel file with a header row, or FASTA with values in its headers (>id TARGET=1.2) or in
+    --values. A run that was killed goes on when the same command is given again.
     Ctrl-C while it fine-tunes keeps the best model so far. The exit code is 3 if every design has a flag other
     than that of a large penalty: read the flags before you order.
     """
@@ -128,7 +136,13 @@ def design(
     from braidkit.persistence import digest
 
     measured = read_table(
-        table, sequence=sequence, target=target, alphabet=alphabet, length=length, on_ambiguous="drop"
+        table,
+        target=target,
+        sequence=sequence,
+        values=values,
+        alphabet=alphabet,
+        length=length,
+        on_ambiguous="drop",
     )
     measured = replace(measured, space=held_space(measured.space, measured.sequences, template, hold, free))
     settings = Settings(target=target, n=n, table=table, template=measured.space.template, **options)

@@ -16,11 +16,13 @@ from braidkit.exceptions import DownloadError, InvalidParameterError
 # Bytes that a compressed table may unpack to, and that a download may have.
 MAX_UNPACKED, MAX_DOWNLOAD = 2**30, 2**33
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# What packed files begin with, where their names do not tell.
+_BEGINNINGS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"PK\x03\x04": ".zip"}
 _ARCHIVES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".zst", ".7z", ".rar")
 
 
 def open_table(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked if its name ends in .gz, .bz2, .xz or .zip.
+    """The bytes of a file, unpacked if its name ends in .gz, .bz2, .xz or .zip, or if it begins like such a file.
 
     Raises
     ------
@@ -31,9 +33,14 @@ def open_table(path: Path) -> IO[bytes]:
     name = path.name.lower()
     if any(part in _ARCHIVES for part in Path(name).suffixes[-2:]):
         raise InvalidParameterError(f"{path} is an archive; unpack it, and pass the table that is in it.")
-    if name.endswith(".zip"):
+    suffix = Path(name).suffix
+    if suffix not in (*_OPENERS, ".zip"):
+        with path.open("rb") as file:
+            beginning = file.read(8)
+        suffix = next((kind for mark, kind in _BEGINNINGS.items() if beginning.startswith(mark)), suffix)
+    if suffix == ".zip":
         return _limited(_only_member(path), path)
-    opener = _OPENERS.get(Path(name).suffix)
+    opener = _OPENERS.get(suffix)
     return path.open("rb") if opener is None else _limited(opener(path), path)
 
 

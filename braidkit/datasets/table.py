@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from braidkit.datasets._streams import open_table
-from braidkit.exceptions import BraidkitError, InvalidDesignError, InvalidParameterError, InvalidTargetError
-from braidkit.spaces import ALPHABETS, SequenceSpace
+from braidkit.datasets._cells import Cells, others, read_cells
+from braidkit.datasets._fasta import is_fasta, read_measured_records
+from braidkit.datasets._numbers import read_numbers
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+from braidkit.spaces import SequenceSpace
 
 # Letters that stand for more than one nucleotide or amino acid (IUPAC), and amino acids beyond the twenty.
 AMBIGUOUS = {"DNA": "NRYSWKMBDHV", "RNA": "NRYSWKMBDHV", "protein": "XBZJUO"}
-# Squares of larger measurements are beyond what computers hold.
-MAX_TARGET = 1e100
 # What a spreadsheet takes for a formula begins so. What begins with an apostrophe gets one more, to come back whole.
 _FORMULA, _QUOTED = r"^(?=['=+\-@\t\r])", r"^'(?=['=+\-@\t\r])"
 # Sequences are nucleotides if at least this share of their letters is.
@@ -42,6 +41,8 @@ class MeasuredTable:
         Rows that repeat an earlier sequence; their measurements went into its mean.
     dropped : dict of str to int
         Rows left out, by the reason in words.
+    notes : tuple of str
+        What else was done to rows, in words.
     """
 
     sequences: list[str]
@@ -50,11 +51,13 @@ class MeasuredTable:
     n_rows: int
     n_averaged: int
     dropped: dict[str, int]
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line: rows read and kept, the kind of sequence, the target's quantiles."""
         changes = [f"{self.n_averaged:,} duplicate{'s' * (self.n_averaged > 1)} averaged"] if self.n_averaged else []
         changes += [f"{n:,} {reason} dropped" for reason, n in self.dropped.items()]
+        changes += self.notes
         unit = {"DNA": "nt", "RNA": "nt", "protein": "aa"}.get(self.space.name, "letters")
         note = f" ({', '.join(changes)})" if changes else ""
         low, middle, high = np.quantile(self.y, [0.05, 0.5, 0.95])
@@ -68,24 +71,32 @@ class MeasuredTable:
 def read_table(
     path: str | os.PathLike[str],
     *,
-    sequence: str,
     target: str,
+    sequence: str | None = None,
+    values: str | os.PathLike[str] | None = None,
     alphabet: str | None = None,
     length: int | None = None,
     on_ambiguous: str = "error",
 ) -> MeasuredTable:
-    """Read sequences and their measurements from a table with a header row.
+    """Read sequences and their measurements from a table with a header row, or from FASTA.
 
-    Blank lines are skipped, spaces around sequences are removed, and letters are upper-cased unless
-    `alphabet` has lower-case letters. Rows of the same sequence are averaged.
+    Rows of the same sequence are averaged. Rows without a measurement (a blank, NA, nan and their like) are dropped.
+    Blank lines, and lines that begin with "#", are skipped. Blanks around cells and names of columns, and within
+    sequences, are removed. Letters are upper-cased unless `alphabet` has lower-case letters; in DNA, U is read as T,
+    and in RNA T as U. What was done to how many rows is told by `MeasuredTable.describe`.
 
     Parameters
     ----------
     path : path-like
-        Separated by commas, tabs or semicolons (found from the header); .gz, .bz2, .xz and .zip are
-        unpacked.
-    sequence, target : str
-        Names of the columns.
+        Text with columns separated by commas, tabs, semicolons, bars or blanks, in UTF-8, UTF-16 or Latin-1, with
+        decimal points or commas; FASTA; or an Excel workbook (with openpyxl). Files packed as .gz, .bz2, .xz or .zip
+        are unpacked.
+    target : str
+        Column of the measurements. In FASTA the value is in the header: ``>id target=1.2``, or ``>id 1.2``.
+    sequence : str, optional
+        Column of the sequences, by default "sequence"; with `values`, its column of ids, by default "id".
+    values : path-like, optional
+        Table of ids and measurements, for a FASTA file.
     alphabet : str, optional
         As in `SequenceSpace`; by default DNA or RNA if at least half of the letters are nucleotides, else protein.
     length : int, optional
@@ -101,12 +112,14 @@ def read_table(
     Raises
     ------
     InvalidParameterError
-        If the file or a column is not there, or the file is not a table.
+        If the file or a column is not there, a column is there twice, the file is not a table, or a row has not as
+        many cells as the header.
     InvalidDesignError
-        If the table is empty, or a sequence is empty, of another length, or has a letter outside the
-        alphabet.
+        If the table is empty, or a sequence is empty, of another length, or has a letter outside the alphabet.
     InvalidTargetError
-        If a target is not a finite number, or all are equal.
+        If a target is not a finite number or can be read in two ways, or all are equal.
+    MissingExtraError
+        If the file is an Excel workbook and openpyxl is not installed.
 
     Examples
     --------
@@ -114,7 +127,7 @@ def read_table(
     >>> rows = pd.DataFrame({"seq": ["ACGT", "ACGA", "ACGT"], "mrl": [1, 5, 2]})
     >>> with tempfile.NamedTemporaryFile(suffix=".csv") as file:
     ...     rows.to_csv(file.name)
-    ...     table = read_table(file.name, sequence="seq", target="mrl")
+    ...     table = read_table(file.name, target="mrl", sequence="seq")
     >>> table.sequences, table.y.tolist()
     (['ACGT', 'ACGA'], [1.5, 5.0])
     >>> print(table.describe())
@@ -123,18 +136,17 @@ def read_table(
     if on_ambiguous not in ("error", "drop"):
         raise InvalidParameterError(f"on_ambiguous must be 'error' or 'drop'; got {on_ambiguous!r}.")
     path = Path(path)
-    frame = _read_columns(path, sequence, target)
-    _check_targets(frame, path, target)
-    rows = frame["sequence"].tolist()
-    space_letters, name = _letters(rows, alphabet)
-    if space_letters.upper() == space_letters:
-        rows = [row.upper() for row in rows]
-    keep = np.ones(len(rows), dtype=bool)
-    dropped = {}
-    ambiguous = _check_letters(rows, frame, path, space_letters, AMBIGUOUS.get(name, ""), on_ambiguous)
-    if ambiguous:
+    cells, dropped = _read(path, sequence, target, None if values is None else Path(values))
+    y = read_numbers(cells, target)
+    rows, space, notes = _read_letters(cells, alphabet)
+    keep = np.isfinite(y)
+    if not keep.all():
+        dropped[f"without {target}"] = int((~keep).sum())
+    ambiguous = _check_letters(rows, cells, space, on_ambiguous)
+    letters = {letter for i, letter in ambiguous.items() if keep[i]}
+    if letters:
+        dropped[f"with {', '.join(sorted(letters))}"] = int(keep[list(ambiguous)].sum())
         keep[list(ambiguous)] = False
-        dropped[f"with {', '.join(sorted(set(ambiguous.values())))}"] = len(ambiguous)
     lengths = np.array([len(row) for row in rows])
     if length is None:
         length = _only_length(lengths[keep])
@@ -144,64 +156,62 @@ def read_table(
     if not keep.any():
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         raise InvalidDesignError(f"{path} has no row to learn from: of {len(rows):,} rows, {reasons} were dropped.")
-    kept = pd.Series(frame["target"].to_numpy()[keep]).groupby(np.array(rows, dtype=object)[keep], sort=False).mean()
+    kept = pd.Series(y[keep]).groupby(np.array(rows, dtype=object)[keep], sort=False).mean()
     y = kept.to_numpy()
     if y.min() == y.max():
         raise InvalidTargetError(
             f"column {target!r} of {path} is {y[0]:g} in all rows; there is nothing to learn from a constant target."
         )
+    if cells.n_comments:
+        notes.append(f"{cells.n_comments:,} commented out")
     return MeasuredTable(
         sequences=kept.index.tolist(),
         y=y,
-        space=SequenceSpace(space_letters, length),
+        space=SequenceSpace(space.alphabet, length),
         n_rows=len(rows),
         n_averaged=int(keep.sum()) - len(y),
         dropped=dropped,
+        notes=tuple(notes),
     )
 
 
-def _read_columns(path: Path, sequence: str, target: str) -> pd.DataFrame:
-    """The two columns as "sequence" and "text", with the line of each row in the file as the index."""
-    if not path.is_file():
-        raise InvalidParameterError(f"{path} is not a file; check the path of the table.")
-    try:
-        headers = {sep: _read_csv(path, sep=sep, nrows=0).columns for sep in ",\t;"}
-        separator = max(headers, key=lambda sep: len(headers[sep]))
-        columns = headers[separator].tolist()
-        for column in (sequence, target):
-            if column not in columns:
-                shown = ", ".join(columns[:20]) + (", ..." if len(columns) > 20 else "")
-                raise InvalidParameterError(
-                    f"{path} has no column {column!r}; its columns are: {shown}. Pass one of them."
-                )
-        frame = _read_csv(path, sep=separator, dtype=str, na_filter=False, skip_blank_lines=False)
-    except BraidkitError:
-        raise
-    except pd.errors.EmptyDataError as error:
-        raise InvalidDesignError(f"{path} is empty; pass a table with a header row.") from error
-    except Exception as error:  # of any kind: each way of packing has errors of its own
+def _read(path: Path, sequence: str | None, target: str, values: Path | None) -> tuple[Cells, dict[str, int]]:
+    """Cells of the columns "sequence" and `target`, and rows that were dropped, by the reason in words."""
+    if is_fasta(path):
+        return read_measured_records(path, target, values, sequence)
+    if values is not None:
         raise InvalidParameterError(
-            f"{path} cannot be read as a table ({error}); pass a CSV or TSV file in UTF-8 with a header row."
-        ) from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        raise InvalidParameterError(f"{path} has rows with more fields than the header has; correct the header.")
-    table = pd.DataFrame({"sequence": unquoted(frame[sequence]).str.strip(), "text": frame[target].str.strip()})
-    table.index += 2  # the header is line 1
-    table = table[(table["sequence"] != "") | (table["text"] != "")]
-    if table.empty:
-        raise InvalidDesignError(f"{path} has a header but no rows; there is nothing to learn from.")
-    empty = table.index[table["sequence"] == ""]
-    if len(empty):
-        raise InvalidDesignError(
-            f"line {empty[0]:,} of {path}: the sequence is empty{_others(len(empty))}; drop such rows."
+            f"values are for the sequences of a FASTA file, and {path} is a table; leave them out."
         )
-    return table
+    name = sequence or "sequence"
+    if name == target:
+        raise InvalidParameterError(f"column {name!r} cannot be the sequences and the target; name two columns.")
+    cells = read_cells(path, [name, target])
+    columns = {"sequence": unquoted(pd.Series(cells.columns[name])).tolist(), target: cells.columns[target]}
+    return replace(cells, columns=columns), {}
 
 
-def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
-    """A table by pandas, unpacked no further than our own limit."""
-    with open_table(path) as file:
-        return pd.read_csv(file, encoding="utf-8-sig", **options)
+def _read_letters(cells: Cells, alphabet: str | None) -> tuple[list[str], SequenceSpace, list[str]]:
+    """Sequences in the letters of their alphabet, a space of it with any length, and what was done to the letters."""
+    rows = ["".join(row.split()) for row in cells.columns["sequence"]]
+    empty = [i for i, row in enumerate(rows) if not row]
+    if empty:
+        raise InvalidDesignError(f"{cells.where(empty[0])}: the sequence is empty{others(len(empty))}; drop such rows.")
+    space = SequenceSpace(_likely_alphabet(rows) if alphabet is None else alphabet, length=1)
+    if space.alphabet.upper() == space.alphabet:
+        rows = [row.upper() for row in rows]
+    if not space.nucleotides:
+        return rows, space, []
+    foreign, own = ("U", "T") if space.name == "DNA" else ("T", "U")
+    found = [i for i, row in enumerate(rows) if foreign in row]
+    both = [i for i in found if own in rows[i]]
+    if both:
+        raise InvalidDesignError(
+            f"{cells.where(both[0])}: the sequence has both T and U{others(len(both))}; correct such rows."
+        )
+    for i in found:
+        rows[i] = rows[i].replace(foreign, own)
+    return rows, space, [f"{foreign} read as {own} in {len(found):,}"] if found else []
 
 
 def quoted(cells: pd.Series) -> pd.Series:
@@ -214,41 +224,20 @@ def unquoted(cells: pd.Series) -> pd.Series:
     return cells.str.replace(_QUOTED, "", regex=True)
 
 
-def _check_targets(frame: pd.DataFrame, path: Path, target: str) -> None:
-    """Add the column "target"; refuse what is no finite number."""
-    frame["target"] = pd.to_numeric(frame["text"], errors="coerce").astype(float)
-    wrong = frame.index[~np.isfinite(frame["target"])]
-    if len(wrong):
-        raise InvalidTargetError(
-            f"line {wrong[0]:,} of {path}: {target!r} is {frame['text'][wrong[0]]!r}, not a finite number"
-            f"{_others(len(wrong))}; drop such rows or correct them."
-        )
-    large = frame.index[frame["target"].abs() > MAX_TARGET]
-    if len(large):
-        raise InvalidTargetError(
-            f"line {large[0]:,} of {path}: {target!r} is {frame['text'][large[0]]}, too large to compute with"
-            f"{_others(len(large))}; pass measurements in a larger unit."
-        )
-
-
-def _letters(rows: list[str], alphabet: str | None) -> tuple[str, str]:
-    """Letters of the alphabet and its name, guessed from the sequences unless given."""
-    if alphabet is not None:
-        space = SequenceSpace(alphabet, length=1)  # of any length: only its letters are looked at
-        return space.alphabet, space.name
+def _likely_alphabet(rows: list[str]) -> str:
+    """The name of the alphabet that sequences are written in, guessed from their letters."""
     text = "".join(rows).upper()
     counts = {letter: text.count(letter) for letter in "ACGTU"}
-    name = "DNA" if counts["T"] >= counts["U"] else "RNA"
-    share = sum(counts[letter] for letter in ALPHABETS[name]) / len(text)
-    name = name if share >= _NUCLEOTIDE_SHARE else "protein"
-    return ALPHABETS[name], name
+    share = sum(counts.values()) / len(text)
+    if share < _NUCLEOTIDE_SHARE:
+        return "protein"
+    return "DNA" if counts["T"] >= counts["U"] else "RNA"
 
 
-def _check_letters(
-    rows: list[str], frame: pd.DataFrame, path: Path, letters: str, ambiguous: str, on_ambiguous: str
-) -> dict[int, str]:
+def _check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambiguous: str) -> dict[int, str]:
     """Rows with an ambiguous letter, as {row number: letter}; any other letter is refused."""
-    strange = {i: row.translate(_deleting(letters)) for i, row in enumerate(rows)}
+    ambiguous = AMBIGUOUS.get(space.name, "")
+    strange = {i: row.translate(_deleting(space.alphabet)) for i, row in enumerate(rows)}
     strange = {i: letters for i, letters in strange.items() if letters}
     allowed = ambiguous if on_ambiguous == "drop" else ""
     wrong = {i: row.translate(_deleting(allowed)) for i, row in strange.items()}
@@ -262,8 +251,8 @@ def _check_letters(
             else "drop or correct such rows, or pass the alphabet that the sequences use"
         )
         raise InvalidDesignError(
-            f"line {frame.index[i]:,} of {path}: {letter!r} at position {rows[i].index(letter) + 1} is not in the "
-            f"alphabet {letters}{_others(len(wrong))}; {remedy}."
+            f"{cells.where(i)}: {letter!r} at position {rows[i].index(letter) + 1} is not in the alphabet "
+            f"{space.alphabet}{others(len(wrong))}; {remedy}."
         )
     return {i: letters[0] for i, letters in strange.items()}
 
@@ -283,8 +272,3 @@ def _only_length(lengths: np.ndarray) -> int:
             f"({counts.max():,} of {len(lengths):,} rows), or crop or pad the sequences beforehand."
         )
     return int(lengths[0]) if len(lengths) else 0
-
-
-def _others(n: int) -> str:
-    """How many rows share a fault, where more than one does."""
-    return f" ({n:,} rows are so)" if n > 1 else ""

@@ -288,7 +288,7 @@ def test_without_matplotlib_only_the_report_and_figures_are_missing(table, chain
         (["--c", "much"], "'much' is not a valid float"),
         (["--pretrained", "nowhere"], "nowhere is not a directory"),
         (["--length", "7"], "no row to learn from: of 302 rows, 1 with N, 301 of another length than 7 were dropped"),
-        (["--alphabet", "RNA"], "'T' at position"),
+        (["--alphabet", "AC"], "is not in the alphabet AC"),
         (["--n", "0"], "0 is not in the range 1<=x<=100000"),
         (["--device", "abacus"], "--device must be"),
         (["--device", "meta"], "--device must be"),

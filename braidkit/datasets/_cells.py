@@ -1,0 +1,252 @@
+"""Columns of a table as text, whatever program wrote it: separators, comments, quotes, spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from braidkit.datasets._spreadsheet import is_workbook, read_sheets
+from braidkit.datasets._text import BLANKS, open_text, readable
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+
+COMMENT = "#"
+_SEPARATORS = ",\t;| "
+# The first line by which a program tells a spreadsheet the separator.
+_HINT = re.compile(r'"?sep=(.)"?\s*')
+_MOST_NAMES = 20
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Some columns of a table as text, without the blanks around each cell.
+
+    Attributes
+    ----------
+    path : Path
+    columns : dict of str to list of str
+        By name.
+    numbers : list of int
+        Where each row is in the file.
+    unit : str
+        What is counted there: "line" or "row".
+    n_comments : int
+        Rows below the header that begin with the mark of comments, and are left out.
+    """
+
+    path: Path
+    columns: dict[str, list[str]]
+    numbers: list[int]
+    unit: str = "line"
+    n_comments: int = 0
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def where(self, i: int) -> str:
+        """Row i in words, as a person finds it in the file."""
+        return f"{self.unit} {self.numbers[i]:,} of {self.path}"
+
+
+def others(n: int) -> str:
+    """How many rows share a fault, where more than one does."""
+    return f" ({n:,} rows are so)" if n > 1 else ""
+
+
+def read_cells(path: Path, names: Sequence[str]) -> Cells:
+    """Read columns of a table.
+
+    The separator (comma, tab, semicolon, bar or blanks) is the one by which the header has all the columns. Lines that
+    begin with "#", and blank ones, are skipped. Cells may be quoted. Where each row has one cell more than the header,
+    the first one is taken for the row's name if these differ and the others then fit, as R writes tables.
+
+    Parameters
+    ----------
+    path : Path
+    names : sequence of str
+        Of the columns, that of the sequences first.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the file cannot be read, a column is missing or there twice, or a row has not as many cells as the header.
+    InvalidDesignError
+        If the table has no rows.
+    """
+    with readable(path):
+        if is_workbook(path):
+            return _of_workbook(path, names)
+        with open_text(path) as file:
+            lines = _Lines(file)
+            header, separator = _split_header(path, lines, names)
+            return _collect(path, header, _split_rows(path, lines, separator), names, lines)
+
+
+class _Lines:
+    """Lines of a text that are no comments, with the number of the last one given."""
+
+    def __init__(self, file: Iterable[str]) -> None:
+        self._file = iter(file)
+        self.number = 0
+        self.comments: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        for line in self._file:
+            self.number += 1
+            if not line.startswith(COMMENT):
+                return line
+            self.comments.append(line)
+        raise StopIteration
+
+    def push_back(self, line: str) -> None:
+        """Give the last line again."""
+        self.number -= 1
+        self._file = itertools.chain([line], self._file)
+
+    def next_with_text(self) -> str:
+        """The next line with anything on it; an empty one at the end."""
+        return next((line for line in self if line.strip(BLANKS)), "")
+
+
+def _split_header(path: Path, lines: _Lines, names: Sequence[str]) -> tuple[list[str], str]:
+    """The names of all columns, and the separator."""
+    line = lines.next_with_text()
+    hint = _HINT.fullmatch(line)
+    separators = hint[1] if hint else _SEPARATORS
+    line = lines.next_with_text() if hint else line
+    if not line:
+        raise InvalidDesignError(f"{path} is empty; pass a table with a header row.")
+    # Some programs mark the header itself as a comment.
+    for candidate in (line, *(comment.lstrip(COMMENT) for comment in lines.comments)):
+        split = {separator: _names_in(candidate, separator) for separator in separators}
+        for separator, header in split.items():
+            if set(names) <= set(header):
+                if candidate is not line:
+                    lines.push_back(line)
+                _check_unique(path, header, names)
+                lines.comments.clear()
+                return header, separator
+    header = max((_names_in(line, separator) for separator in separators), key=len)
+    raise _missing(path, header, names)
+
+
+def _split_rows(path: Path, lines: _Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows below the header, each with the number of its last line."""
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        yield from ((lines.number, row) for row in reader)
+    except csv.Error as error:
+        raise InvalidParameterError(
+            f"line {lines.number:,} of {path} has a quote out of place ({error}); quote whole cells, or remove it."
+        ) from error
+
+
+def _names_in(line: str, separator: str) -> list[str]:
+    """The columns of a header line, without blank ones at its end."""
+    try:
+        row = next(csv.reader([line], delimiter=separator, skipinitialspace=True), [])
+    except csv.Error:
+        return [line.strip(BLANKS)]
+    return _trimmed([name.strip(BLANKS) for name in row])
+
+
+def _trimmed(row: list[str]) -> list[str]:
+    """Cells without blank ones at the end."""
+    end = len(row)
+    while end and not row[end - 1].strip(BLANKS):
+        end -= 1
+    return row[:end]
+
+
+def _missing(path: Path, header: list[str], names: Sequence[str]) -> InvalidParameterError:
+    name = next(name for name in names if name not in header)
+    shown = ", ".join(header[:_MOST_NAMES]) + (", ..." if len(header) > _MOST_NAMES else "")
+    return InvalidParameterError(f"{path} has no column {name!r}; its columns are: {shown}. Pass one of them.")
+
+
+def _check_unique(path: Path, header: list[str], names: Sequence[str]) -> None:
+    for name in names:
+        places = [str(i + 1) for i, other in enumerate(header) if other == name]
+        if len(places) > 1:
+            raise InvalidParameterError(
+                f"{path} has {len(places)} columns called {name!r}, the {' and the '.join(map(_ordinal, places))}; "
+                "rename all but one."
+            )
+
+
+def _ordinal(number: str) -> str:
+    ending = "th" if number[-2:] in ("11", "12", "13") else {"1": "st", "2": "nd", "3": "rd"}.get(number[-1], "th")
+    return number + ending
+
+
+def _collect(
+    path: Path,
+    header: list[str],
+    rows: Iterable[tuple[int, list[str]]],
+    names: Sequence[str],
+    lines: _Lines | None = None,
+) -> Cells:
+    """Pick columns out of numbered rows, each of which must have as many cells as the header."""
+    unit = "line" if lines is not None else "row"
+    places = [header.index(name) for name in names]
+    columns: list[list[str]] = [[] for _ in names]
+    numbers: list[int] = []
+    labels: set[str] = set()  # of rows, where they have one cell more than the header
+    shift = 0
+    for number, cells in rows:
+        row = _trimmed(cells)
+        if not row:
+            continue
+        if not numbers:
+            shift = int(len(row) == len(header) + 1)
+        row += [""] * (min(len(cells), len(header) + shift) - len(row))
+        if len(row) != len(header) + shift:
+            raise InvalidParameterError(
+                f"{unit} {number:,} of {path} has {len(row)} cells, and the header has {len(header)}; correct the row, "
+                "or quote cells that have a separator in them."
+            )
+        if not any(row[place + shift].strip(BLANKS) for place in places):
+            continue
+        for column, place in zip(columns, places, strict=True):
+            column.append(row[place + shift].strip(BLANKS))
+        numbers.append(number)
+        if shift:
+            labels.add(row[0])
+    if not numbers:
+        raise InvalidDesignError(f"{path} has a header but no rows; there is nothing to learn from.")
+    if shift and (len(labels) < len(numbers) or any(re.search(r"\d", cell) for cell in columns[0])):
+        raise InvalidParameterError(
+            f"{path} has rows with more cells than the header has; name the first column in the header, or quote cells "
+            "that have a separator in them, as decimal commas may be."
+        )
+    return Cells(
+        path, dict(zip(names, columns, strict=True)), numbers, unit, 0 if lines is None else len(lines.comments)
+    )
+
+
+def _of_workbook(path: Path, names: Sequence[str]) -> Cells:
+    """Columns of the one sheet of a workbook that has them."""
+    found: dict[str, Cells] = {}
+    headers: list[list[str]] = []
+    for sheet, rows in read_sheets(path):
+        full = ((i, row) for i, row in enumerate(rows, start=1) if row and not row[0].startswith(COMMENT))
+        header = next((_trimmed([name.strip(BLANKS) for name in row]) for _, row in full if any(row)), [])
+        headers.append(header)
+        if set(names) <= set(header):
+            _check_unique(path, header, names)
+            # A sheet does not keep blank cells at the end of a row.
+            whole = ((i, [*row, *[""] * (len(header) - len(row))]) for i, row in full)
+            found[sheet] = _collect(path, header, whole, names)
+    if not found:
+        raise _missing(path, max(headers, key=len, default=[]), names)
+    if len(found) > 1:
+        raise InvalidParameterError(
+            f"{path} has these columns in the sheets {', '.join(map(repr, found))}; save the one that is meant as CSV."
+        )
+    return next(iter(found.values()))

@@ -1,0 +1,73 @@
+"""Numbers as tables write them: with decimal points or commas, and blanks where there is none."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from braidkit.datasets._cells import Cells, others
+from braidkit.exceptions import InvalidTargetError
+
+# What stands for a measurement that is missing, in small letters.
+MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nd", "n.d.", "-", "--", ".", "?", "missing"})
+# Squares of larger measurements are beyond what computers hold.
+MAX_TARGET = 1e100
+_POINT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
+# A comma that may as well set thousands apart.
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
+
+
+def read_numbers(cells: Cells, name: str) -> np.ndarray:
+    """A column of measurements (n,); NaN where a cell is blank, or says that there is none.
+
+    Commas are decimal ones if no cell has a point, and not every comma may as well set thousands apart.
+
+    Raises
+    ------
+    InvalidTargetError
+        Naming the first row that has no finite number, or one that can be read in two ways.
+    """
+    texts = [text.replace("\N{MINUS SIGN}", "-") for text in cells.columns[name]]
+    missing = [text.lower() in MISSING for text in texts]
+    commas = [_COMMA.fullmatch(text) is not None for text in texts]
+    if any(commas):
+        _check_commas(cells, name, texts, commas)
+        texts = [text.replace(",", ".") if comma else text for text, comma in zip(texts, commas, strict=True)]
+    wrong = [i for i, text in enumerate(texts) if not missing[i] and not _is_finite(text)]
+    if wrong:
+        i = wrong[0]
+        raise InvalidTargetError(
+            f"{cells.where(i)}: {name!r} is {cells.columns[name][i]!r}, not a finite number{others(len(wrong))}; "
+            "correct such rows, or leave their cells blank to drop them."
+        )
+    y = np.array([np.nan if gone else float(text) for text, gone in zip(texts, missing, strict=True)])
+    large = np.flatnonzero(np.abs(y) > MAX_TARGET)
+    if len(large):
+        raise InvalidTargetError(
+            f"{cells.where(large[0])}: {name!r} is {texts[large[0]]}, too large to compute with{others(len(large))}; "
+            "pass measurements in a larger unit."
+        )
+    return y
+
+
+def _is_finite(text: str) -> bool:
+    return _POINT.fullmatch(text) is not None and np.isfinite(float(text))
+
+
+def _check_commas(cells: Cells, name: str, texts: Sequence[str], commas: Sequence[bool]) -> None:
+    """Raise where a comma may not be a decimal one."""
+    first = commas.index(True)
+    points = [i for i, text in enumerate(texts) if "." in text and _POINT.fullmatch(text)]
+    if points:
+        raise InvalidTargetError(
+            f"{cells.where(first)}: {name!r} is {texts[first]!r} with a comma, and {cells.where(points[0])} has "
+            f"{texts[points[0]]!r} with a point; write all decimals with a point."
+        )
+    if all(_THOUSANDS.fullmatch(text) for text, comma in zip(texts, commas, strict=True) if comma):
+        raise InvalidTargetError(
+            f"{cells.where(first)}: {name!r} is {texts[first]!r}, which may be {texts[first].replace(',', '.')} or "
+            f"{texts[first].replace(',', '')}; write it with a decimal point, or without the comma."
+        )
