@@ -81,7 +81,7 @@ def test_the_sampler_gives_better_designs_than_the_data_from_any_regressor():
     assert designs == sampler.sample(50, random_state=1) and len(designs) == 50
     assert np.mean([row.count("G") for row in designs]) > y.mean() + 1
     assert sampler.ess_.shape == (sampler.pretrained_.n_steps + 1,) and sampler.log_z_ > 0
-    assert sampler.score(X, y) > y.mean() + 0.5
+    assert sampler.score(X[:55], y[:55]) > y.mean() + 0.5
 
 
 def test_bad_parameters_are_told_before_any_work():

@@ -58,7 +58,7 @@ def test_options_that_hold_nothing_possible_are_refused(options, message):
 
 def test_all_designs_of_a_run_have_what_it_holds(tmp_path):
     rng = np.random.default_rng(0)
-    X = ["".join(row) for row in rng.choice(list("ACGT"), (300, 8))]
+    X = ["".join(row) for row in rng.choice(list("ACGT"), (76, 8))]
     table = tmp_path / "mpra.csv"
     pd.DataFrame({"seq": X, "mrl": [row.count("G") + 0.1 * rng.normal() for row in X]}).to_csv(table)
     SimplexDiffusion(SPACE, n_steps=2).fit(X, max_iter=2, random_state=0).save_pretrained(tmp_path / "chain")

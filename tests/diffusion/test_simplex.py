@@ -90,7 +90,7 @@ def test_denoise_is_by_the_fine_tuned_network(head):
 def test_fit_learns_which_letters_go_together(head):
     words = ["ACGTA", "CCGGA", "TTTAC"]
     model = SimplexDiffusion(DNA, head=head, n_steps=20)
-    model.fit(words * 100, max_iter=300, batch_size=64, learning_rate=3e-3, validation_fraction=0, random_state=0)
+    model.fit(words * 100, max_iter=150, batch_size=64, learning_rate=3e-3, validation_fraction=0, random_state=0)
     designs = model.sample(300, random_state=1)
     shares = [designs.count(word) / 300 for word in words]
     # Letters drawn independently, each position by its own frequencies, make up one of the words 1 time in 14.
@@ -112,7 +112,7 @@ def test_fit_saves_loads_and_samples_the_same(tmp_path):
 
 def test_a_trained_model_takes_other_steps(tmp_path):
     words = ["ACGTA", "CCGGA", "TTTAC"]
-    model = SimplexDiffusion(DNA).fit(words * 100, max_iter=300, batch_size=64, validation_fraction=0, random_state=0)
+    model = SimplexDiffusion(DNA).fit(words * 100, max_iter=200, batch_size=64, validation_fraction=0, random_state=0)
     weights = copy.deepcopy(model.state_dict())
     other = model.with_steps(40, "euler")
     assert (other.n_steps, other.scheme, other.frozen) == (40, "euler", True)

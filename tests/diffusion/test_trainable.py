@@ -83,16 +83,16 @@ def test_every_solver_trains_the_adapter_alone(solver):
 def test_an_adapted_chain_is_fine_tuned_saved_and_resumed(tmp_path):
     """What is saved of it is the adapter alone."""
     pretrained = adapted()
-    X = pretrained.sample(200, random_state=0)
+    X = pretrained.sample(76, random_state=0)
     y = [row.count("G") for row in X]
 
     def finetuner(max_iter, directory):
         settings = {"max_iter": max_iter, "batch_size": 16, "n_iter_no_change": 100, "random_state": 0}
         return ConservativeDiffusionFinetuner(pretrained, alpha=0.1, checkpoint_dir=directory, **settings)
 
-    whole = finetuner(40, tmp_path / "whole").fit(X, y)
-    finetuner(20, tmp_path / "parts").fit(X, y)
-    resumed = finetuner(40, tmp_path / "parts").fit(X, y)
+    whole = finetuner(10, tmp_path / "whole").fit(X, y)
+    finetuner(5, tmp_path / "parts").fit(X, y)
+    resumed = finetuner(10, tmp_path / "parts").fit(X, y)
     assert resumed.sample(20, random_state=0) == whole.sample(20, random_state=0)
     whole.model_.save_pretrained(tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").stat().st_size < 2.5 * storages(

@@ -39,7 +39,7 @@ class Constant:
 
 @pytest.fixture(scope="module")
 def data():
-    X = np.random.default_rng(0).normal(size=(200, 2))
+    X = np.random.default_rng(0).normal(size=(76, 2))
     return X, X.sum(axis=1)
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import braidkit
-from braidkit import ConservativeDiffusionFinetuner, SequenceSpace
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SequenceSpace
 from braidkit.evaluation import CalibrationReport, design_table, report, select
 from braidkit.evaluation.html_report import LIMITS
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError, MissingExtraError
@@ -112,8 +112,8 @@ def test_the_page_has_all_its_parts(page, run):
         f"The checkpoint of update {run.finetuner.best_iter_} was kept: its designs are best by the objective" in text
     )
     data = dict(page.table("source"))
-    assert data["source"] == "mpra.csv & more" and data["rows"] == "300"
-    assert data["rows kept from the reward, for the judge"] == "75"
+    assert data["source"] == "mpra.csv & more" and data["rows"] == "232"
+    assert data["rows kept from the reward, for the judge"] == "58"
     low, middle, high = np.quantile(run.y, [0.05, 0.5, 0.95])
     assert data["MRL <ribosomes>"].startswith(f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from ")
     settings = dict(page.table("alpha"))
@@ -137,7 +137,7 @@ def test_the_table_of_designs_sorts_by_full_values(page, written):
 def test_calibration_is_told(page, written):
     calibration = written[2]
     head, row = page.table("one_sided")
-    assert row[0] == "held out" and float(row[head.index("n")]) == 75
+    assert row[0] == "held out" and float(row[head.index("n")]) == 58
     assert all(note in " ".join(page.text) for note in [*calibration.notes, *calibration.warnings])
 
 
@@ -168,7 +168,8 @@ def test_without_data_the_page_says_less(run, tmp_path):
 def test_vectors_have_a_page_without_sequences(tmp_path):
     X = np.random.default_rng(0).normal(size=(120, 2))
     y = X.sum(axis=1)
-    finetuner = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, y)
+    settings = {"reward": GPBonusReward(max_iter=2), "max_iter": 2, "batch_size": 16, "random_state": 0}
+    finetuner = ConservativeDiffusionFinetuner(**settings).fit(X, y)
     report(finetuner, X, y, path=tmp_path / "page.html", random_state=0)
     page = Page((tmp_path / "page.html").read_text())
     assert "Data" in page.headings and "Designs" not in page.headings
@@ -276,7 +277,7 @@ def test_what_cannot_be_reported_is_refused_by_name(run, tmp_path):
         report(run.finetuner, path=tmp_path / "page.html", designs=pd.DataFrame({"sequence": run.X, "mean": 1.0}))
     with pytest.raises(InvalidTargetError, match="row 1 is nan"):
         report(run.finetuner, run.X[:2], [1.0, np.nan], path=tmp_path / "page.html")
-    with pytest.raises(InvalidDesignError, match="300 designs, but y has 2"):
+    with pytest.raises(InvalidDesignError, match="232 designs, but y has 2"):
         report(run.finetuner, run.X, [1.0, 2.0], path=tmp_path / "page.html")
     assert list(tmp_path.iterdir()) == []
 

@@ -14,7 +14,7 @@ def test_a_grid_search_on_two_dask_workers_is_that_of_one_process():
     finetuner = ConservativeDiffusionFinetuner(
         reward=GPBonusReward(max_iter=20), max_iter=2, batch_size=8, device="cpu", random_state=0
     )
-    grid = {"alpha": [0.1, 1.0], "reward__c": [0.1, 1.0]}
+    grid = {"reward__c": [0.1, 1.0]}
     alone = GridSearchCV(finetuner, grid, cv=2).fit(X, y)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,

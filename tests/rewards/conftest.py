@@ -35,6 +35,12 @@ def reward(request: pytest.FixtureRequest) -> BaseEstimator:
     return request.param(max_iter=60, random_state=0)
 
 
+@pytest.fixture(scope="session", params=[GPBonusReward, BootstrapReward], ids=lambda kind: kind.__name__)
+def fitted(request: pytest.FixtureRequest, sequences: tuple[list[str], np.ndarray]) -> BaseEstimator:
+    """Each reward, fitted on the sequences; tests leave it as it is."""
+    return request.param(max_iter=60, random_state=0).fit(*sequences)
+
+
 @pytest.fixture
 def exact_gp() -> Callable:
     """Posterior mean and deviation of the noiseless function at points, by gpytorch's ExactGP in float64."""

@@ -118,7 +118,7 @@ def test_few_sequences_are_told_by_the_part_of_the_kernel_that_they_ask_for():
     counts = np.array([row.count("TG") - row.count("CG") for row in X]) + noise
     letters = np.array([3.0 * (row[4] == "A") - (row[20] == "C") for row in X]) + noise
     for y, part in ((counts, "2-mers"), (letters, "letters")):
-        reward = GPBonusReward(random_state=0).fit(X[:200], y[:200])
+        reward = GPBonusReward(max_iter=50, random_state=0).fit(X[:200], y[:200])
         variances = reward.process_.variances
         assert max(variances, key=variances.get) == part
         assert reward.score(X[200:], y[200:]) > 0.7
@@ -179,7 +179,7 @@ def test_the_penalty_is_c_times_the_deviation(vectors):
 
 def test_a_larger_c_never_raises_the_bound(vectors):
     X, y = vectors
-    bounds = [GPBonusReward(c=c, max_iter=60, random_state=0).fit(X, y).predict_lower(X) for c in (0.0, 0.1, 1.0, 10.0)]
+    bounds = [GPBonusReward(c=c, max_iter=5, random_state=0).fit(X, y).predict_lower(X) for c in (0.0, 0.1, 1.0, 10.0)]
     assert all((tighter <= looser).all() for looser, tighter in zip(bounds, bounds[1:], strict=False))
 
 
@@ -202,7 +202,7 @@ def test_a_calibrated_bound_holds_on_new_rows(level):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(3000, 2))
     y = X[:, 0] + 0.5 * rng.standard_t(4, size=3000)
-    reward = GPBonusReward(c="calibrated", level=level, max_iter=60, random_state=0).fit(X[:1000], y[:1000])
+    reward = GPBonusReward(c="calibrated", level=level, max_iter=20, random_state=0).fit(X[:1000], y[:1000])
     # 100 rows calibrate: the coverage is Beta-distributed with a deviation of at most 0.04.
     assert lower_coverage(reward, X[1000:], y[1000:])["overall"] == pytest.approx(level, abs=0.08)
     assert reward.c_ > 1.0
