@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from braidkit.progress import Progress
+
 
 class Step(Protocol):
     """One optimiser update at a time."""
@@ -29,6 +31,18 @@ class Step(Protocol):
 Callback = Callable[[int, dict[str, float]], bool | None]
 
 _interrupts_propagate = contextvars.ContextVar("_interrupts_propagate", default=False)
+_noted_interrupts: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("_noted_interrupts", default=None)
+
+
+@contextlib.contextmanager
+def noted_interrupts() -> Iterator[list[str]]:
+    """Give a list that names each training in the block that Ctrl-C ended early, without an error."""
+    noted: list[str] = []
+    token = _noted_interrupts.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted_interrupts.reset(token)
 
 
 @contextlib.contextmanager
@@ -62,9 +76,9 @@ def train(
     callbacks : sequence of callable
         Called after each update as ``callback(n_done, figures)``; a true return value stops the run.
     verbose : int, default=0
-        Show a progress bar if not 0.
+        Show progress if not 0.
     description : str
-        What the bar says.
+        What is being trained.
 
     Returns
     -------
@@ -73,30 +87,24 @@ def train(
         is the result so far. Inside `interrupts_propagate` it goes on to the caller.
     """
     done = start
-    # A bar that is not shown would leave tqdm's thread behind.
-    bar = (
-        tqdm(total=max_iter, initial=start, desc=description, dynamic_ncols=True, leave=verbose > 1)
-        if verbose
-        else None
-    )
+    progress = Progress(max_iter, description, shown=bool(verbose), initial=start, leave=verbose > 1)
     try:
         while done < max_iter:
             figures = step.update(done)
             done += 1
-            if bar is not None:
-                bar.update()
-                if done % 10 == 0 or done == max_iter:
-                    bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)
+            progress.update(figures=figures)
             # Every callback runs, also after one has asked to stop.
             if any([callback(done, figures) for callback in callbacks]):
                 break
     except KeyboardInterrupt:
         if _interrupts_propagate.get():
             raise
+        noted = _noted_interrupts.get()
+        if noted is not None:
+            noted.append(description)
         tqdm.write(f"{description or 'training'}: stopped by the user after {done} of {max_iter} updates")
     finally:
-        if bar is not None:
-            bar.close()
+        progress.close()
     return done
 
 

@@ -21,6 +21,7 @@ LEVELS = {
     "torch_state": 2,
     "networks": 2,
     "persistence": 2,
+    "progress": 2,
     "training": 3,
     "preprocessing": 3,
     "data": 3,

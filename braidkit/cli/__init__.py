@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from braidkit import __version__
-from braidkit.exceptions import BraidkitError
+from braidkit.cli.options import Command, config_option, recorded_options
 
 
 class _Refusal(click.ClickException):
@@ -18,20 +20,35 @@ class _Refusal(click.ClickException):
     exit_code = 2
 
 
+class _Stopped(click.ClickException):
+    """Ctrl-C; the exit code is that of a process that was interrupted."""
+
+    exit_code = 130
+
+
 class _Group(click.Group):
     """Commands whose braidkit errors end in one line, not in a traceback."""
+
+    command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BraidkitError as error:
-            raise _Refusal(_of_options(str(error))) from error
-        except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            raise click.ClickException(
-                f"{error.strerror or error}{where}; check that the place is there, may be written to and has room, "
-                "and give the command again."
-            ) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # Our errors are also those of scikit-learn, which takes a second to load.
+            from braidkit.exceptions import BraidkitError
+
+            if isinstance(error, BraidkitError):
+                raise _Refusal(_of_options(str(error))) from error
+            if isinstance(error, OSError):
+                where = f" ({error.filename})" if error.filename else ""
+                raise click.ClickException(
+                    f"{error.strerror or error}{where}; check that the place is there, may be written to and has "
+                    "room, and give the command again."
+                ) from error
+            raise
 
 
 def _of_options(text: str) -> str:
@@ -90,7 +107,7 @@ def main() -> None:
     "[default: by the rows, 0.02 or 0.1]",
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
-@click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: that of GPBonusReward]")
+@click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: 0.5]")
 @click.option(
     "--pretrained",
     type=click.Path(path_type=Path),
@@ -104,6 +121,7 @@ def main() -> None:
 @_seed
 @_device
 @_quiet
+@config_option()
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in DIR.")
 def design(
     table: Path,
@@ -123,9 +141,9 @@ def design(
     """Turn a TABLE of measured sequences into designs to order.
 
     TABLE is a CSV, TSV or Excel file with a header row, or FASTA with values in its headers (>id TARGET=1.2) or in
-    --values. A run that was killed goes on when the same command is given again.
-    Ctrl-C while it fine-tunes keeps the best model so far. The exit code is 3 if every design has a flag other
-    than that of a large penalty: read the flags before you order.
+    --values. A run that was killed goes on when the same command is given again. Ctrl-C while it fine-tunes gives
+    designs of the best model so far, and the exit code 130. The exit code is 3 if every design has a flag other than
+    that of a large penalty: read the flags before you order.
     """
     from dataclasses import replace
 
@@ -151,10 +169,17 @@ def design(
     record = {"command": "design", "data": digest(measured.sequences, measured.y)} | settings.as_record()
     directory = RunDirectory(out, OUTPUTS)
     finetuner = build_finetuner(measured, directory, settings)
-    with directory.claimed(record, overwrite=overwrite) as resumed:
+    with _resumable(out), directory.claimed(record, overwrite=overwrite) as resumed:
+        directory.record["options"] = recorded_options(click.get_current_context(), out)
         if resumed:
             say(f"going on with the unfinished run in {out}")
         results = run_job(finetuner, measured, directory, settings, say)[-1]
+        if results["stopped"]:
+            directory.pause(**results)
+            raise _Stopped(
+                f"stopped after {results['n_iter']} updates; the designs are of the best model so far. To go on to the "
+                "end, give the same command again."
+            )
         directory.finish(**results)
     if results["choice"]["n_doubtful"] == results["choice"]["n_designs"]:
         click.get_current_context().exit(3)
@@ -176,7 +201,21 @@ def demo(out: Path, seed: int, device: str, quiet: bool) -> None:
 
     # Networks as small as the demo's gain little from a second thread, and lose much by it where cores are shared.
     torch.set_num_threads(1)
-    run_demo(out, seed=seed, device=device, quiet=quiet, say=_speaker(quiet))
+    with _resumable(out):
+        stopped = run_demo(out, seed=seed, device=device, quiet=quiet, say=_speaker(quiet)) is None
+    if stopped:
+        raise _Stopped("stopped; to go on to the end, give the same command again.")
+
+
+@contextlib.contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """Say after Ctrl-C how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _Stopped(
+            f"stopped by the user; {out} keeps the stages that were finished. To go on, give the same command again."
+        ) from None
 
 
 def _speaker(quiet: bool) -> Any:

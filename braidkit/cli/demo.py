@@ -30,12 +30,12 @@ REWARD = "mean ribosome load"
 BEST = "best 5 % of offline data"
 
 
-def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows: int = N_ROWS) -> pd.DataFrame:
+def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows: int = N_ROWS) -> pd.DataFrame | None:
     """Generate measurements, hide the best, design from the rest, and print the true reward of the designs.
 
     Returns
     -------
-    truth : DataFrame
+    truth : DataFrame, or None if Ctrl-C ended the fine-tuning
         Columns "mean", "median", "5 %", "95 %" (ribosomes per transcript) and "valid" (share); one row for each group
         of sequences.
     """
@@ -60,6 +60,9 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
         say(table.describe())
         finetuner = build_finetuner(table, directory, settings)
         designs, results = run_job(finetuner, table, directory, settings, say)
+        if results["stopped"]:
+            directory.pause(**results)
+            return None
         truth = _judge(finetuner, designs, split, directory, say)
         directory.finish(**results, truth=truth.to_dict(orient="index"))
     return truth

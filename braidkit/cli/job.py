@@ -26,6 +26,7 @@ from braidkit.networks import is_masked_lm_directory
 from braidkit.persistence import digest, file_contents, replace_file, saved_digest
 from braidkit.rewards import BootstrapReward, GPBonusReward
 from braidkit.spaces import SequenceSpace
+from braidkit.training import noted_interrupts
 
 Say = Callable[[str], None]
 DEFAULT_LORA_RANK = 8
@@ -156,7 +157,7 @@ def run_job(
     results : dict
         What the record is to hold.
     """
-    with directory.timed("fit"):
+    with directory.timed("fit"), noted_interrupts() as interrupts:
         finetuner.fit(table.sequences, table.y)
     n_held_out = round(finetuner.validation_fraction * len(table.y))
     warn_of_short_bound(finetuner.reward_, finetuner.reward_check_, n_held_out)
@@ -193,6 +194,7 @@ def run_job(
         "table": table.describe(),
         "reward": finetuner.reward_check_,
         "n_iter": finetuner.n_iter_,
+        "stopped": bool(interrupts),
         "best_iter": finetuner.best_iter_,
         "over_optimising_since": finetuner.over_optimising_since_,
         "history": finetuner.history_,

@@ -136,6 +136,11 @@ class RunDirectory:
             seconds[stage] = round(seconds.get(stage, 0) + monotonic() - start, 1)
             self.files.save()
 
+    def pause(self, **results: Any) -> None:
+        """Record the results of a run that is to go on later."""
+        self.record.update(results)
+        self.files.save()
+
     def finish(self, **results: Any) -> None:
         """Mark the run as finished, record its results, and only then remove its checkpoint and the run before it."""
         self.record.update(results, finished=True)

@@ -22,6 +22,7 @@ from braidkit.evaluation.runs import REFERENCES, Bench, Outcome, Run
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
 from braidkit.persistence import digest, is_saved
+from braidkit.progress import Progress
 from braidkit.training import interrupts_propagate
 
 MEASURE = ["source", "metric"]
@@ -197,15 +198,15 @@ def compare(
     runs = [Run(name, None, seed, chains[seed]) for seed in seeds for name in names]
     runs += [Run(name, methods[name], seed, chains[seed]) for seed in seeds for name in methods]
     done: dict[tuple[str, int], Outcome] = {}
-    with tqdm(total=len(runs), desc="comparison", disable=not verbose, dynamic_ncols=True) as bar:
+    with Progress(len(runs), "comparison", shown=bool(verbose)) as progress:
         try:
             for outcome in Parallel(n_jobs, return_as="generator_unordered")(
                 delayed(run.outcome)(bench) for run in runs
             ):
                 done[outcome.method, outcome.seed] = outcome
-                bar.update()
+                progress.update()
         except KeyboardInterrupt:
-            bar.write(f"comparison: stopped by the user, {len(done)} of {len(runs)} runs are done")
+            tqdm.write(f"comparison: stopped by the user, {len(done)} of {len(runs)} runs are done")
     order = [(name, seed) for name in [*methods, *names] for seed in seeds]
     return _collect([done.get(key) or _not_run(*key) for key in order], list(oracles))
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.utils import check_random_state
-from tqdm.auto import tqdm
 
 from braidkit.datasets.table import quoted
 from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
@@ -28,6 +27,7 @@ from braidkit.evaluation.metrics import gc_content
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from braidkit.persistence import replace_file
+from braidkit.progress import Progress
 
 MAX_HOMOPOLYMER = 8
 # Candidates drawn at once: their noise is all that memory holds of them besides their letters.
@@ -217,7 +217,7 @@ def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> pd.DataFrame:
     model, space = estimator.model_, estimator.space_
     generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
     found: dict[str, tuple[float, float]] = {}
-    with tqdm(total=n, desc="candidates", disable=not getattr(estimator, "verbose", 0), leave=False) as bar:
+    with Progress(n, "candidates", shown=bool(getattr(estimator, "verbose", 0))) as progress:
         for start in range(0, n, _BATCH):
             size = min(_BATCH, n - start)
             path = sample_with_kl(model, estimator.pretrained_, model.draw_noise(size, generator))
@@ -226,5 +226,5 @@ def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> pd.DataFrame:
             if new:
                 lower = estimator.reward_.predict_lower(list(new))
                 found.update(zip(new, zip(lower, new.values(), strict=True), strict=True))
-            bar.update(size)
+            progress.update(size)
     return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl"])

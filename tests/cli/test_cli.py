@@ -51,6 +51,12 @@ def chain(table, tmp_path_factory):
     return path
 
 
+def but(options, *others):
+    """Options with others in place of those of the same name."""
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [*(part for name, value in pairs if name not in others for part in (name, value)), *others]
+
+
 def design(*args):
     return CliRunner().invoke(main, ["design", *map(str, args)])
 
@@ -134,7 +140,7 @@ def test_overwrite_with_wrong_options_removes_nothing(finished, table, options, 
     out, _ = finished
     before = files(out)
     options = [option.format(out=out) for option in options]
-    refused = design(table, *OPTIONS, "--out", out, "--overwrite", *options)
+    refused = design(table, *but(OPTIONS, *options), "--out", out, "--overwrite")
     assert refused.exit_code == 2, refused.output
     assert message in refused.stderr
     assert files(out) == before
@@ -301,7 +307,7 @@ def test_without_matplotlib_only_the_report_and_figures_are_missing(table, chain
 )
 def test_bad_calls_end_in_one_line_and_leave_no_directory(table, tmp_path, options, message):
     out = tmp_path / "run"
-    result = design(table, *OPTIONS, "--out", out, *options)
+    result = design(table, *but(OPTIONS, *options), "--out", out)
     assert result.exit_code == 2
     assert message in result.stderr
     assert isinstance(result.exception, SystemExit)
