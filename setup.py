@@ -51,6 +51,10 @@ EXTRAS = {
         "pydata-sphinx-theme>=0.24",
         "numpydoc>=1.11",
         "myst-parser>=5.2",
+        "sphinx-gallery>=0.22",
+        "sphinx-click>=6.2",
+        "django-static-mathjax>=3.2",  # the files of MathJax alone; Django is not needed
+        "matplotlib>=3.11",
     ],
 }
 

@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from braidkit.exceptions import InvalidDesignError
 from braidkit.spaces import SequenceSpace, infer_space
 
+__all__ = ["DesignPipeline", "SequenceEncoder"]
+
 
 class SequenceEncoder(TransformerMixin, BaseEstimator):
     """Turn sequences into flat one-hot rows, and back.

@@ -72,6 +72,7 @@ def fetch_utr(
         frame : DataFrame of shape (n_rows, 2 or 3)
             ``sequence``, ``mrl`` and, from GEO's table, ``total_reads``.
         DESCR : str
+            The source of the data, in words.
 
     Raises
     ------

@@ -90,7 +90,7 @@ class NormalPolicy(Policy):
 class Gaussian(NormalPolicy):
     """Independent normal entries, of means (n, \\*state_shape) and deviations of a shape that spreads to theirs.
 
-    KL(N(m, s^2) || N(m0, s^2)) = |m - m0|^2 / (2 s^2), summed over entries (BRAID, Algorithm 3).
+    ``KL(N(m, s^2) || N(m0, s^2)) = |m - m0|^2 / (2 s^2)``, summed over entries (BRAID, Algorithm 3).
     """
 
     mean: Tensor

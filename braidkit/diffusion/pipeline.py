@@ -138,20 +138,16 @@ class PipelineDiffusion(DiffusionModel):
         **settings
             For a pipeline:
 
-            prompts : list of str
-                One is drawn for each trajectory, all as likely. None for pipelines without text.
-            negative_prompt : str, default=""
-            n_steps : int, default=50
-                Calls of the U-Net.
-            guidance_scale : float, default=7.5
-                Of classifier-free guidance, as diffusers counts it; up to 1 there is none.
-            eta : float, default=1.0
-                Noise of the steps: 1 is that of DDPM. It must be above 0, or the KL is infinite.
-            lora_rank : int, default=4
-                Of the matrices that fine-tuning changes.
-            dtype : {"auto", "float32", "bfloat16"}, default="auto"
-                Of the frozen weights; "auto" is bfloat16 where there is a GPU for it. States, adapters and the KL are
-                float32.
+            - ``prompts``, a list of str: each trajectory draws one of them. Leave it out for pipelines without text.
+            - ``negative_prompt``, a str, by default ``""``.
+            - ``n_steps``, an int, by default 50: calls of the U-Net.
+            - ``guidance_scale``, a float, by default 7.5: classifier-free guidance, as diffusers counts it. There is
+              none up to 1.
+            - ``eta``, a float, by default 1.0: noise of the steps; 1 is that of DDPM. It must be above 0, because the
+              KL of a step without noise is infinite.
+            - ``lora_rank``, an int, by default 4: rank of the matrices that fine-tuning changes.
+            - ``dtype``, "auto", "float32" or "bfloat16", by default "auto": the type of the frozen weights. "auto" is
+              bfloat16 on a GPU that supports it. States, adapters and the KL are float32.
 
         Returns
         -------

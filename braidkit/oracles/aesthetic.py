@@ -20,7 +20,9 @@ HEADS = ("v2", "v1_l_14", "v1_b_32", "v1_b_16")
 
 
 class AestheticOracle(Oracle):
-    """LAION's aesthetic score of images, about 1 to 10: ``weight . embedding + bias``, of embeddings of length 1.
+    """LAION's aesthetic score of images, from about 1 to 10.
+
+    The score is ``weight . embedding + bias``, of embeddings of length 1.
 
     Version 2, the paper's, was published as five layers without activations between them, so it is one affine map.
 

@@ -34,7 +34,7 @@ class GPBonusReward(BaseReward):
     variance. Up to 1,500 rows the process is exact; beyond, 500 of them stand for all.
 
     With `features`, a `kernel` or a fixed `lam` it is the paper's instead: a network is trained by least squares on
-    standardised y and frozen; its last hidden layer and a constant, phi, are the features of a Gaussian process:
+    standardised y and frozen; its last hidden layer and a constant, phi, are the features of a Gaussian process::
 
         mean(x) = phi^T A^-1 Phi^T y,   std(x) = sqrt(lam phi^T A^-1 phi),   A = Phi^T Phi + lam I.
 

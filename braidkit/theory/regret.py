@@ -255,7 +255,7 @@ def self_normalised_beta(
     noise_scale : float
         R: the noise of the measurements is R-sub-Gaussian.
     norm_bound : float
-        B >= |theta|, of the true weights.
+        An upper bound B of the norm of the true weights theta.
     delta : float
         In (0, 1).
 
