@@ -15,7 +15,6 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, make_utr, read_table
@@ -48,6 +47,7 @@ print(
 # ------------
 # The landscape knows the true load of any sequence. You do not have this function for your own data.
 
+from braidkit.evaluation import RewardDistributionDisplay
 from braidkit.oracles import UTRLandscape
 
 truth = UTRLandscape()
@@ -59,10 +59,7 @@ groups = {
 for name, rows in groups.items():
     print(f"{name:>10}: true mean load {truth.predict(rows).mean():.2f}, valid {truth.is_valid(rows).mean():.0%}")
 
-bins = np.linspace(0, 10, 30)
-for name, rows in groups.items():
-    plt.hist(truth.predict(rows), bins, density=True, histtype="step", label=name)
-plt.xlabel("true mean ribosome load")
-plt.ylabel("density")
-plt.legend()
+RewardDistributionDisplay.from_values(
+    {name: truth.predict(rows) for name, rows in groups.items()}, name="true mean ribosome load"
+).plot()
 plt.show()
