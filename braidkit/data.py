@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -126,6 +127,55 @@ def read_measurements(y: Any) -> np.ndarray:
     )
     _check_finite(values)
     return values.astype(np.float64)
+
+
+def read_weights(sample_weight: Any, n: int) -> np.ndarray:
+    """Weights of n rows as float64: finite, none negative and not all zero.
+
+    Raises
+    ------
+    InvalidTargetError
+        Naming the row and the value.
+    """
+    weights = _read_beside_y(sample_weight, n, "sample_weight")
+    wrong = np.flatnonzero(weights < 0)
+    if len(wrong):
+        raise InvalidTargetError(
+            f"sample_weight: row {wrong[0]:,} is {weights[wrong[0]]:g} ({len(wrong):,} such rows); pass 0, for a "
+            "row that does not count, or larger."
+        )
+    if not weights.any():
+        raise InvalidTargetError("sample_weight is zero in all rows; pass a weight above 0 for rows that count.")
+    return weights
+
+
+def read_errors(y_error: Any, n: int) -> np.ndarray:
+    """Standard errors of n measurements as float64, all above 0.
+
+    Raises
+    ------
+    InvalidTargetError
+        Naming the row and the value.
+    """
+    errors = _read_beside_y(y_error, n, "y_error")
+    wrong = np.flatnonzero(errors <= 0)
+    if len(wrong):
+        raise InvalidTargetError(
+            f"y_error: row {wrong[0]:,} is {errors[wrong[0]]:g} ({len(wrong):,} such rows), but nothing is exact: pass "
+            "a standard error above 0, such as the median of the others."
+        )
+    return errors
+
+
+def _read_beside_y(values: Any, n: int, name: str) -> np.ndarray:
+    """Numbers as float64, one for each of n rows; errors are those of measurements, by another name."""
+    try:
+        array = read_measurements(values)
+    except InvalidTargetError as error:
+        raise InvalidTargetError(re.sub(r"^(Input y|y)\b", name, str(error))) from error
+    if len(array) != n:
+        raise InvalidTargetError(f"{name} has {len(array):,} entries for {n:,} rows; pass one for each row.")
+    return array
 
 
 def check_space(space: Any) -> None:

@@ -93,6 +93,8 @@ class CalibrationReport:
         X: Any,
         y: Any,
         *,
+        sample_weight: Any = None,
+        y_error: Any = None,
         held_out: Any = None,
         oracle: Any = None,
         designs: Any = None,
@@ -109,6 +111,8 @@ class CalibrationReport:
         X : designs
         y : array-like of shape (n_samples,)
             Measurements of X.
+        sample_weight, y_error : array-like of shape (n_samples,), optional
+            What the reward's `fit` was told of them, for the backtest.
         held_out : array-like of int or bool, optional
             Rows of X that the reward has not seen: their numbers, or True for each; by default all. The backtest uses
             all rows.
@@ -145,7 +149,8 @@ class CalibrationReport:
         notes: list[str] = []
         groups = list(_by_decile("held out", y[rows], *_predict(reward, X[rows])))
         if backtest:
-            beyond, note = _backtest(reward, X, y, random_state)
+            told = {"sample_weight": sample_weight, "y_error": y_error}
+            beyond, note = _backtest(reward, X, y, {n: v for n, v in told.items() if v is not None}, random_state)
             groups += beyond
             notes.append(note)
         if designs is not None:
@@ -166,6 +171,8 @@ class CalibrationReport:
         X: Any,
         y: Any,
         *,
+        sample_weight: Any = None,
+        y_error: Any = None,
         oracle: Any = None,
         n_designs: int = 200,
         level: float | None = None,
@@ -177,7 +184,7 @@ class CalibrationReport:
         Parameters
         ----------
         estimator : fitted ConservativeDiffusionFinetuner
-        X, y : what it was fitted on
+        X, y, sample_weight, y_error : what it was fitted on
         oracle : object with ``predict(X)``, optional
         n_designs : int, default=200
         level, backtest, random_state
@@ -192,6 +199,8 @@ class CalibrationReport:
             estimator.reward_,
             X,
             y,
+            sample_weight=sample_weight,
+            y_error=y_error,
             held_out=estimator.judge_rows_,
             oracle=oracle,
             designs=estimator.sample(n_designs, rng),
@@ -273,7 +282,9 @@ def _by_decile(rows: str, y: np.ndarray, mean: np.ndarray, lower: np.ndarray) ->
             yield _coverage(rows, f"{name} decile {number + 1}", y[part], mean[part], lower[part])
 
 
-def _backtest(reward: Any, X: np.ndarray, y: np.ndarray, random_state: Any) -> tuple[list[dict[str, Any]], str]:
+def _backtest(
+    reward: Any, X: np.ndarray, y: np.ndarray, told: dict[str, Any], random_state: Any
+) -> tuple[list[dict[str, Any]], str]:
     """Coverage above the 95 % quantile of y by a clone fitted below it, and what is to be said of it."""
     groups = design_groups(X)
     # A design is on one side with all its rows, by their mean.
@@ -290,7 +301,7 @@ def _backtest(reward: Any, X: np.ndarray, y: np.ndarray, random_state: Any) -> t
         refitted.set_params(verbose=0)
     if "random_state" in own and own["random_state"] is None:
         refitted.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
-    refitted.fit(X[~above], y[~above])
+    refitted.fit(X[~above], y[~above], **{name: np.asarray(values)[~above] for name, values in told.items()})
     mean, lower = _predict(refitted, X[above])
     rank = spearmanr(mean, y[above]).statistic if np.ptp(mean) > 0 else 0.0
     note = (

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from braidkit.rewards import GPBonusReward
 from braidkit.rewards.features import PREDICT_BATCH
+from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
 
 # Rows of either side that are looked at, directions, and shares of the rows that a backtest is fitted on.
@@ -48,7 +49,13 @@ class CalibratedJudge:
 
 @torch.no_grad()
 def backtest_spread(
-    reward: GPBonusReward, x: Points, y: np.ndarray, other_x: Points, other_y: np.ndarray, seed: int
+    reward: GPBonusReward,
+    x: Points,
+    y: np.ndarray,
+    other_x: Points,
+    other_y: np.ndarray,
+    seed: int,
+    row_noise: RowNoise | None = None,
 ) -> float:
     """By how much a judge's deviations are too small, where it has to say what lies beyond its rows.
 
@@ -66,6 +73,8 @@ def backtest_spread(
     other_x, other_y
         Rows that it has not seen.
     seed : int
+    row_noise : RowNoise, optional
+        Of the judge's rows, in y's units.
 
     Returns
     -------
@@ -73,9 +82,12 @@ def backtest_spread(
         At least 1.
     """
     rng = np.random.RandomState(seed)
-    (phi, target), (other_phi, other_target) = (
+    row_noise = RowNoise.read(len(y)) if row_noise is None else row_noise
+    roots = row_noise.over(reward.y_std_).root_precision(reward.process_.noise)
+    (phi, target, some), (other_phi, other_target, _) = (
         _sample(reward, points, values, rng) for points, values in ((x, y), (other_x, other_y))
     )
+    root = roots[some].to(phi)
     random = (
         torch.from_numpy(rng.normal(size=(phi.shape[1], N_DIRECTIONS))).to(phi)
         / phi.std(dim=0).clamp_min(1e-9)[:, None]
@@ -85,24 +97,36 @@ def backtest_spread(
         [(random[:, i], 0.7) for i in range(N_DIRECTIONS)],
     )
     squares = [
-        [_squared_error(reward.process_.noise, phi, target, other_phi, other_target, *cut) for cut in kind]
+        [_squared_error(reward.process_.noise, phi, target, root, other_phi, other_target, *cut) for cut in kind]
         for kind in cuts
     ]
     return max(1.0, *(float(np.mean(kind)) for kind in squares)) ** 0.5
 
 
-def _sample(reward: GPBonusReward, x: Points, y: np.ndarray, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
-    """Features (n, d) and standardised measurements (n,) of some rows."""
+def _sample(
+    reward: GPBonusReward, x: Points, y: np.ndarray, rng: np.random.RandomState
+) -> tuple[Tensor, Tensor, np.ndarray]:
+    """Features (n, d) and standardised measurements (n,) of some rows, and the numbers of these."""
     rows = rng.permutation(len(y))[:_MOST_ROWS]
     parts = np.array_split(rows, math.ceil(len(rows) / PREDICT_BATCH))
     phi = torch.cat([reward.process_.linear_features(x[part].float().to(reward.device_)) for part in parts])
-    return phi, torch.from_numpy((y[rows] - reward.y_mean_) / reward.y_std_).to(phi)
+    return phi, torch.from_numpy((y[rows] - reward.y_mean_) / reward.y_std_).to(phi), rows
 
 
 def _squared_error(
-    lam: float, phi: Tensor, y: Tensor, other_phi: Tensor, other_y: Tensor, direction: Tensor, share: float
+    lam: float,
+    phi: Tensor,
+    y: Tensor,
+    root: Tensor,
+    other_phi: Tensor,
+    other_y: Tensor,
+    direction: Tensor,
+    share: float,
 ) -> float:
-    """Squared error of a difference beyond a cut, over its claimed variance; the noise of the rows is allowed for."""
+    """Squared error of a difference beyond a cut, over its claimed variance; the noise of the rows is allowed for.
+
+    Rows times `root` (n,) have noise of variance `lam`.
+    """
     place, other_place = phi @ direction, other_phi @ direction
     cut = place.quantile(share)
     lower, rest = place <= cut, other_place <= cut
@@ -110,8 +134,9 @@ def _squared_error(
     if top.sum() < 2 or rest.sum() < 2:
         return 1.0
     contrast = other_phi[top].mean(dim=0) - other_phi[rest].mean(dim=0)
-    solved = _solve(phi[lower], lam, contrast)
-    error = solved @ (phi[lower].T @ y[lower]) - (other_y[top].mean() - other_y[rest].mean())
+    below = root[lower, None] * phi[lower]
+    solved = _solve(below, lam, contrast)
+    error = solved @ (below.T @ (root[lower] * y[lower])) - (other_y[top].mean() - other_y[rest].mean())
     noise = other_y[top].var() / top.sum() + other_y[rest].var() / rest.sum()
     return float(error.square() / (lam * contrast @ solved + noise))
 

@@ -24,6 +24,7 @@ from braidkit.rewards.features import (
     make_networks,
     train_networks,
 )
+from braidkit.rewards.row_noise import RowNoise, merge_rows
 from braidkit.spaces import Points, Space, join_groups
 from braidkit.torch_state import ordinary_torch
 
@@ -57,7 +58,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     y_std_: float
 
     @abc.abstractmethod
-    def fit(self, X: Any, y: Any, groups: Any = None) -> BaseReward:
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, y_error: Any = None) -> BaseReward:
         """Learn from designs and their measurements."""
 
     @abc.abstractmethod
@@ -130,11 +131,11 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         return mean * self.y_std_ + self.y_mean_, std * self.y_std_, penalty * self.y_std_
 
     def _start_fit(
-        self, X: Any, y: Any, groups: Any = None
-    ) -> tuple[Points, np.ndarray, np.ndarray, np.random.RandomState]:
-        """Check the shared parameters, designs and measurements, and number the designs; sets ``space_``, ``device_``.
+        self, X: Any, y: Any, groups: Any, sample_weight: Any, y_error: Any
+    ) -> tuple[Points, np.ndarray, RowNoise, np.ndarray, np.random.RandomState]:
+        """Check the shared parameters and the data, and merge replicates; sets ``space_``, ``device_``.
 
-        The numbers are those of `design_groups`, joined where `groups` are.
+        Gives the different designs, their measurements, what is known of their noise, and numbers of their groups.
         """
         check_count(self, "verbose", minimum=0)
         if self.learning_rate != "auto":
@@ -145,7 +146,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         check_fraction(self, "validation_fraction", allow_zero=True)
         self.device_ = resolve_device(self.device)
         self.space_, _, x, y = read_training_data(self, X, y, space=self.space)
-        return x, y, join_groups(x, groups), check_random_state(self.random_state)
+        noise = RowNoise.read(len(y), sample_weight, y_error)
+        return *merge_rows(x, y, noise, join_groups(x, groups)), check_random_state(self.random_state)
 
     def _split_rows(
         self, groups: np.ndarray, n_calibration: int, random_state: np.random.RandomState
@@ -168,14 +170,16 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         calibration, validation, training = np.split(order, ends)
         return calibration, validation, training
 
-    def _standardise(self, y: np.ndarray, rows: np.ndarray) -> Tensor:
+    def _standardise(self, y: np.ndarray, rows: np.ndarray, noise: RowNoise) -> tuple[Tensor, RowNoise]:
         """Subtract the mean and divide by the deviation of some rows (``y_mean_``, ``y_std_``); float64."""
-        target, self.y_mean_, self.y_std_ = standardise(y, rows)
+        some = noise.take(rows)
+        weights = None if some.is_plain else some.weights
+        target, self.y_mean_, self.y_std_ = standardise(y, rows, weights, some.within.sum() / some.weights.sum())
         if self.y_std_ == 0:
             raise InvalidTargetError(
                 f"y is constant ({self.y_mean_:g}) on the {len(rows):,} rows that are not held out; pass more rows."
             )
-        return torch.from_numpy(target)
+        return torch.from_numpy(target), noise.over(self.y_std_)
 
     def _train(
         self,
@@ -184,6 +188,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         target: Tensor,
         rows: Sequence[np.ndarray],
         validation: np.ndarray,
+        weights: np.ndarray | None,
         random_state: np.random.RandomState,
     ) -> nn.ModuleList:
         """Networks on copies of `features`, or of default ones, one for each set of rows, trained and frozen.
@@ -204,6 +209,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
             target.float(),
             [torch.from_numpy(own) for own in rows],
             torch.from_numpy(validation),
+            weights=None if weights is None else torch.from_numpy(weights),
             max_iter=auto_max_iter(n_rows) if self.max_iter == "auto" else self.max_iter,
             batch_size=auto_batch_size(n_rows) if self.batch_size == "auto" else self.batch_size,
             learning_rate=auto_learning_rate(n_rows) if self.learning_rate == "auto" else self.learning_rate,
@@ -213,10 +219,16 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         return networks.requires_grad_(False).eval()
 
 
-def standardise(y: np.ndarray, rows: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, float, float]:
-    """Measurements (n,) less the mean of some of them over their deviation; that mean and deviation."""
+def standardise(
+    y: np.ndarray, rows: np.ndarray | slice = slice(None), weights: np.ndarray | None = None, within: float = 0.0
+) -> tuple[np.ndarray, float, float]:
+    """Measurements (n,) less the mean of some of them over their deviation; that mean and deviation.
+
+    `within` is the variance of replicates about the measurement that stands for them.
+    """
     # Differences are exact where a large number was added to y; the mean and the squares of such numbers are not.
     origin = float(y[rows][0])
     centred = y - origin
-    mean, std = float(centred[rows].mean()), float(centred[rows].std())
+    mean = float(np.average(centred[rows], weights=weights))
+    std = float(np.average(np.square(centred[rows] - mean), weights=weights) + within) ** 0.5
     return (centred - mean) / (std or 1.0), origin + mean, std

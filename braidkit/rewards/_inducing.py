@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.rewards.evidence import SMALLEST
+from braidkit.rewards.row_noise import RowNoise
 
 MARGINAL_LIKELIHOOD_ROWS = 500
 MARGINAL_LIKELIHOOD_STEPS = 50
@@ -85,7 +86,9 @@ def greedy_cholesky(kernel: gpytorch.kernels.Kernel, candidates: Tensor, n_induc
     return index, columns[index, : len(chosen)].tril()
 
 
-def fit_kernel(kernel: gpytorch.kernels.Kernel, f: Tensor, y: Tensor, noise: float | None) -> float:
+def fit_kernel(
+    kernel: gpytorch.kernels.Kernel, f: Tensor, y: Tensor, noise: float | None, row_noise: RowNoise | None = None
+) -> float:
     """Maximise the marginal likelihood over the kernel's parameters that require gradients, in place, and the noise.
 
     Points (n, d) and standardised targets (n,) in float64; the cost is cubic in n. A noise variance that is given
@@ -96,14 +99,18 @@ def fit_kernel(kernel: gpytorch.kernels.Kernel, f: Tensor, y: Tensor, noise: flo
     if not parameters:
         return float(log_noise.exp())
     optimizer = torch.optim.Adam(parameters, lr=0.1)
-    identity = torch.eye(len(f)).to(f)
+    row_noise = RowNoise.read(len(f)) if row_noise is None else row_noise
+    share, known = row_noise.tensors(f)
+    n_repeats, within = row_noise.repeats()
     for _ in range(MARGINAL_LIKELIHOOD_STEPS):
-        covariance = kernel(f).to_dense() + log_noise.exp().clamp_min(SMALLEST) * identity
+        own = log_noise.exp().clamp_min(SMALLEST)
+        covariance = kernel(f).to_dense() + (own * share + known).diag()
         factor, failed = torch.linalg.cholesky_ex(covariance)
         if failed:
             break
         whitened = torch.linalg.solve_triangular(factor, y[:, None], upper=False)
         loss = 0.5 * whitened.square().sum() + factor.diagonal().log().sum()
+        loss = loss + 0.5 * (n_repeats * own.log() + within / own)
         optimizer.zero_grad()
         (loss / len(f)).backward()
         optimizer.step()

@@ -57,8 +57,8 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         self.random_state = random_state
 
     @ordinary_torch()
-    def fit(self, X: Any, y: Any) -> BlackBoxReward:
-        """Fit a clone of the regressor to designs and measurements."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BlackBoxReward:
+        """Fit a clone of the regressor to designs and measurements, with weights if there are any."""
         self.space_, X, _, y = read_training_data(self, X, y, space=self.space)
         self.kind_ = self.space_.kind_of(X)
         _, self.y_mean_, self.y_std_ = standardise(y)
@@ -71,7 +71,8 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
                 if name.split("__")[-1] == "random_state" and value is None
             }
             regressor.set_params(**unseeded)
-        self.regressor_ = regressor.fit(X, y)
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        self.regressor_ = regressor.fit(X, y, **weights)
         return self
 
     def predict(self, X: Any) -> np.ndarray:

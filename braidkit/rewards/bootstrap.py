@@ -111,7 +111,9 @@ class BootstrapReward(BaseReward):
         self.verbose = verbose
 
     @ordinary_torch()
-    def fit(self, X: Any, y: Any, groups: Any = None) -> BootstrapReward:
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, y_error: Any = None
+    ) -> BootstrapReward:
         """Draw the rows of each network, and train all networks together.
 
         Parameters
@@ -120,9 +122,13 @@ class BootstrapReward(BaseReward):
             List, array or Series of strings of one length; array of shape (n_samples, n_features); or what `space`
             encodes.
         y : array-like of shape (n_samples,)
-            Measurements.
+            Measurements. Those of one design are averaged, and count as so many.
         groups : array-like of shape (n_samples,), optional
             Rows of one group, as rows of one design, are never on both sides of a split.
+        sample_weight : array-like of shape (n_samples,), optional
+            At least 0, such as counts of reads: of squared errors. A row of weight 0 does not count.
+        y_error : array-like of shape (n_samples,), optional
+            Standard errors of the measurements, above 0, in y's units.
 
         Returns
         -------
@@ -134,12 +140,13 @@ class BootstrapReward(BaseReward):
             Before any training, naming the row or parameter and the remedy.
         """
         check_count(self, "n_estimators", minimum=2)
-        x, y, groups, random_state = self._start_fit(X, y, groups)
+        x, y, noise, groups, random_state = self._start_fit(X, y, groups, sample_weight, y_error)
         _, validation, training = self._split_rows(groups, 0, random_state)
-        target = self._standardise(y, np.arange(len(y)))
+        target, noise = self._standardise(y, np.arange(len(y)), noise)
         draws = random_state.randint(len(training), size=(self.n_estimators, len(training)))
         features = few_row_features(self.features, self.space_, len(training))
-        self.networks_ = self._train(features, x, target, list(training[draws]), validation, random_state)
+        weights = noise.least_squares_weights()
+        self.networks_ = self._train(features, x, target, list(training[draws]), validation, weights, random_state)
         return self
 
     def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

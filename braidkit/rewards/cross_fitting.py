@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from braidkit.rewards.features import (
     PREDICT_BATCH,
@@ -15,6 +14,7 @@ from braidkit.rewards.features import (
     auto_learning_rate,
     auto_max_iter,
     make_networks,
+    squared_error,
 )
 from braidkit.spaces import Points, Space
 from braidkit.torch_state import seeded
@@ -65,6 +65,7 @@ def cross_fit(
     y: Tensor,
     *,
     groups: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     validation_fraction: float = 0.1,
     max_iter: int | None = None,
     batch_size: int | None = None,
@@ -85,6 +86,8 @@ def cross_fit(
         Standardised.
     groups : ndarray of int of shape (n,), optional
         From 0; rows of one group are in one fold. By default each row is a group.
+    weights : ndarray of shape (n,), optional
+        Of the rows' squared errors, 1 on average.
     validation_fraction : float, default=0.1
         Share of the other folds that picks the best weights.
     max_iter, batch_size, learning_rate : optional
@@ -102,12 +105,23 @@ def cross_fit(
     seed = int(random_state.randint(2**31))
     networks = make_networks(features, space, n_rows, x[:2], seed=seed, n_networks=folds).to(device)
     held_out = torch.zeros(len(x), dtype=torch.float64)
+    of_errors = None if weights is None else torch.from_numpy(weights).float()
     n_iter, curves = 0, list[list[float]]()
     for fold, network in enumerate(networks):
         others, own = place % folds != fold, torch.from_numpy(np.flatnonzero(place % folds == fold))
         training, validation = (torch.from_numpy(np.flatnonzero(others & part)) for part in (~picks, picks))
         found = _fit(
-            network, x, y.float(), training, validation, max_iter, batch_size, learning_rate, seed + fold, verbose
+            network,
+            x,
+            y.float(),
+            of_errors,
+            training,
+            validation,
+            max_iter,
+            batch_size,
+            learning_rate,
+            seed + fold,
+            verbose,
         )
         n_iter, curves = max(n_iter, found[0]), [*curves, found[1]]
         with torch.no_grad():
@@ -121,6 +135,7 @@ def _fit(
     network: nn.Module,
     x: Points | Tensor,
     y: Tensor,
+    weights: Tensor | None,
     training: Tensor,
     validation: Tensor,
     max_iter: int,
@@ -135,14 +150,11 @@ def _fit(
     validation = validation[:MAX_VALIDATION_ROWS]
 
     def loss(batch: Tensor) -> Tensor:
-        rows = training[batch]
-        return F.mse_loss(network(x[rows].to(device)).float(), y[rows].to(device))
+        return squared_error(network, x, y, training[batch], weights).mean()
 
     def validation_loss() -> float:
         parts = validation.split(PREDICT_BATCH)
-        errors = (
-            F.mse_loss(network(x[part].to(device)).float(), y[part].to(device), reduction="sum") for part in parts
-        )
+        errors = (squared_error(network, x, y, part, weights).sum() for part in parts)
         return float(sum(error.item() for error in errors)) / len(validation)
 
     # Dropout knows no generator: the global one is seeded from ours, and put back.

@@ -15,6 +15,8 @@ import torch
 from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
+from braidkit.rewards.row_noise import RowNoise
+
 # A priori log-variances are normal around 0.05 of y's variance, within a factor of exp(3): so weak that 20 rows
 # outweigh it, and enough to keep the optimum finite.
 PRIOR_MEAN, PRIOR_STD = -3.0, 3.0
@@ -33,7 +35,9 @@ class Variances(NamedTuple):
     gain: float  # log-evidence without that prior, above that of noise of variance 1 alone
 
 
-def fit_variances(grams: Tensor, y: Tensor, *, max_iter: int = MAX_ITER) -> Variances:
+def fit_variances(
+    grams: Tensor, y: Tensor, *, row_noise: RowNoise | None = None, max_iter: int = MAX_ITER
+) -> Variances:
     """Maximise the evidence over the variance of each part of a kernel and of the noise.
 
     The gradient is exact, ``d(-2 log ev) / d v_b = tr((A^-1 - A^-1 y y^T A^-1) K_b)``; L-BFGS on log-variances.
@@ -44,6 +48,8 @@ def fit_variances(grams: Tensor, y: Tensor, *, max_iter: int = MAX_ITER) -> Vari
         Positive semi-definite, each with a mean diagonal of about 1.
     y : Tensor of shape (n,), float64
         Standardised.
+    row_noise : RowNoise, optional
+        What is known of the noise of each row, on the scale of y: in place of the noise times I.
     max_iter : int, default=50
 
     Returns
@@ -63,10 +69,13 @@ def fit_variances(grams: Tensor, y: Tensor, *, max_iter: int = MAX_ITER) -> Vari
     (True, True)
     """
     n_parts, n, _ = grams.shape
-    flat, identity = grams.reshape(n_parts, -1), torch.eye(n).to(grams)
+    flat = grams.reshape(n_parts, -1)
+    row_noise = RowNoise.read(n) if row_noise is None else row_noise
+    share, known = row_noise.tensors(y)
+    n_repeats, within = row_noise.repeats()
 
     def covariance(variances: Tensor) -> Tensor:
-        return (variances[:-1] @ flat).view(n, n) + CONSTANT + variances[-1] * identity
+        return (variances[:-1] @ flat).view(n, n) + CONSTANT + (variances[-1] * share + known).diag()
 
     def loss(logs: np.ndarray) -> tuple[float, np.ndarray]:
         variances = torch.from_numpy(np.exp(logs)).to(grams)
@@ -75,8 +84,11 @@ def fit_variances(grams: Tensor, y: Tensor, *, max_iter: int = MAX_ITER) -> Vari
             return 1e10, np.zeros_like(logs)
         solved = torch.cholesky_solve(y[:, None], factor)[:, 0]
         minus_log_evidence = 0.5 * (y @ solved) + factor.diagonal().log().sum() + 0.5 * n * math.log(2 * math.pi)
+        noise = float(variances[-1])
+        minus_log_evidence += 0.5 * (n_repeats * math.log(noise) + within / noise)
         sensitivity = torch.cholesky_inverse(factor) - torch.outer(solved, solved)
-        gradient = torch.cat([flat @ sensitivity.flatten(), sensitivity.diagonal().sum()[None]]) * variances / 2
+        of_noise = sensitivity.diagonal() @ share + n_repeats / noise - within / noise**2
+        gradient = torch.cat([flat @ sensitivity.flatten(), of_noise[None]]) * variances / 2
         z = (logs - PRIOR_MEAN) / PRIOR_STD
         return minus_log_evidence.item() + 0.5 * float(z @ z), gradient.cpu().numpy() + z / PRIOR_STD
 
@@ -86,13 +98,24 @@ def fit_variances(grams: Tensor, y: Tensor, *, max_iter: int = MAX_ITER) -> Vari
     variances = torch.from_numpy(np.exp(found.x)).to(grams)
     z = (found.x - PRIOR_MEAN) / PRIOR_STD
     log_evidence = -float(found.fun)
-    # log N(y | 0, 1 1^T CONSTANT + I), by the matrix determinant lemma and Sherman and Morrison.
-    quadratic = float(y @ y - y.sum() ** 2 * CONSTANT / (1 + n * CONSTANT))
-    of_noise = -0.5 * (quadratic + math.log(1 + n * CONSTANT) + n * math.log(2 * math.pi))
-    return Variances(variances[:-1], float(variances[-1]), log_evidence, log_evidence + 0.5 * float(z @ z) - of_noise)
+    gain = log_evidence + 0.5 * float(z @ z) - _of_noise_alone(y, row_noise)
+    return Variances(variances[:-1], float(variances[-1]), log_evidence, gain)
 
 
-def fit_scale_and_noise(eigenvalues: Tensor, moments: Tensor, y_square: float, n_rows: int) -> tuple[float, float]:
+def _of_noise_alone(y: Tensor, row_noise: RowNoise) -> float:
+    """Log-evidence of noise whose variance is 1 on average, and a constant."""
+    share, known = row_noise.tensors(y)
+    noise = max(1 - float(known.mean()), SMALLEST) / float(share.mean())
+    precision = 1 / (noise * share + known)
+    # The matrix determinant lemma, and Sherman and Morrison.
+    total = 1 + CONSTANT * float(precision.sum())
+    quadratic = float(precision @ y.square() - CONSTANT * (precision @ y) ** 2 / total)
+    n_repeats, within = row_noise.repeats()
+    log_determinant = math.log(total) - float(precision.log().sum()) + n_repeats * math.log(noise)
+    return -0.5 * (quadratic + within / noise + log_determinant + len(y) * math.log(2 * math.pi))
+
+
+def fit_scale_and_noise(eigenvalues: Tensor, moments: Tensor, y_square: float, n_rows: float) -> tuple[float, float]:
     """Maximise the evidence over one scale of a kernel and the noise, once its features are decomposed.
 
     With ``Phi^T Phi = U diag(s) U^T`` and ``z = U^T Phi^T y`` an evaluation is O(d):
@@ -106,7 +129,8 @@ def fit_scale_and_noise(eigenvalues: Tensor, moments: Tensor, y_square: float, n
         s and z.
     y_square : float
         y^T y.
-    n_rows : int
+    n_rows : float
+        Of weighted rows, the sum of their weights, which are in the other sums as well.
 
     Returns
     -------

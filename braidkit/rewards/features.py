@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.networks import SequenceFeatures, VectorFeatures, shrunk
@@ -141,6 +140,13 @@ def _width_and_dtype(features: nn.Module, x: Tensor) -> tuple[int, torch.dtype]:
     return phi.shape[1], phi.dtype
 
 
+def squared_error(network: nn.Module, x: Points | Tensor, y: Tensor, rows: Tensor, weights: Tensor | None) -> Tensor:
+    """Squared errors (n,) of a network on some rows, times their weights where there are any; on its device."""
+    device = next(network.parameters()).device
+    errors = (network(x[rows].to(device)).float() - y[rows].to(device)).square()
+    return errors if weights is None else errors * weights[rows].to(errors)
+
+
 def train_networks(
     networks: nn.ModuleList,
     x: Points,
@@ -148,6 +154,7 @@ def train_networks(
     rows: Sequence[Tensor],
     validation_rows: Tensor,
     *,
+    weights: Tensor | None = None,
     max_iter: int,
     batch_size: int,
     learning_rate: float,
@@ -166,6 +173,8 @@ def train_networks(
         Row numbers that each network learns from; repeats count.
     validation_rows : LongTensor
         Rows that no network learns from; they pick the best weights, if there are any.
+    weights : Tensor of shape (n,), optional
+        Of the rows' squared errors, 1 on average.
     max_iter, batch_size, learning_rate, generator, verbose
         As in `braidkit.training.fit_supervised`.
 
@@ -180,14 +189,13 @@ def train_networks(
 
     def loss(batch: Tensor) -> Tensor:
         errors = [
-            F.mse_loss(network(x[own[batch]].to(device)), y[own[batch]].to(device))
-            for network, own in zip(networks, rows, strict=True)
+            squared_error(network, x, y, own[batch], weights) for network, own in zip(networks, rows, strict=True)
         ]
         return torch.stack(errors).mean()
 
     def validation_loss() -> float:
         total = sum(
-            F.mse_loss(network(x[part].to(device)), y[part].to(device), reduction="sum").item()
+            squared_error(network, x, y, part, weights).sum().item()
             for network in networks
             for part in validation_rows.split(PREDICT_BATCH)
         )

@@ -18,6 +18,7 @@ from braidkit.rewards.cross_fitting import MIN_ROWS, cross_fit
 from braidkit.rewards.features import PREDICT_BATCH
 from braidkit.rewards.layer import LayerProcess
 from braidkit.rewards.parts import TYPICAL_ROWS, parts_for
+from braidkit.rewards.row_noise import RowNoise
 from braidkit.rewards.sum_kernel import SumKernelProcess
 from braidkit.spaces import Points, Space
 from braidkit.torch_state import ordinary_torch
@@ -179,7 +180,7 @@ class GPBonusReward(BaseReward):
         self.verbose = verbose
 
     @ordinary_torch()
-    def fit(self, X: Any, y: Any, groups: Any = None) -> GPBonusReward:
+    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, y_error: Any = None) -> GPBonusReward:
         """Train networks, weigh the kernel's parts, solve for the posterior, and calibrate if asked to.
 
         Parameters
@@ -188,9 +189,18 @@ class GPBonusReward(BaseReward):
             List, array or Series of strings of one length; array of shape (n_samples, n_features); or what `space`
             encodes.
         y : array-like of shape (n_samples,)
-            Measurements.
+            Measurements. Those of one design are averaged, which changes no posterior, and what they differ by tells
+            the noise.
         groups : array-like of shape (n_samples,), optional
             Rows of one group, as rows of one design, are never on both sides of a split.
+        sample_weight : array-like of shape (n_samples,), optional
+            At least 0, such as counts of reads: the variance of the noise of a row is divided by its weight. A row of
+            weight 2 is one that stands there twice, a row of weight 0 does not count. With ``lam="auto"`` only ratios
+            of weights matter.
+        y_error : array-like of shape (n_samples,), optional
+            Standard errors of the measurements, above 0, in y's units.
+            The noise that evidence finds, or `lam`, is then what comes beside them, and ``c="calibrated"`` is for the
+            noiseless reward, as with `noise`.
 
         Returns
         -------
@@ -202,20 +212,23 @@ class GPBonusReward(BaseReward):
             Before any training, naming the row or parameter and the remedy.
         """
         self._check_parameters()
-        x, y, groups, random_state = self._start_fit(X, y, groups)
+        x, y, row_noise, groups, random_state = self._start_fit(X, y, groups, sample_weight, y_error)
         n_calibration = int(self.validation_fraction * (groups.max() + 1)) if self.c == "calibrated" else 0
         self._check_designs(int(groups.max()) + 1)
         calibration, validation, training = self._split_rows(groups, n_calibration, random_state)
         seen = np.concatenate([training, validation])
-        target = self._standardise(y, seen)
+        target, row_noise = self._standardise(y, seen, row_noise if self.lam != "auto" else row_noise.of_mean_weight())
         if self.features is None and self.kernel is None and self.lam == "auto":
-            self._fit_sum(x.take(seen), target[seen], np.unique(groups[seen], return_inverse=True)[1], random_state)
+            own = np.unique(groups[seen], return_inverse=True)[1]
+            self._fit_sum(x.take(seen), target[seen], row_noise.take(seen), own, random_state)
         else:
-            self._fit_layer(x, target, training, validation, random_state)
+            self._fit_layer(x, target, row_noise, training, validation, random_state)
         self.noise_ = self.process_.noise**0.5 * self.y_std_
-        # Of each group one row: replicates of a design are not exchangeable with a new one.
+        # Of each group one row: relatives are not exchangeable with a new design.
         calibration = calibration[np.unique(groups[calibration], return_index=True)[1]]
-        self.c_ = self._calibrate(x[calibration], target[calibration]) if self.c == "calibrated" else float(self.c)
+        calibrated = self.c == "calibrated"
+        of_rows = row_noise.take(calibration)
+        self.c_ = self._calibrate(x[calibration], target[calibration], of_rows) if calibrated else float(self.c)
         return self
 
     @torch.no_grad()
@@ -265,7 +278,9 @@ class GPBonusReward(BaseReward):
                 "level, a larger validation_fraction, or more measurements."
             )
 
-    def _fit_sum(self, x: Points, y: Tensor, groups: np.ndarray, random_state: np.random.RandomState) -> None:
+    def _fit_sum(
+        self, x: Points, y: Tensor, row_noise: RowNoise, groups: np.ndarray, random_state: np.random.RandomState
+    ) -> None:
         """Cross-fit networks, and weigh them and the other parts of the kernel."""
         networks = held_out = None
         self.n_iter_, self.validation_curve_ = 0, []
@@ -277,6 +292,7 @@ class GPBonusReward(BaseReward):
                 x,
                 y,
                 groups=groups,
+                weights=row_noise.least_squares_weights(),
                 validation_fraction=self.validation_fraction,
                 device=self.device_,
                 random_state=random_state,
@@ -285,18 +301,22 @@ class GPBonusReward(BaseReward):
             )
         sample = x[random_state.permutation(len(x))[:TYPICAL_ROWS]]
         parts = parts_for(self.space_, sample).to(self.device_)
-        self.process_ = SumKernelProcess(parts, networks).fit(x, y, held_out, random_state=random_state)
+        self.process_ = SumKernelProcess(parts, networks).fit(
+            x, y, held_out, row_noise=row_noise, random_state=random_state
+        )
 
     def _fit_layer(
         self,
         x: Points,
         target: Tensor,
+        row_noise: RowNoise,
         training: np.ndarray,
         validation: np.ndarray,
         random_state: np.random.RandomState,
     ) -> None:
         """Train a network, and solve for the posterior on its last hidden layer."""
-        network = self._train(self.features, x, target, [training], validation, random_state)[0]
+        weights = row_noise.least_squares_weights()
+        network = self._train(self.features, x, target, [training], validation, weights, random_state)[0]
         seen = np.concatenate([training, validation])
         trained = self.n_iter_ and len(validation) >= MIN_VALIDATION_ROWS
         self.process_ = LayerProcess(network.get_submodule("features")).fit(
@@ -305,6 +325,7 @@ class GPBonusReward(BaseReward):
             torch.from_numpy(seen),
             kernel=self.kernel,
             noise=None if self.lam == "auto" else float(self.lam),
+            row_noise=row_noise,
             unseen=torch.from_numpy(validation if trained else seen),
             n_inducing=self.n_inducing,
             device=self.device_,
@@ -321,7 +342,7 @@ class GPBonusReward(BaseReward):
         return mean, std, self.c_ * std
 
     @torch.no_grad()
-    def _calibrate(self, x: Tensor, target: Tensor) -> float:
+    def _calibrate(self, x: Tensor, target: Tensor, row_noise: RowNoise) -> float:
         """The c whose bound holds for the level's share of held-out points, or of their noiseless rewards."""
         mean, std = (
             torch.cat(part).cpu().numpy()
@@ -329,6 +350,7 @@ class GPBonusReward(BaseReward):
                 *(self._mean_and_std(part.to(self.device_)) for part in x.split(PREDICT_BATCH)), strict=True
             )
         )
-        if self.noise:
-            return noise_free_c(target.numpy(), mean, std, self.level, self.noise / self.y_std_)
+        noise = np.square(self.noise / self.y_std_) / row_noise.weights + row_noise.known
+        if noise.any():
+            return noise_free_c(target.numpy(), mean, std, self.level, float(noise.mean()) ** 0.5)
         return conformal_c(target.numpy(), mean, std, self.level)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.rewards._inducing import MARGINAL_LIKELIHOOD_ROWS, InducingFeatures, fit_kernel
 from braidkit.rewards._linear_posterior import LinearPosterior
-from braidkit.rewards.evidence import fit_scale_and_noise
+from braidkit.rewards.evidence import fit_scale_and_noise, fit_variances
 from braidkit.rewards.features import PREDICT_BATCH, mean_norm
+from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
 
 # Rows that set the features' scale, and that inducing points are chosen from.
@@ -56,6 +57,7 @@ class LayerProcess(nn.Module):
         *,
         kernel: gpytorch.kernels.Kernel | None,
         noise: float | None,
+        row_noise: RowNoise | None = None,
         unseen: Tensor,
         n_inducing: int,
         device: torch.device,
@@ -73,6 +75,8 @@ class LayerProcess(nn.Module):
             On the scaled features; a copy is fitted. None for the linear one.
         noise : float or None
             Variance of the noise; None for what the evidence says.
+        row_noise : RowNoise, optional
+            On the scale of y.
         unseen : LongTensor
             Rows that the features have not been trained on, for evidence.
         n_inducing : int
@@ -83,15 +87,27 @@ class LayerProcess(nn.Module):
         self.scale = mean_norm(f)
         f /= self.scale
         self.inducing, self.noise = None, noise or 0.0
+        row_noise = RowNoise.read(len(x)) if row_noise is None else row_noise
         if kernel is not None:
             few = unseen[:MARGINAL_LIKELIHOOD_ROWS]
             self.inducing, self.noise = self._fit_inducing(
-                kernel, f, self._scaled(x[few].to(device)), y[few].to(device), noise, n_inducing
+                kernel,
+                f,
+                self._scaled(x[few].to(device)),
+                y[few].to(device),
+                noise,
+                row_noise.take(few.numpy()),
+                n_inducing,
             )
         elif noise is None:
-            self.noise = self._fit_linear(x, y, unseen, device)
+            self.noise = self._fit_linear(x, y, unseen, row_noise, device)
+        # Rows times these have noise of one variance.
+        roots = row_noise.root_precision(self.noise)
         self.posterior = LinearPosterior.from_batches(
-            ((self._phi(x[part].to(device))[0], y[part]) for part in rows.split(PREDICT_BATCH)),
+            (
+                (self._phi(x[part].to(device))[0] * roots[part, None].to(device), y[part] * roots[part])
+                for part in rows.split(PREDICT_BATCH)
+            ),
             n_features=f.shape[1] + 1 if self.inducing is None else len(self.inducing.points),
             lam=self.noise,
             device=device,
@@ -120,29 +136,49 @@ class LayerProcess(nn.Module):
         left_out = torch.as_tensor(residual + other_residual).mean() / len(x)
         return self.posterior.mean(phi - other_phi), variance + left_out
 
-    def _fit_linear(self, x: Points | Tensor, y: Tensor, rows: Tensor, device: torch.device) -> float:
+    def _fit_linear(
+        self, x: Points | Tensor, y: Tensor, rows: Tensor, row_noise: RowNoise, device: torch.device
+    ) -> float:
         """Scale the features, and find the noise, by the evidence of some rows."""
+        if row_noise.known.any():
+            few = rows[:MARGINAL_LIKELIHOOD_ROWS]
+            f = self._scaled(x[few].to(device))
+            found = fit_variances((f @ f.T)[None], y[few].to(f), row_noise=row_noise.take(few.numpy()))
+            self.scale /= float(found.parts[0]) ** 0.5
+            return found.noise
+        roots = row_noise.root_precision(1.0)
         parts = rows.split(PREDICT_BATCH)
         gram = LinearPosterior.from_batches(
-            ((self._phi(x[part].to(device))[0], y[part]) for part in parts),
+            (
+                (self._phi(x[part].to(device))[0] * roots[part, None].to(device), y[part] * roots[part])
+                for part in parts
+            ),
             n_features=self._phi(x[rows[:1]].to(device))[0].shape[1],
             lam=1.0,
             device=device,
         )
         s, vectors = torch.linalg.eigh(gram.gram)
-        scale, noise = fit_scale_and_noise(s, vectors.T @ gram.moment, float(y[rows] @ y[rows]), len(rows))
+        n_repeats, within = row_noise.take(rows.numpy()).repeats()
+        y_square = float((roots[rows] * y[rows]).square().sum()) + within
+        scale, noise = fit_scale_and_noise(s, vectors.T @ gram.moment, y_square, len(rows) + n_repeats)
         self.scale /= scale**0.5
         return noise
 
     @staticmethod
     def _fit_inducing(
-        kernel: gpytorch.kernels.Kernel, f: Tensor, few: Tensor, y: Tensor, noise: float | None, n_inducing: int
+        kernel: gpytorch.kernels.Kernel,
+        f: Tensor,
+        few: Tensor,
+        y: Tensor,
+        noise: float | None,
+        row_noise: RowNoise,
+        n_inducing: int,
     ) -> tuple[InducingFeatures, float]:
         """Fit a copy of a kernel on few scaled features (n, d), and choose inducing points among others."""
         kernel = copy.deepcopy(kernel).double().to(f.device)
         try:
             with torch.enable_grad():
-                noise = fit_kernel(kernel, few, y, noise)
+                noise = fit_kernel(kernel, few, y, noise, row_noise)
             return InducingFeatures(kernel.requires_grad_(False).eval(), f, n_inducing), noise
         except RuntimeError as error:
             raise IncompatibleModelError(f"kernel cannot be applied to {f.shape[1]} features: {error}") from error

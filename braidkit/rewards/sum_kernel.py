@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from braidkit.rewards.cross_fitting import CrossFittedNetworks
 from braidkit.rewards.evidence import CONSTANT, Variances, fit_variances
 from braidkit.rewards.parts import Parts, Views
+from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
 
 # Rows that the parts' variances are fitted on: their precision grows slowly with more, and the cost with the cube.
@@ -66,7 +67,13 @@ class SumKernelProcess(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, *, random_state: np.random.RandomState
+        self,
+        x: Points | Tensor,
+        y: Tensor,
+        held_out: Tensor | None,
+        *,
+        row_noise: RowNoise | None = None,
+        random_state: np.random.RandomState,
     ) -> SumKernelProcess:
         """Weigh the parts by evidence, and solve for the posterior.
 
@@ -77,30 +84,37 @@ class SumKernelProcess(nn.Module):
             Standardised.
         held_out : Tensor of shape (n,) or None
             Predictions by networks that have not seen the row (`cross_fit`).
+        row_noise : RowNoise, optional
+            On the scale of y.
         random_state : RandomState
         """
         order = torch.from_numpy(random_state.permutation(len(x)))
         y = y.to(self.parts.get_buffer("mean").device)
         held_out = None if held_out is None else held_out.to(y.device)
-        found = self._fit_parts(x, y, held_out, order[:EVIDENCE_ROWS])
+        row_noise = RowNoise.read(len(x)) if row_noise is None else row_noise
+        found = self._fit_parts(x, y, held_out, order[:EVIDENCE_ROWS], row_noise)
+        # Rows times these have noise of one variance: `noise`.
+        roots = row_noise.root_precision(self.noise).to(y)
         n_points = len(x) if len(x) <= MAX_POINTS else SOME_POINTS
         rows = order[:n_points]
         points = self._views(x[rows].double(), None if held_out is None else held_out[rows])
         for name, view in points.items():
             self.register_buffer(f"points_{name}", view.to(self.parts.dtype))
         self._point_names = list(points)
-        s, vectors = torch.linalg.eigh(self._kernel(points, points))
-        if n_points == len(x):
+        exact, q = n_points == len(x), roots[rows]
+        kernel = self._kernel(points, points)
+        s, vectors = torch.linalg.eigh(q[:, None] * kernel * q if exact else kernel)
+        if exact:
             s = s.clamp_min(1e-15 * float(s[-1]))
-            W, moment = vectors / s.sqrt(), s.sqrt() * (vectors.T @ y[rows])
+            W, moment = q[:, None] * vectors / s.sqrt(), s.sqrt() * (vectors.T @ (q * y[rows]))
         else:
             kept = s > 1e-10 * s[-1]
             W = vectors[:, kept] / s[kept].sqrt()
-            s, W, moment = self._see_rows(x, y, held_out, order, points, W)
+            s, W, moment = self._see_rows(x, y, held_out, order, points, W, roots)
         weights = W @ (moment / (s + self.noise))
         share = 1 / (1 + math.exp(min(GAIN_ON_NOISE - found.gain, 700.0)))
-        if n_points == len(x):
-            share *= left_out_share(y[rows], weights, vectors.square() @ (1 / (s + self.noise)))
+        if exact:
+            share *= left_out_share(q * y[rows], weights / q, vectors.square() @ (1 / (s + self.noise)))
         weights *= share
         self.register_buffer("whitening", W)
         self.register_buffer("coefficients", share * moment / (s + self.noise))
@@ -144,24 +158,36 @@ class SumKernelProcess(nn.Module):
         return weight.square() * predictions.var(dim=0)
 
     def _see_rows(
-        self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor, points: Views, root: Tensor
+        self,
+        x: Points | Tensor,
+        y: Tensor,
+        held_out: Tensor | None,
+        rows: Tensor,
+        points: Views,
+        root: Tensor,
+        roots: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvalues of Phi^T Phi of all rows, the features' root W turned to its eigenvectors, and Phi^T y."""
+        """Eigenvalues of Phi^T Phi of all rows, the features' root W turned to its eigenvectors, and Phi^T y.
+
+        Rows of Phi and y are times the roots (n,) of their precision.
+        """
         gram, moment = root.new_zeros(root.shape[1], root.shape[1]), root.new_zeros(root.shape[1])
         for part in rows.split(max(BATCH_NUMBERS // len(root), 1)):
             views = self._views(x[part].double(), None if held_out is None else held_out[part])
-            phi = self._kernel(views, points) @ root
+            phi = roots[part, None] * (self._kernel(views, points) @ root)
             gram.addmm_(phi.T, phi)
-            moment.addmv_(phi.T, y[part])
+            moment.addmv_(phi.T, roots[part] * y[part])
         s, vectors = torch.linalg.eigh(gram)
         return s.clamp_min(0), root @ vectors, vectors.T @ moment
 
-    def _fit_parts(self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor) -> Variances:
+    def _fit_parts(
+        self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor, row_noise: RowNoise
+    ) -> Variances:
         """Fit the variance of each part on some rows, and keep those that matter."""
         self.variances = dict.fromkeys([*self.parts.names, *([] if held_out is None else [NETWORK])], 1.0)
         views = self._views(x[rows].double(), None if held_out is None else held_out[rows])
         matrices = self.parts.matrices(views, views, self.variances)
-        found = fit_variances(torch.stack(list(matrices.values())), y[rows])
+        found = fit_variances(torch.stack(list(matrices.values())), y[rows], row_noise=row_noise.take(rows.numpy()))
         least = SMALLEST_SHARE * float(found.parts.sum())
         self.variances = {n: v for n, v in zip(matrices, found.parts.tolist(), strict=True) if v >= least}
         if NETWORK not in self.variances:
