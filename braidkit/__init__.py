@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from braidkit.rewards import BootstrapReward, GPBonusReward
     from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "BootstrapReward",
