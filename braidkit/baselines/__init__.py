@@ -1,4 +1,4 @@
-"""Other roads from measured designs to new ones, behind the same face as ConservativeDiffusionFinetuner."""
+"""Baselines: other methods that turn measured designs into new ones, with the interface of the finetuner."""
 
 from braidkit.baselines.ascent import RewardAscent
 from braidkit.baselines.best_of_n import BestOfN

@@ -1,4 +1,4 @@
-"""RewardAscent: climb the reward from the best measured designs, with nothing to hold on to."""
+"""RewardAscent: gradient ascent on the reward from the best measured designs, without a pretrained model."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _START_LOGIT = 2.0
 
 
 class RewardAscent(Baseline):
-    """Climb the reward's mean by gradient ascent from the best measured designs: a warning, not a method to use.
+    """Gradient ascent on the reward's mean from the best measured designs: a warning, not a method to use.
 
     There is no generative model, so nothing keeps designs valid, and no penalty, so nothing keeps them where the reward
     was measured: ascent leaves the data, finds where the reward errs upwards, and reports high values that a
     measurement does not confirm. It is here to show by how much a comparison that trusts the reward is wrong. It also
     is the strongest baseline there is wherever the reward is right everywhere.
 
-    Sequences are climbed as logits of letters: the reward sees the likeliest letters, and its gradient passes straight
-    through to the softmax. Vectors are climbed as they are, standardised.
+    For sequences the variables are logits of letters. The reward sees the likeliest letters, and its gradient passes
+    straight through to the softmax. For vectors they are the standardised entries.
 
     Parameters
     ----------
@@ -124,7 +124,7 @@ class RewardAscent(Baseline):
         check_positive(self, "learning_rate")
         if self.reward is not None and not hasattr(self.reward, "lower"):
             raise InvalidParameterError(
-                f"reward is a {type(self.reward).__name__} without lower(x): a black box has no gradient to climb; "
+                f"reward is a {type(self.reward).__name__} without lower(x): a black box has no gradient; "
                 "pass a reward of braidkit."
             )
         data = self._start(X, y)
@@ -135,7 +135,7 @@ class RewardAscent(Baseline):
 
     @ordinary_torch()
     def sample(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> Any:
-        """Climb from starts in random order, each once before any comes again.
+        """Run ascents from starts in random order; every start is used once before any is used again.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What baselines share, apart from those that fine-tune."""
+"""Base of the baselines that do not fine-tune."""
 
 from __future__ import annotations
 

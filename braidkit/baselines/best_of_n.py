@@ -1,4 +1,4 @@
-"""BestOfN: draw from the pretrained chain and keep what the reward likes."""
+"""BestOfN: draw from the pretrained chain, and keep the designs with the highest reward."""
 
 from __future__ import annotations
 

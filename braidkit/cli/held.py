@@ -1,4 +1,4 @@
-"""What the options of ``braidkit design`` hold: a template, or the positions of one, counted from 1."""
+"""Read the options of ``braidkit design`` that hold positions, which are counted from 1."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _constant_letters(sequences: Sequence[str]) -> str:
 
 
 def _positions(text: str | None, length: int, option: str) -> np.ndarray:
-    """Which positions (length,) a text such as "1-26,34" names."""
+    """The positions, as booleans (length,), that a text such as "1-26,34" names."""
     named = np.zeros(length, dtype=bool)
     for part in (text or "").split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)

@@ -36,7 +36,7 @@ OUTPUTS = ("model", "pretrained", "designs.csv", "designs.fasta", "rewards.png",
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a person chooses for a run; names as the options of ``braidkit design``."""
+    """The settings of a run; they have the names of the options of ``braidkit design``."""
 
     target: str
     n: int
@@ -54,7 +54,7 @@ class Settings:
     quiet: bool = False
 
     def as_record(self) -> dict[str, Any]:
-        """What determines the result, besides the data, as JSON holds it."""
+        """The settings that determine the result, as values that JSON can hold."""
         record = dataclasses.asdict(self) | {"pretrained": None}
         if self.pretrained is not None:
             language_model = is_masked_lm_directory(self.pretrained)
@@ -84,7 +84,7 @@ def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> No
 
 @contextlib.contextmanager
 def plain_warnings() -> Iterator[None]:
-    """What `warnings.warn` says to the user is a line on stderr, also of a quiet run, without its place in the code."""
+    """Print each `warnings.warn` as one line on stderr, also in a quiet run, without its place in the code."""
     with warnings.catch_warnings():
         show = warnings.showwarning
 

@@ -20,7 +20,7 @@ ASIDE = ".braidkit-replaced-"
 
 
 def why_not_resumed(record: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    """Of what else an unfinished run is, in words, that these settings cannot go on from; nothing if they can."""
+    """Explain why the run cannot be resumed with these settings; None if it can."""
     if record.get("form") != FORM:
         return "another version of braidkit;"
     before = record["settings"]

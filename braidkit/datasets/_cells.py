@@ -15,7 +15,7 @@ from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 
 COMMENT = "#"
 _SEPARATORS = ",\t;| "
-# The first line by which a program tells a spreadsheet the separator.
+# Some programs write the separator into the first line, for spreadsheets.
 _HINT = re.compile(r'"?sep=(.)"?\s*')
 _MOST_NAMES = 20
 
@@ -52,7 +52,7 @@ class Cells:
 
 
 def others(n: int) -> str:
-    """How many rows share a fault, where more than one does."""
+    """A phrase with the number of rows that share a fault; empty if it is one."""
     return f" ({n:,} rows are so)" if n > 1 else ""
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from braidkit.datasets._cells import Cells, others
 from braidkit.exceptions import InvalidTargetError
 
-# What stands for a measurement that is missing, in small letters.
+# Texts that mean a missing measurement, in small letters.
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nd", "n.d.", "-", "--", ".", "?", "missing"})
 # Squares of larger measurements are beyond what computers hold.
 MAX_TARGET = 1e100

@@ -16,7 +16,7 @@ from braidkit.exceptions import DownloadError, InvalidParameterError
 # Bytes that a compressed table may unpack to, and that a download may have.
 MAX_UNPACKED, MAX_DOWNLOAD = 2**30, 2**33
 _OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-# What packed files begin with, where their names do not tell.
+# First bytes of packed files, for files whose names have no known ending.
 _BEGINNINGS = {b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ\x00": ".xz", b"PK\x03\x04": ".zip"}
 _ARCHIVES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".zst", ".7z", ".rar")
 

@@ -13,7 +13,7 @@ from braidkit.exceptions import BraidkitError, InvalidDesignError, InvalidParame
 
 # What programs put around a cell besides blanks: a hard space, a zero-width one, a mark of the byte order.
 BLANKS = " \t\r\n\f\v\xa0\u200b\ufeff"
-# Those of longer marks first: a mark of UTF-32 begins like one of UTF-16.
+# Longer marks come first, because a mark of UTF-32 begins like one of UTF-16.
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",

@@ -17,7 +17,7 @@ from braidkit.spaces import join_groups
 
 @dataclass(frozen=True)
 class OfflineSplit:
-    """What `offline_split` gives; row numbers refer to the data passed to it and ascend.
+    """Result of `offline_split`. Row numbers refer to the data passed to it, in ascending order.
 
     Attributes
     ----------

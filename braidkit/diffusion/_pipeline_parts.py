@@ -1,4 +1,4 @@
-"""What a pipeline of diffusers is made of, loaded once and shared by all chains on it."""
+"""The networks of a diffusers pipeline, loaded once and shared by all chains on it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class PipelineParts:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Of what the U-Net takes: channels, height and width."""
+        """Shape of the U-Net's input: channels, height and width."""
         size = self.pipe.unet.config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
         return (self.pipe.unet.config.in_channels, height, width)

@@ -1,8 +1,8 @@
 """Policies: the distributions p_t(x_{t-1} | x_t) of a chain, as small records of tensors.
 
-Each has reparametrised draws from given noise, log-probabilities and the exact KL against its twin, summed over all
-dimensions of a design, in nats and in float32 at least. They are not torch.distributions: those draw from ambient
-randomness and check their arguments at every call.
+Each has reparametrised draws from given noise, log-probabilities, and the exact KL to another of its kind. Both are
+summed over all dimensions of a design, in nats and in float32 at least. They are not torch.distributions, which draw
+from the global generator and check their arguments at every call.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Policy(abc.ABC):
 
 
 class NormalPolicy(Policy):
-    """A policy of independent normal entries; its twin has the same deviations."""
+    """A policy of independent normal entries; the pretrained policy has the same deviations."""
 
     @property
     @abc.abstractmethod

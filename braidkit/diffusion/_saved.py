@@ -51,7 +51,7 @@ class SavedModel(nn.Module, abc.ABC):
 
     @classmethod
     def _saved_name(cls) -> str:
-        """What saved models are known by: classes of other packages by their module too, so that none takes ours."""
+        """Name of the class in saved models; classes of other packages have their module in it, to avoid clashes."""
         own = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
         return cls.__name__ if own else f"{cls.__module__}.{cls.__qualname__}"
 
@@ -61,7 +61,7 @@ class SavedModel(nn.Module, abc.ABC):
         persistence.save(directory, config=self.to_config(), tensors=self._saved_tensors())
 
     def _saved_tensors(self) -> dict[str, Tensor]:
-        """What `save_pretrained` writes of the weights."""
+        """The weights that `save_pretrained` writes."""
         return self.state_dict()
 
     def _load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:

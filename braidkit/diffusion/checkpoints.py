@@ -115,7 +115,7 @@ def _without_classes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Their names, units and layouts to ours; names that are not theirs stay, for the loader to refuse."""
+    """Convert names, units and layouts of published files to ours; unknown names stay, for the loader to refuse."""
     renamed = {}
     for name, value in weights.items():
         if name == "scale":  # never used

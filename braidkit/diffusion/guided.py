@@ -48,7 +48,7 @@ class NoisedNetwork(nn.Module):
 
 
 class MeasurementGuide(nn.Module):
-    """How likely a noised design is to have the measurement that is asked for, by a `NoisedNetwork`'s mean.
+    """Log-likelihood that a noised design has the wanted measurement, by the mean of a `NoisedNetwork`.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ class GuidedDiffusion(DiffusionModel):
         return self.chain.readout(x_0)
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        """What the chain expects without guidance."""
+        """The chain's expected designs, without guidance."""
         return self.chain.denoise(x_t, t)
 
     def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:

@@ -37,7 +37,7 @@ class GuidedNetwork(nn.Module):
         self.register_buffer("strength", torch.tensor(float(strength)))
 
     def forward(self, x: Tensor, *time: Tensor) -> Tensor:
-        """What the network gives for states (n, ..., channels), guided."""
+        """The guided output of the network for states (n, ..., channels)."""
         seen = self._given(self.condition, x, *time)
         if self.strength == 1:
             return seen

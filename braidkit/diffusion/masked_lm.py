@@ -85,7 +85,7 @@ class Backbone:
 
     @classmethod
     def found(cls, record: dict[str, Any]) -> Backbone:
-        """What a saved chain names: from memory, or else from its place.
+        """The language model of a saved chain: from memory if it is loaded, else from its place.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class Backbone:
         return _key(self.record())
 
     def record(self) -> dict[str, Any]:
-        """What it is found by, as JSON holds it."""
+        """The values, for JSON, that identify it."""
         return {"source": self.source, "fingerprint": self.fingerprint, **self.settings}
 
 
@@ -128,7 +128,7 @@ def _key(record: dict[str, Any]) -> str:
 
 
 def _no_tokenizer(*_: Any) -> None:
-    """Stands for the tokenizer where the numbers of tokens are known."""
+    """Replaces the tokenizer where the numbers of the tokens are known."""
 
 
 class MaskedLMDiffusion(MaskedDiffusion):

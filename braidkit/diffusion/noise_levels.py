@@ -81,7 +81,7 @@ class NoiseLevels:
         return self.signal[t - 1] * x + math.sqrt(max(self.noise[t - 1] ** 2 - self.std(t) ** 2, 0.0)) * e
 
     def predicted(self, output: Tensor, x_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-        """The design and the noise that a network's output stands for."""
+        """The design and the noise that a network's output implies."""
         a, s = self.signal[t], self.noise[t]
         if self.prediction == "epsilon":
             x, e = (x_t - s * output) / a, output

@@ -63,7 +63,7 @@ class Bfloat16Policies:
         self._model = model
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # copying asks a twin for these before it has a model
+        if name.startswith("_"):  # copy asks for these before the object has a model
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         return getattr(self._model, name)
 

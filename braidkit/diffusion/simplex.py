@@ -47,7 +47,7 @@ class StationarySticks(Policy):
         return (self.b.log() + (self.b - 1) * torch.log1p(-x)).flatten(1).sum(dim=1)
 
     def kl(self, other: StationarySticks) -> Tensor:
-        """KL (n,), nats: log(b / b') + b' / b - 1 a stick; 0 against the pretrained twin, which has the same b."""
+        """KL (n,), nats: log(b / b') + b' / b - 1 a stick; 0 to the pretrained policy, which has the same b."""
         return ((self.b / other.b).log() + other.b / self.b - 1).flatten(1).sum(dim=1)
 
 
@@ -87,7 +87,7 @@ class SimplexDiffusion(LetterChain):
     ``std_i^2 = h s_i v_i (1 - v_i)``.
 
     It is what was drawn, which may lie outside (0, 1), and is clamped where it is read. So either way the policies are
-    exactly normal, and share their deviation with the pretrained twin. In half of Euler's steps the sequences of
+    exactly normal, and share their deviation with the pretrained policy. In half of Euler's steps the sequences of
     bridges are at least as good (``benchmarks/speed/steps.py``).
 
     Parameters

@@ -40,7 +40,7 @@ def walk(chain: DiffusionModel, noise: Tensor, move: Move | None = None) -> Iter
 
 
 def last_state(chain: DiffusionModel, noise: Tensor, move: Move | None = None) -> Tensor:
-    """Where `walk` ends: states x_0 (n, \\*state_shape)."""
+    """The last states of `walk`, x_0 (n, \\*state_shape)."""
     return functools.reduce(lambda _, later: later, walk(chain, noise, move))[1]
 
 

@@ -1,4 +1,4 @@
-"""How far a reward's lower bound can be trusted: on rows like the data, beyond them, and on designs."""
+"""Check a reward's lower bound: on rows like the data, beyond the data, and on designs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHOWN = {
 class CalibrationReport:
     """Coverage of a conservative reward, with warnings in words where it falls short.
 
-    Build one with `from_reward` or `from_estimator`. Three sets of rows are looked at:
+    Build one with `from_reward` or `from_estimator`. It checks three sets of rows:
 
     - "held out": rows that the reward has not seen, from the same law as those it has; all, and by decile of the
       predicted mean and of the penalty. The highest decile of the mean is what design looks for: its rows are chosen,
@@ -41,7 +41,7 @@ class CalibrationReport:
     - "backtest": a clone of the reward is fitted below the 95 % quantile of y and checked above it. A reward that has
       learnt nothing of the best rows predicts too little for them; then the lower bound holds and says little, so look
       at the two-sided share, and at the rank correlation.
-    - "designs": chosen designs, where an oracle tells their truth.
+    - "designs": chosen designs, if an oracle knows their true values.
 
     No share of measured rows carries over to designs: they are another law.
 
@@ -313,7 +313,7 @@ def _backtest(
 
 
 def _warnings(coverage: pd.DataFrame, level: float | None) -> list[str]:
-    """Where the bound holds for plainly fewer rows than was asked, or, if nothing was, than of all held-out rows."""
+    """Groups whose bound holds for clearly fewer rows than asked for; if nothing was, than among all held-out rows."""
     everywhere = coverage.iloc[0]
     target = everywhere["one_sided"] if level is None else level
     against = f"{100 * target:.0f} % " + ("of all held-out rows" if level is None else "that were asked for")

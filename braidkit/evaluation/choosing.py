@@ -23,9 +23,9 @@ def default_candidates(n_designs: int) -> int:
 
 
 def choose_different(candidates: list[str], order: np.ndarray, n: int, max_identity: float) -> tuple[list[int], int]:
-    """Take candidates in a given order, and pass over those that are too much like one that was taken.
+    """Take candidates in a given order, and skip those that are too similar to one that was taken.
 
-    The cost is that of comparing each candidate looked at with those taken before it: at most quadratic.
+    Each candidate is compared with those taken before it, so the cost is at most quadratic.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ def count_network_passes(chain: DiffusionModel | None = None) -> Iterator[PassCo
 
 
 class MemoryRise:
-    """How far memory rises while a ``with`` block runs, in MiB: `host`, and `gpu` where there is one.
+    """Measure the rise of memory while a ``with`` block runs, in MiB: `host`, and `gpu` if there is one.
 
     `host` is the resident memory of this process above where it stood, looked at every 20 ms by a thread; memory that
     earlier work left free for reuse does not show. Where /proc does not tell, it is the rise of the process's

@@ -32,7 +32,7 @@ from braidkit.progress import Progress
 MAX_HOMOPOLYMER = 8
 # Candidates drawn at once: their noise is all that memory holds of them besides their letters.
 _BATCH = 256
-# Measured sequences whose penalties stand for all.
+# Measured sequences, drawn at random, whose penalties the designs' are compared with.
 _N_PENALTIES = 2000
 
 
@@ -48,7 +48,7 @@ def design_table(
 ) -> pd.DataFrame:
     """Draw many candidates from a fine-tuned model, and give the best lower bounds that differ from each other.
 
-    Candidates are taken from the best bound downwards. One that is too much like a design that was taken is passed
+    Candidates are taken from the best bound downwards. One that is too similar to a design already taken is passed
     over. A measured sequence is taken only where nothing new is left.
 
     Parameters

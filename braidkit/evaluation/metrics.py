@@ -1,4 +1,4 @@
-"""Measures of designed sequences: are they like measured ones, new, and different from each other?
+"""Measures of designed sequences: are they similar to measured ones, new, and different from each other?
 
 Sequences are strings over any alphabet; all measures take plain lists of them.
 """
@@ -35,7 +35,7 @@ _N_SPLITS = 5
 
 
 def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = None) -> scipy.sparse.csr_array:
-    """How often each k-mer occurs in each sequence, overlaps counted.
+    """Count each k-mer in each sequence, with overlaps.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def diversity(sequences: Sequence[str], *, n_samples: int = 200, random_state: A
 def discriminability(
     A: Sequence[str], B: Sequence[str], *, k: int = 4, n_splits: int = _N_SPLITS, random_state: Any = None
 ) -> float:
-    """How well a classifier tells two sets apart: cross-validated area under the ROC curve.
+    """Measure how well a classifier separates two sets: cross-validated area under the ROC curve.
 
     The classifier is a logistic regression on the k-mer shares of each sequence. 0.5 is ideal: the k-mers show no
     difference between the sets. 1 is a perfect classifier. Near-copies count once, and are always in one fold together,
@@ -226,7 +226,7 @@ def discriminability(
             f"{n_splits} folds need {n_splits} different sequences in each set; got {found:.3g} (as an effective "
             "number): the set has collapsed. Pass more different sequences, or a smaller n_splits."
         )
-    # The same member stands for a family in both sets, where both have it.
+    # A family has the same representative in both sets, if both have that sequence.
     different = sorted(set(sets[0]) | set(sets[1]))
     rank = dict(zip(different, rng.permutation(len(different)), strict=True))
     rows: list[str] = []

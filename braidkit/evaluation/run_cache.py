@@ -44,7 +44,7 @@ class RunCache:
             return None
 
     def store(self, name: str, seed: int, key: str, designs: Any, figures: Figures, parameters: dict[str, str]) -> None:
-        """Write a run; the record comes last, so that it stands for a whole run."""
+        """Write a run. The record is written last, so that a run with a record is complete."""
         record = self._path(name, seed, key, ".json")
         if record is None:
             return
@@ -65,7 +65,7 @@ class RunCache:
         write_json(record, content)
 
     def _path(self, name: str, seed: int, key: str, suffix: str) -> Path | None:
-        """Where a run's file is."""
+        """The path of a run's file."""
         if self.directory is None:
             return None
         readable = re.sub(r"\W+", "-", name).strip("-").lower()

@@ -41,7 +41,7 @@ def select(
 ) -> pd.DataFrame:
     """Draw candidates and keep the best lower bounds that meet the limits and differ from each other.
 
-    Candidates are taken from the best bound downwards. One that is too much like a design that was taken is passed
+    Candidates are taken from the best bound downwards. One that is too similar to a design already taken is passed
     over.
 
     Parameters
@@ -194,7 +194,7 @@ def _two_shares(gc: Any) -> tuple[float, float]:
 
 
 def _meeting(limits: Limits, rows: list[str], order: Sequence[int] | np.ndarray) -> list[int]:
-    """Those of the row numbers, in their order, whose rows meet all limits."""
+    """The row numbers, in their order, of rows that meet all limits."""
     met = np.logical_and.reduce([np.ones(len(rows), dtype=bool), *(meets(rows) for meets in limits.values())])
     return [int(i) for i in order if met[i]]
 
@@ -231,7 +231,7 @@ def _part(estimator: Any, role: str, sequences: list[str], measured: np.ndarray 
 
 
 def _shortage(found: int, n: int, n_candidates: int, rejected: dict[str, int], gain: dict[str, int]) -> str:
-    """Which limit to loosen, where fewer designs were found than wanted."""
+    """The warning for too few designs; it names the limit to loosen."""
     limit = max(gain, key=lambda name: (gain[name], rejected[name]))
     said = f"{found:,} of {n:,} designs found among {n_candidates:,} different candidates; "
     if not rejected[limit]:

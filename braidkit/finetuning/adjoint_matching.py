@@ -21,10 +21,11 @@ class AdjointMatchingSolver(Solver):
     regressed onto ``mean_pre + std^2 a_{t-1}``. No graph is longer than one step, so the memory for gradients does not
     grow with their number.
 
-    This is the *lean* adjoint: it leaves out how the model's own shift, and its KL, depend on the state. At the
-    pretrained weights the update is the gradient of (6), path by path; away from them it is another one, with the same
-    best chain where the policies can hold that. Weights moved by normal numbers of deviation 0.1 turn it by 14 % of the
-    gradient's norm on vectors and 5 % on bridges, of 0.3 by 77 % and 90 % (``benchmarks/lean_adjoint.py``).
+    This is the *lean* adjoint: it ignores how the model's own shift, and its KL, depend on the state. At the pretrained
+    weights the update is the gradient of (6), path by path. Away from them it differs from the gradient, but has the
+    same optimum if the policies can represent it. Adding normal noise of deviation 0.1 to each weight changes the
+    update by 14 % of the gradient's norm on vectors and 5 % on bridges; noise of 0.3 by 77 % and 90 %
+    (``benchmarks/lean_adjoint.py``).
 
     References
     ----------
@@ -58,11 +59,12 @@ class AdjointMatchingSolver(Solver):
                 state = path[t].requires_grad_(True)
                 reference = self.pretrained.policy(state, t)
                 target = reference.shifted(adjoint).mapped(Tensor.detach)
-                # Where deviations are constant, a draw has the gradient of its mean, whatever its noise.
+                # Deviations are constant, so a draw has the gradient of its mean, whatever its noise.
                 mean = reference.rsample(torch.zeros_like(state))
                 (adjoint,) = torch.autograd.grad(mean, state, adjoint)
                 policy = self.model.policy(path[t].detach(), t)
-                # The regression is the KL to a policy at the target; alpha gives it the scale of the objective.
+                # Equation (38): regress the mean onto the target. For Gaussian policies this squared error is the KL
+                # to the target policy; alpha puts it on the scale of the objective (6).
                 yield problem.alpha * policy.kl(target).mean()
 
         self.descend(losses())

@@ -1,4 +1,4 @@
-"""The directory that a run resumes from: which data and settings it belongs to, and its finished stages."""
+"""The directory that a run resumes from: its data and settings, and its finished stages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from braidkit.spaces import Space
 SETTINGS, CHAIN, TUNING = "settings.json", "pretrained", "fine-tuning"
 # Parameters that may differ when a run resumes; the pretrained model's weights may not.
 FREE = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
-# Raise it whenever what a checkpoint holds changes: one of another form is refused.
+# Increase this number when the contents of a checkpoint change. Checkpoints of another form are refused.
 FORM = "5"
 
 
 def run_settings(estimator: Any, data: str) -> dict[str, str]:
-    """What must be as before when a run resumes: parameters, the data's digest, the pretrained weights.
+    """Settings that must not change when a run resumes: parameters, digest of the data, pretrained weights.
 
-    Parameters of estimators, networks and objects count by what they hold.
+    Estimators, networks and other objects are compared by their contents.
     """
     parameters = estimator.get_params(deep=False)
     settings = {name: _described(value) for name, value in parameters.items() if name not in FREE}
@@ -42,7 +42,7 @@ def run_settings(estimator: Any, data: str) -> dict[str, str]:
 
 
 def _described(value: Any) -> str:
-    """A plain value as it is, and of anything else its class and digest."""
+    """A plain value as it is; for anything else its class and digest."""
     if value is None or isinstance(value, (bool, int, float, str, np.generic, Space)):
         return repr(value)
     kind = type(value).__name__
@@ -52,15 +52,16 @@ def _described(value: Any) -> str:
 
 
 def open_checkpoint(estimator: Any, data: str, held: contextlib.ExitStack) -> Path | None:
-    """The estimator's `checkpoint_dir`, claimed for a run on data of this digest; None where there is to be none.
+    """Claim the estimator's `checkpoint_dir` for a run on data of this digest; None if it has no `checkpoint_dir`.
 
-    A run that it holds must have had the same data and settings. Until `held` is closed no other process gets it.
+    An unfinished run in the directory must have the same data and settings. No other process can use the directory
+    until `held` is closed.
 
     Raises
     ------
     CheckpointError
-        If another process is at work there, or it belongs to another run, naming what differs, or to another version,
-        or if its files are of no run.
+        If another process uses the directory; if it holds a run with other data or settings (the message names them) or
+        of another version; or if its files belong to no run.
     """
     if estimator.checkpoint_dir is None:
         return None
@@ -91,12 +92,12 @@ def open_checkpoint(estimator: Any, data: str, held: contextlib.ExitStack) -> Pa
 
 
 def record_chain(directory: Path) -> None:
-    """Note that the chain in a run's directory is the one that the run trained."""
+    """Record that the run itself trained the chain in its directory."""
     write_json(directory / SETTINGS, _read(directory) | {"chain": saved_digest(directory / CHAIN)})
 
 
 def has_chain(directory: Path) -> bool:
-    """Whether a run's directory has the chain that the run trained; any other is not looked at."""
+    """Whether the directory holds the chain that the run itself trained."""
     known = _read(directory)["chain"]
     return known is not None and known == saved_digest(directory / CHAIN)
 

@@ -1,4 +1,4 @@
-"""Which checkpoint of a run is kept: by the objective and the judge's veto, or by true measurements."""
+"""Choose the checkpoint to keep: by the objective, with the judge's right to reject, or by true measurements."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from braidkit.finetuning.judge import N_DIRECTIONS
 from braidkit.finetuning.measurement import Evaluation
 from braidkit.finetuning.oracle_rounds import OracleRounds
 
-# Share of runs of equal checkpoints in which one is found to be surely worse than another.
+# Share of runs with equal checkpoints in which one is wrongly found to be significantly worse than another.
 FALSE_ALARM_RATE = 0.05
 
 
 def sure_deviations(n_evaluations: int, n_freedom: float) -> float:
-    """Standard deviations that no two of so many equal checkpoints are apart in but 5 % of runs.
+    """Significance limit, in standard deviations, for the difference between two checkpoints.
 
-    Bonferroni's bound over all ordered pairs, since favourites are picked for being high, with the quantile of
-    Student's t for deviations that were estimated themselves.
+    Among `n_evaluations` equal checkpoints, no two differ by more than this in 95 % of runs. The best-judged checkpoint
+    is picked for being high, so the limit counts all ordered pairs (Bonferroni). It uses the quantile of Student's t,
+    because the deviations are estimates themselves.
     """
     n_pairs = max(2, n_evaluations * (n_evaluations - 1))
     return float(student.isf(FALSE_ALARM_RATE / n_pairs, n_freedom))
 
 
 class Verdict(NamedTuple):
-    """Whether a checkpoint is the best so far, whether it is surely worse than another, and figures for the history."""
+    """Is a checkpoint the best so far, is it significantly worse than another, and its figures for the history."""
 
     is_best: bool
     is_worse: bool
@@ -39,9 +40,9 @@ class Verdict(NamedTuple):
 
 
 class Choice(abc.ABC):
-    """Look at one evaluation after the other, and at none again."""
+    """Base of the rules that choose a checkpoint; each evaluation is seen once."""
 
-    column: ClassVar[str]  # of the history, by which checkpoints are found to be worse
+    column: ClassVar[str]  # column of the history in which a later checkpoint is worse
 
     @abc.abstractmethod
     def __call__(self, seen: Evaluation) -> Verdict:
@@ -57,17 +58,18 @@ class Choice(abc.ABC):
 
 
 class ObjectiveWithVeto(Choice):
-    """The highest objective (6), of those whose designs the judge does not hold to be surely worse than its favourites.
+    """Keep the checkpoint with the highest objective (6), unless the judge finds its designs significantly worse.
 
-    A judge of few rows ranks checkpoints too poorly to choose by, but may see that they have got worse. Where new
-    favourites show up the best so far as worse, they take its place.
+    The judge compares with the checkpoint that it rates highest so far. A judge trained on few rows cannot rank
+    checkpoints, but it can detect a clear decline. If a checkpoint that the judge rates higher makes the current best
+    look significantly worse, it replaces it.
 
     Parameters
     ----------
     judge : Judge
-        Its deviations are taken to be estimated as `CalibratedJudge` does.
+        A `CalibratedJudge`, or one whose standard deviations were estimated in the same way.
     n_evaluations : int
-        Of the run: the more, the surer the judge must be.
+        Evaluations in the run. With more of them a difference must be larger to be significant.
     """
 
     column: ClassVar[str] = "judge"
@@ -76,7 +78,7 @@ class ObjectiveWithVeto(Choice):
         self.judge = judge
         self.sure = sure_deviations(n_evaluations, N_DIRECTIONS)
         self._best_objective = self._best_judged = -math.inf
-        # Of the checkpoint to keep, "best", and of the one that the judge likes best, "favourite".
+        # Designs of the checkpoint to keep ("best") and of the one that the judge rates highest ("favourite").
         self._designs: dict[str, Tensor] = {}
 
     def __call__(self, seen: Evaluation) -> Verdict:
@@ -96,7 +98,7 @@ class ObjectiveWithVeto(Choice):
         return Verdict(is_best, is_worse, {})
 
     def _is_worse(self, designs: Tensor) -> bool:
-        """Whether the judge is sure that designs are worse than its favourites."""
+        """Whether the judge finds designs significantly worse than those that it rates highest."""
         if designs is self._designs["favourite"]:
             return False
         difference, error = self.judge.mean_difference(designs, self._designs["favourite"])
@@ -111,7 +113,7 @@ class ObjectiveWithVeto(Choice):
 
 
 class HighestMeasured(Choice):
-    """The highest mean of a selection's true measurements, the column "oracle" of the history.
+    """Keep the checkpoint with the highest mean of true measurements, the column "oracle" of the history.
 
     Parameters
     ----------
@@ -132,7 +134,7 @@ class HighestMeasured(Choice):
         is_best = len(self._best) == 0 or mean > self._best.mean().item()
         if is_best:
             self._best = rewards
-        # Designs of the same noise are pairs.
+        # Row i of both checkpoints was drawn from the same noise, so a paired test applies.
         pairs = rewards - self._best
         error = pairs.std().item() / n**0.5 if n > 1 else math.inf
         is_worse = pairs.mean().item() < -sure_deviations(self.n_evaluations, max(1, n - 1)) * error

@@ -1,4 +1,4 @@
-"""What fine-tuning needs of rewards, judges and selections, and the one scale on which it reads a reward."""
+"""Interfaces that fine-tuning needs from rewards, judges and selections, and the scale on which it reads a reward."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from braidkit.exceptions import InvalidParameterError
 
 
 class ConservativeReward(Protocol):
-    """What fine-tuning needs of a fitted reward; see `braidkit.rewards`.
+    """Interface of a fitted reward; see `braidkit.rewards`.
 
-    A reward of the user's own may have ``lower(x)``, in y's units, in place of `standardised`; its penalty is then
-    that of its ``mean_and_penalty(x)``, or 0 if it has none.
+    A reward of the user's own may have ``lower(x)``, in y's units, instead of `standardised`. Its penalty then comes
+    from its ``mean_and_penalty(x)``, and is 0 if it has no such method.
     """
 
     y_mean_: float
@@ -26,26 +26,26 @@ class ConservativeReward(Protocol):
 
 
 class Judge(Protocol):
-    """What a run is judged by: a reward of other rows, which knows how little it knows; see `GPBonusReward`."""
+    """A reward fitted on other rows that gives the standard deviation of a difference; see `GPBonusReward`."""
 
     y_mean_: float
     y_std_: float
 
     def standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rewards of points for y of mean 0 and deviation 1, and a penalty that is not looked at."""
+        """Rewards of points for y of mean 0 and deviation 1, and a penalty that is not used."""
 
     def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
-        """How much better points are than others of the same noise, on average, and its standard deviation."""
+        """Mean difference between points and others drawn from the same noise, and its standard deviation."""
 
 
 class CheckpointSelection(Protocol):
-    """What picks the checkpoint to keep instead of objective and judge; see `braidkit.evaluation.BudgetedSelection`."""
+    """A rule that chooses the checkpoint by true measurements; see `braidkit.evaluation.BudgetedSelection`."""
 
     n_rounds: int
     n_designs: int
 
     def open_run(self, run: object, n_done: int, n_to_come: int) -> None:
-        """Promise a run its rounds, `n_done` of which an earlier process has had, or raise."""
+        """Reserve rounds for a run, or raise; an earlier process has already used `n_done` of them."""
 
     def query(self, run: object, X: Any) -> np.ndarray:
         """True rewards of the first `n_designs` of X, of the kind that `fit` saw: one round."""
@@ -65,7 +65,7 @@ def standardised(reward: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def check_scale(reward: Any) -> None:
-    """Raise unless a fitted reward tells its scale, and the space of its designs."""
+    """Raise unless a fitted reward has the scale of y and the space of its designs."""
     for name in ("y_mean_", "y_std_", "space_"):
         if not hasattr(reward, name):
             raise InvalidParameterError(
@@ -75,7 +75,7 @@ def check_scale(reward: Any) -> None:
 
 
 def check_selection(selection: Any) -> None:
-    """Raise unless a selection can be asked."""
+    """Raise unless a selection has the methods of `CheckpointSelection`."""
     missing = [name for name in ("open_run", "query", "n_rounds", "n_designs") if not hasattr(selection, name)]
     if selection is not None and missing:
         raise InvalidParameterError(

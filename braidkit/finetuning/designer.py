@@ -1,4 +1,4 @@
-"""What every estimator shares that turns measured designs into new ones: its data, its chain, its reward, its score."""
+"""Base of the estimators that turn measured designs into new ones: data, chain, reward and score."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import Space, read_designs
 from braidkit.torch_state import ordinary_torch
 
-# By the name that a space gives its chain.
+# Keys are the values of `Space.default_chain`.
 DEFAULT_CHAINS: dict[str, Callable[[Any], DiffusionModel]] = {
     "simplex": SimplexDiffusion,
     "gaussian": GaussianDiffusion,
 }
 
-# As many for every batch size: scores of candidates that differ in it are to be compared.
+# The same number for every batch size, so that a grid search can compare candidates that differ in it.
 SCORE_DESIGNS = 256
 
 
@@ -41,7 +41,7 @@ class Designer(BaseEstimator, abc.ABC):
     A subclass has these parameters and maybe more, writes `fit`, which sets ``space_``, and `sample`.
     """
 
-    _climbs: ClassVar[str] = "lower"  # or "mean": what of the reward the designs are to have most of
+    _climbs: ClassVar[str] = "lower"  # which quantity is maximised: "lower" bound or "mean"
 
     pretrained: DiffusionModel | None
     reward: Any
@@ -66,10 +66,10 @@ class Designer(BaseEstimator, abc.ABC):
     def score(self, X: Any, y: Any) -> float:
         """Judge the designs by measurements that `fit` did not see: larger is better.
 
-        A fresh reward, never this estimator's own, is fitted on `X` and `y`, and its mean less one standard deviation
-        (``c=1``) averaged over 256 designs sampled here; so a grid search over `alpha` or ``reward__c`` cannot flatter
-        itself, and designs pay for being far from the measurements, where the fresh reward knows little. It cannot
-        see an error that both rewards share, such as one of the assay.
+        A fresh reward is fitted on `X` and `y`. Its lower bound with ``c=1`` is averaged over 256 designs sampled here.
+        The estimator's own reward is not used, so a grid search over `alpha` or ``reward__c`` cannot prefer settings
+        that only flatter their own reward. The bound penalises designs far from the measurements. The score does not
+        see an error that both rewards share, such as an error of the assay.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class Designer(BaseEstimator, abc.ABC):
     def _read(self, X: Any, y: Any) -> TrainingData:
         """Designs and measurements, checked against each other and against `pretrained`; sets ``space_``.
 
-        What is the same in all designs is held, unless a template says otherwise.
+        Positions that are the same in all designs are held, unless a template says otherwise.
         """
         if self.pretrained is not None:
             self.pretrained.space.check_same_designs(read_designs(X))
@@ -135,7 +135,7 @@ class Designer(BaseEstimator, abc.ABC):
         return data._replace(space=self.space_)
 
     def _chain(self, X: np.ndarray, seed: int, device: torch.device, checkpoint: Path | None = None) -> DiffusionModel:
-        """The chain that was given, or one trained on X: once, if the run has a directory."""
+        """The given chain, or one trained on X; a run with a directory trains it once."""
         if self.pretrained is not None:
             return self.pretrained.in_space(self.space_)
         if checkpoint is not None and has_chain(checkpoint):
@@ -154,7 +154,7 @@ class Designer(BaseEstimator, abc.ABC):
         return untrained_chain(self.space_)
 
     def _standardised_aim(self, x: Tensor) -> Tensor:
-        """What is to be maximised at designs as points: the lower bound or the mean, of standardised y."""
+        """The quantity to maximise at points (n, ...): lower bound or mean, of standardised y."""
         mean, penalty = standardised(self.reward_, x)
         return (mean - penalty if self._climbs == "lower" else mean).to(x.dtype)
 
@@ -190,5 +190,7 @@ class Designer(BaseEstimator, abc.ABC):
 def untrained_chain(space: Space) -> DiffusionModel:
     """The chain that is trained where none is given."""
     if space.default_chain not in DEFAULT_CHAINS:
-        raise IncompatibleModelError(f"no chain is trained on {space.designs} from nothing; pass one as pretrained.")
+        raise IncompatibleModelError(
+            f"braidkit cannot train a chain on {space.designs} alone; pass a pretrained model as pretrained."
+        )
     return DEFAULT_CHAINS[space.default_chain](space)

@@ -16,7 +16,7 @@ from braidkit.finetuning.rollout import graph_bytes, reward_bytes, rollout
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.parameters import check_count
 
-# Of the graphs that are in memory together, on a CPU: with fewer trajectories at once an update is slower.
+# Most memory for graphs at a time on a CPU. With fewer trajectories at once an update is slower.
 GRAPH_BYTES = 4 * 2**30
 CHECKPOINTED_BYTES = 2**27
 
@@ -24,28 +24,28 @@ CHECKPOINTED_BYTES = 2**27
 class DirectSolver(Solver):
     """Ascend the objective (6) by its pathwise gradient, through the last K steps of the chain.
 
-    With ``truncation="random"``, K is drawn uniformly from 1 to n_steps once for each update, and each step's part of
-    the gradient is divided by the probability that the step is among the last K: before clipping, the gradient is that
-    of the full chain on average, at half the cost. With a fixed K it is biased: the first steps see no reward, only the
-    KL of one of them, drawn uniformly.
+    With ``truncation="random"``, K is drawn uniformly from 1 to n_steps for each update. Each step's part of the
+    gradient is divided by the probability that the step is among the last K. Before clipping, the gradient is therefore
+    that of the full chain on average, at half the cost. With a fixed K the gradient is biased: the first steps see no
+    reward, only the KL of one of them, drawn uniformly.
 
-    On chains of letters the draws' gradient is straight-through, which is biased whatever the truncation.
+    On chains of letters a draw's gradient is straight-through, which is biased for any truncation.
 
     Parameters
     ----------
     truncation : int or "random", default="random"
         Steps at the end of the chain that carry gradient. "random" draws their number uniformly for each update.
     rows_at_once : int, optional
-        Trajectories that are in memory together; gradients add up over the batch, so it does not change the result. By
-        default on a CPU as many as have graphs of 4 GiB in all, with `checkpointing` of 128 MiB, readout and reward
-        included, and on a GPU the whole batch. Where a GPU's memory does not hold them, half as many are taken
-        from then on, with a warning.
+        Trajectories that are in memory together. Gradients add up over the batch, so this does not change the result.
+        The default on a CPU is as many as have graphs of 4 GiB in all (128 MiB with `checkpointing`), readout and
+        reward included; on a GPU it is the whole batch. If a GPU's memory is too small, their number is halved, with a
+        warning.
     checkpointing : bool, default=False
-        Run each step's networks again on the way back instead of keeping their graphs: memory is then that of one
-        network at one step, whatever K, for one more forward pass of both networks a step with gradient.
+        Run each step's networks again in the backward pass instead of keeping their graphs. Memory is then that of one
+        network at one step, for any K, and each step with gradient costs one more forward pass of both networks.
     kl_steps : {"all", "one"}, default="all"
-        Of the steps that carry gradient, those whose KL is computed. With "one", a step drawn uniformly for each update
-        stands for all of them: the gradient is the same on average, and noisier, and the pretrained network runs once.
+        Steps with gradient whose KL is computed. With "one", one step is drawn uniformly for each update, and its KL
+        estimates that of all. The gradient is the same on average but noisier, and the pretrained network runs once.
 
     References
     ----------
@@ -115,7 +115,7 @@ class DirectSolver(Solver):
         return {"lower": lower}
 
     def _rows_at_once(self, n_grad_steps: int) -> int:
-        """Trajectories whose graphs are in memory together, given the steps of an update that carry gradient."""
+        """Number of trajectories whose graphs fit into memory together, given the number of steps with gradient."""
         if self.checkpointing:  # the steps' graphs come after the reward's is freed
             budget, each = CHECKPOINTED_BYTES, max(self._step_bytes, self._reward_bytes)
         else:
@@ -123,14 +123,14 @@ class DirectSolver(Solver):
         return max(1, min(self._most_rows, budget // each)) if each else self._most_rows
 
     def _draw_steps(self, generator: torch.Generator) -> dict[str, Any]:
-        """What `_draw_truncation` gives, and the step whose KL stands for all, if one does."""
+        """Arguments of `rollout`: those of `_draw_truncation`, and the step whose KL is computed if it is one."""
         drawn = self._draw_truncation(generator)
         if self.kl_steps == "all":
             return drawn
         return drawn | {"kl_step": int(torch.randint(1, drawn["n_grad_steps"] + 1, (), generator=generator))}
 
     def _draw_truncation(self, generator: torch.Generator) -> dict[str, Any]:
-        """Which steps carry gradient in this update, and what makes up for the others: arguments of `rollout`."""
+        """Arguments of `rollout`: which steps carry gradient in this update, and the correction for the others."""
         n_steps = self.problem.model.n_steps
         if self.truncation == "random":
             n_grad_steps = int(torch.randint(1, n_steps + 1, (), generator=generator))

@@ -1,4 +1,4 @@
-"""The optimum of small spaces: every design is scored, and none is sampled or trained on."""
+"""Compute the optimum of a small space by scoring every design."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class ExactSolver(Solver):
     Parameters
     ----------
     n_effective : int, optional
-        Designs that the tilted law is to have at least: ``1 / sum p^2``, or half of what the pretrained law has, if
-        that is less. Where the problem's alpha leaves fewer, the smallest alpha that leaves so many takes its place.
-        An estimator with ``alpha="auto"`` asks for 1,000, enough to choose from. By default alpha stays as it is.
+        Least effective number of designs, ``1 / sum p^2``, of the tilted law; at most half of that of the pretrained
+        law. If the problem's alpha leaves fewer, alpha is raised until so many are left. An estimator with
+        ``alpha="auto"`` asks for 1,000, which are enough to choose from. By default alpha is not changed.
 
     References
     ----------
@@ -33,7 +33,7 @@ class ExactSolver(Solver):
     """
 
     n_updates: ClassVar[int | None] = 1
-    splits_batches: ClassVar[bool] = True  # it has none: all processes do the same
+    splits_batches: ClassVar[bool] = True  # there is no batch: all processes compute the same
 
     def __init__(self, *, n_effective: int | None = None) -> None:
         self.n_effective = n_effective
@@ -49,7 +49,7 @@ class ExactSolver(Solver):
 
     @torch.no_grad()
     def update(self, i: int) -> dict[str, float]:
-        """Score every design, and tilt."""
+        """Score every design, and tilt its probability: equation (7) of a chain of one step."""
         model = self.problem.model
         assert isinstance(model, EnumeratedDiffusion)
         numbers = torch.arange(model.n_designs, device=model.device).split(ROWS_AT_ONCE)
@@ -63,7 +63,7 @@ class ExactSolver(Solver):
 
 
 def alpha_for(log_probs: Tensor, reward: Tensor, alpha: float, n_effective: float) -> float:
-    """The smallest alpha, from a given one on, whose tilt leaves so many designs; arguments (S,) are of all designs."""
+    """The smallest alpha, not below a given one, that leaves `n_effective` designs; tensors (S,) cover all designs."""
 
     def n_left(alpha: float) -> float:
         return float(1 / (log_probs + reward / alpha).softmax(dim=0).square().sum())

@@ -1,4 +1,4 @@
-"""The rows that the judge gets, and how the reward does on them."""
+"""Hold rows out for the judge, and check the reward on them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from braidkit.spaces import Points, design_groups
 
 
 def n_for_judge(n_designs: int, fraction: float) -> int:
-    """How many of so many different designs the judge gets."""
+    """Number of designs that are held out for the judge."""
     return max(2, round(fraction * n_designs))
 
 
 def check_enough_designs(reward: Any, x: Points, fraction: float) -> None:
-    """Raise unless a reward that is to be fitted gets enough of the designs, beside the judge's fraction."""
+    """Raise if too few designs are left for the reward after the judge's share is held out."""
     if not hasattr(reward, "_check_designs") or isinstance(reward, FrozenEstimator):
         return
     n_designs = int(design_groups(x).max()) + 1
@@ -26,19 +26,19 @@ def check_enough_designs(reward: Any, x: Points, fraction: float) -> None:
         reward._check_designs(n_designs - n_for_judge(n_designs, fraction))
     except InvalidParameterError as error:
         raise InvalidParameterError(
-            f"{error} Those are what the judge leaves of {n_designs:,} for the reward."
+            f"{error} These are the designs left for the reward, of {n_designs:,}, after the judge's share."
         ) from error
 
 
 def split_for_judge(
     y: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for the reward and for the judge, alike in y; with too few rows both get all of them.
+    """Split row numbers between reward and judge, with similar distributions of y.
 
-    Rows of one group (n,), numbered from 0, go to one side.
+    All rows of a group stay together; groups (n,) are numbered from 0. With too few rows both get all of them.
     """
     groups = np.arange(len(y)) if groups is None else groups
-    centred = y - y[0]  # sums of large numbers would lose what tells them apart
+    centred = y - y[0]  # sums of large numbers would lose small differences to rounding
     means = np.bincount(groups, weights=centred) / np.bincount(groups)
     blocks = np.array_split(np.argsort(means, kind="stable"), n_for_judge(len(means), fraction))
     random = np.random.RandomState(seed)
@@ -51,12 +51,12 @@ def split_for_judge(
 
 
 def check_reward(reward: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """How good a fitted reward and its bound are on rows that it has not seen."""
+    """Compute R2 and the coverage of the lower bound on rows that the reward has not seen."""
     return {"r2": float(reward.score(X, y))} | lower_coverage(reward, X, y)
 
 
 def describe_reward(reward: Any, check: dict[str, float]) -> str:
-    """What `check_reward` found, in a line."""
+    """The result of `check_reward` in one line."""
     c = getattr(reward, "c_", None)
     bound = "lower bound" if c is None else f"lower bound (c = {c:.3g})"
     return (

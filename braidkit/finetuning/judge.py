@@ -1,4 +1,4 @@
-"""How far the judge's differences can be trusted: its deviations, calibrated beyond the data as designs are."""
+"""Calibrate the judge's standard deviations by backtests, because it has to judge designs beyond its data."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from braidkit.rewards.features import PREDICT_BATCH
 from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
 
-# Rows of either side that are looked at, directions, and shares of the rows that a backtest is fitted on.
+# Most rows used on each side, number of directions, and shares of the rows that a backtest is fitted on.
 _MOST_ROWS = 3000
 N_DIRECTIONS = 20
 _SHARES = (0.5, 0.6, 0.7, 0.8)
 
 
 class CalibratedJudge:
-    """A judge whose deviations of differences are multiplied by what backtests found them to be too small by.
+    """A judge whose standard deviations of differences are multiplied by a factor that backtests found.
 
-    The posterior of a reward knows what it has not seen, if its features and its `lam` are right. They are not: a
-    difference between designs and data is off by several of its deviations, the more rows, the more of them.
+    The posterior's deviations would be right if its features and its `lam` were right. They are not. A predicted
+    difference between designs and data may be wrong by several deviations, and by more of them with more rows.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class CalibratedJudge:
         return self.reward.standardised(x)
 
     def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
-        """How much better points are than others on average, and its standard deviation, in deviations of y."""
+        """Mean difference between points and others, and its standard deviation, in standard deviations of y."""
         difference, std = self.reward.mean_difference(x, other)
         return difference, self.spread * std
 
@@ -57,12 +57,12 @@ def backtest_spread(
     seed: int,
     row_noise: RowNoise | None = None,
 ) -> float:
-    """By how much a judge's deviations are too small, where it has to say what lies beyond its rows.
+    """Estimate the factor by which a judge's standard deviations are too small beyond its rows.
 
-    Along a direction in its features the posterior is solved again on the judge's lower rows alone, and says how much
-    better the highest quarter of other rows is than the lower ones. What is wrong with that, over its deviation, has a
-    mean square of 1 if the deviation is right. Directions are that of the judge's mean, cut at several places, and
-    random ones; the larger of the two mean squares counts.
+    The rows are ordered along a direction in the features. The posterior is solved again on the lower rows of the judge
+    alone. It then predicts how much better the highest quarter of the other rows is than the lower ones. The error of
+    this prediction, divided by its deviation, has a mean square of 1 if the deviation is right. One direction is that
+    of the judge's mean, cut at several places; the others are random. The larger of the two mean squares is used.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _squared_error(
     direction: Tensor,
     share: float,
 ) -> float:
-    """Squared error of a difference beyond a cut, over its claimed variance; the noise of the rows is allowed for.
+    """Squared error of a predicted difference beyond a cut, divided by its variance; includes the noise of the rows.
 
     Rows times `root` (n,) have noise of variance `lam`.
     """

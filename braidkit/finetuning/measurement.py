@@ -1,4 +1,4 @@
-"""The designs of a checkpoint, and what reward, judge and KL are of them."""
+"""Evaluate a checkpoint: draw designs, and compute their reward, judge's score and KL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from braidkit.finetuning.solver import Problem
 
 
 class Evaluation(NamedTuple):
-    """What is known of a checkpoint.
+    """Results of the evaluation of a checkpoint.
 
     Attributes
     ----------
@@ -23,9 +23,9 @@ class Evaluation(NamedTuple):
     objective : float
         Equation (6), for y of mean 0 and deviation 1.
     judged : float
-        The judge's average on that scale, by its own mean and deviation of y.
+        The judge's average, standardised by the judge's own mean and deviation of y.
     figures : dict of str to float
-        The averages that people read, in y's units; the KL in nats.
+        The averages that the history shows, in y's units; the KL in nats.
     """
 
     n_done: int
@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
 
 class Measurement:
-    """Evaluate the chain of a problem as it is.
+    """Evaluate the current chain of a problem.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ class Measurement:
     judge : Judge
         Never optimised.
     climbs : {"lower", "mean"}
-        What of the reward the objective has.
+        Which quantity is maximised: lower bound or mean.
     noise : Tensor
-        Of the designs to evaluate: the same at each evaluation, so that weights differ and luck does not.
+        Noise of the designs. It is the same at each evaluation, so that only the weights make a difference.
     """
 
     def __init__(self, problem: Problem, reward: ConservativeReward, judge: Judge, climbs: str, noise: Tensor) -> None:

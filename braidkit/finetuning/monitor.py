@@ -57,7 +57,7 @@ class Monitor:
         self.verbose = verbose
         self.history: dict[str, list[float]] = {column: [] for column in dict.fromkeys([*COLUMNS, choice.column])}
         self.best_iter = 0
-        # Of each evaluation, whether its designs were surely worse than others.
+        # For each evaluation: were its designs significantly worse than others?
         self._worse: list[bool] = []
         self._best_weights: dict[str, Tensor] = {}
 
@@ -81,7 +81,7 @@ class Monitor:
         return self.gave_up(n_done)
 
     def gave_up(self, n_done: int) -> bool:
-        """Whether no better checkpoint has come for too long."""
+        """Whether there was no better checkpoint for `patience` evaluations."""
         return n_done - self.best_iter >= self.patience * self.every
 
     def evaluate(self, n_done: int) -> None:
@@ -103,7 +103,7 @@ class Monitor:
             tqdm.write(line)
 
     def _look(self, n_done: int) -> tuple[dict[str, float], bool, bool]:
-        """A row of the history, whether the checkpoint is the best, and whether it is surely worse than others."""
+        """A row of the history; is the checkpoint the best so far; is it significantly worse than another."""
         seen = self.measure(n_done)
         verdict = self.choice(seen)
         return {"iteration": n_done, **seen.figures, **verdict.figures}, verdict.is_best, verdict.is_worse
@@ -114,7 +114,7 @@ class Monitor:
 
     @property
     def over_optimising_since(self) -> int | None:
-        """The update that is kept, if the reward liked designs of a later one better that are surely worse."""
+        """The kept update, if a later one scored higher by the reward and significantly worse by the judge."""
         climbed, updates = self.history[self.measure.climbs], self.history["iteration"]
         if self.best_iter not in updates:
             return None
@@ -123,7 +123,7 @@ class Monitor:
         return self.best_iter if any(is_worse and value > climbed[kept] for value, is_worse in later) else None
 
     def alarm(self) -> str | None:
-        """What to warn of, if designs were over-optimised after those that are kept."""
+        """The warning to give if the run over-optimised after the kept checkpoint; else None."""
         if self.over_optimising_since is None:
             return None
         climbed = {"lower": "lower bound", "mean": "mean"}[self.measure.climbs]
@@ -134,7 +134,7 @@ class Monitor:
         )
 
     def save(self, n_done: int) -> None:
-        """Write all that is needed to resume, in place of the checkpoint before."""
+        """Save everything that resuming needs; it replaces the previous checkpoint."""
         assert self.checkpoint is not None
         remembered, tensors = self.choice.state()
         config = {

@@ -1,4 +1,4 @@
-"""The ledger of a selection's rounds: no design is paid for twice, whenever a run is killed."""
+"""Record the rounds of a selection in a file, so that no design is measured twice when a run is killed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from braidkit.finetuning.contracts import CheckpointSelection
 
 
 class OracleRounds:
-    """What a run has asked its selection, by update, kept in a file before anything else happens.
+    """The rounds that a run has asked of its selection, by update; saved before anything else happens.
 
     Parameters
     ----------
     selection : CheckpointSelection
     decode : callable
-        From designs as points (n, \\*space.shape) to what the selection measures.
+        From points (n, \\*space.shape) to the designs that the selection measures.
     checkpoint : Path, optional
-        Directory of a run that can be resumed. It tells the run from others, and the file lies beside it.
+        Directory of a run that can be resumed. It identifies the run, and the file lies beside it.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class OracleRounds:
         self.selection.open_run(self._run, max(len(self._rounds), n_seen), n_to_come)
 
     def ask(self, n_done: int, designs: Tensor) -> list[float]:
-        """True rewards of an update's designs, asked for once: a run that is resumed makes the same ones again."""
+        """True rewards of an update's designs; a resumed run makes the same designs, and they are not asked again."""
         asked = self._rounds.get(str(n_done), {})
         digest = persistence.digest(designs)
         if asked.get("designs") != digest:

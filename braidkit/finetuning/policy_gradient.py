@@ -17,17 +17,17 @@ from braidkit.parameters import check_count, check_positive
 class PolicyGradientSolver(Solver):
     """Ascend the objective (6) by the likelihood-ratio gradient of each step, as PPO does.
 
-    The reward need not be differentiable, and the chain may be any. A step's return is the reward less alpha times the
-    KL of the steps after it, as compared with its mean over the others of the batch; the step's own KL is exact and
-    differentiated as it stands. Each batch of trajectories serves several steps of Adam, with clipped likelihood
-    ratios.
+    It works with any chain, and the reward need not be differentiable. The return of a step is the reward minus alpha
+    times the KL of the steps after it; its mean over the other trajectories of the batch is subtracted. The KL of the
+    step itself is exact and is differentiated directly. Each batch of trajectories is used for several steps of Adam,
+    with clipped likelihood ratios.
 
     Parameters
     ----------
     n_epochs : int, default=4
         Steps of Adam on one batch of trajectories.
     clip : float, default=0.2
-        A likelihood ratio earns nothing beyond 1 - clip and 1 + clip.
+        Likelihood ratios outside 1 - clip to 1 + clip bring no further gain.
 
     References
     ----------
@@ -52,15 +52,17 @@ class PolicyGradientSolver(Solver):
         return self
 
     def update(self, i: int) -> dict[str, float]:
-        """Draw a batch of trajectories and climb on it."""
+        """Draw a batch of trajectories, and do several steps of Adam on it."""
         problem = self.problem
         path = sample_path(self.model, self.draw_noise(i))
         reference, log_probs, kl = self._look_back(path)
         with torch.no_grad():
             reward = problem.reward(problem.model.readout(path[0]))
-        # Item t - 1: what follows the draw of x_{t-1}, that is the reward and the KL of the steps t - 1, ..., 1.
+        # Entry t - 1 is the part of (6) that depends on the draw of x_{t-1}: the reward, and the KL of the steps
+        # t - 1, ..., 1. The KL of step t is a function of x_t, and is added to the loss below.
         returns = reward - problem.alpha * (kl.cumsum(dim=0) - kl)
-        # Against the mean of the others, so that a trajectory's own return does not shrink its gradient.
+        # Subtract the mean over the *other* trajectories: with its own return in the mean, a trajectory's gradient
+        # would be too small by the factor (n - 1) / n.
         n = len(reward)
         advantage = (returns - returns.mean(dim=1, keepdim=True)) * n / (n - 1)
 

@@ -1,4 +1,4 @@
-"""The processes that share one fit: a single one, unless a launcher has started more."""
+"""Share one fit among several processes; usually there is only one."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ CPU = torch.device("cpu")
 
 
 class Processes:
-    """What processes do together; a process alone does it without accelerate.
+    """Communication between the processes of one fit; a single process does not need accelerate.
 
     Parameters
     ----------
     device : torch.device, default=cpu
-        What each of them computes on: the CPU, or the GPU that its launcher gave it.
+        The device of this process: the CPU, or the GPU that the launcher gave it.
 
     Attributes
     ----------
     rank, count : int
-        Which of how many processes this is; the first, 0, fits what is fitted once, writes files and speaks.
+        Number of this process, from 0, and number of processes. Process 0 fits the chain and the rewards, writes files
+        and prints messages.
     """
 
     def __init__(self, device: torch.device = CPU) -> None:
@@ -43,12 +44,12 @@ class Processes:
                 from accelerate import PartialState
             except ImportError as error:
                 raise MissingExtraError('several processes need accelerate: pip install "braidkit[dist]".') from error
-            # The others wait for the first, which may train a chain for hours.
+            # The other processes wait while the first trains a chain, which may take hours.
             state = PartialState(cpu=device.type == "cpu", timeout=timedelta(days=7))
             self.rank, self.count = state.process_index, state.num_processes
 
     def once(self, call: Callable[[], T]) -> T:
-        """What the first process's call gives, or raises, in all processes."""
+        """Call in the first process only, and return its result, or raise its error, in all processes."""
         if self.count == 1:
             return call()
         from accelerate.utils import broadcast_object_list
@@ -57,7 +58,7 @@ class Processes:
         if self.rank == 0:
             try:
                 outcome[0] = call()
-            except Exception as error:  # of any kind: the others wait, and must hear of it
+            except Exception as error:  # any error: the other processes wait, and must end as well
                 outcome[1] = _sendable(error)
         broadcast_object_list(outcome)
         if outcome[1] is not None:
@@ -65,7 +66,7 @@ class Processes:
         return outcome[0]
 
     def check_same(self, **held: Any) -> None:
-        """Raise in a process whose data or model is not the first one's; None is not looked at."""
+        """Raise in a process whose data or model differ from those of the first process; None is ignored."""
         if self.count == 1:
             return
         own = {name: digest(part) for name, part in held.items() if part is not None}
@@ -78,7 +79,7 @@ class Processes:
             )
 
     def check_batch_size(self, batch_size: int) -> None:
-        """Raise unless all processes get equally many rows of a batch."""
+        """Raise unless every process gets the same number of rows of a batch."""
         if batch_size % self.count:
             raise InvalidParameterError(
                 f"batch_size must be a multiple of the number of processes; got {batch_size} for {self.count}."
@@ -102,9 +103,9 @@ class Processes:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error, or one that says the same, if it cannot be pickled."""
+    """The error itself, or a RuntimeError with the same text if it cannot be pickled."""
     try:
         pickle.dumps(error)
-    except Exception:  # whatever an object raises that cannot be pickled
+    except Exception:  # pickle raises errors of many kinds
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error

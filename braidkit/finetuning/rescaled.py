@@ -1,4 +1,4 @@
-"""A fitted reward for points of another scale: the chain's, where the reward learnt from other rows."""
+"""Let a fitted reward read points of the chain's space, where that was standardised by other rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from braidkit.spaces import Space
 
 
 def in_space(reward: Any, space: Space) -> Any:
-    """A fitted reward that reads points of a space; itself where its own points are the same.
+    """Make a fitted reward read points of a space; it is returned unchanged if the points are the same.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def in_space(reward: Any, space: Space) -> Any:
 
 
 class RescaledReward:
-    """A fitted reward with points of another space; all that takes designs, not points, is the reward's own.
+    """A fitted reward that reads points of another space; methods that take designs are unchanged.
 
     Parameters
     ----------

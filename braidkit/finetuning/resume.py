@@ -1,4 +1,4 @@
-"""What a fine-tuning run saves at each evaluation, and how it goes on from there."""
+"""Save a fine-tuning run at each evaluation, and resume it from there."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from braidkit.finetuning.solver import Solver
 
 
 def save_run(directory: Path, solver: Solver, config: dict[str, Any], tensors: dict[str, dict[str, Tensor]]) -> None:
-    """Write the weights as they are, the solver's state and what else is given, in place of what was saved before."""
+    """Save the current weights, the solver's state, and further values and tensors; an earlier save is replaced."""
     parts = {"current": solver.problem.model.trainable.state_dict(), "solver": solver.state_tensors()} | tensors
     flat = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
     persistence.save(directory, config=config, tensors=flat)
 
 
 def load_run(directory: Path, solver: Solver) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """Put weights and solver back as they were, in every process; gives what else `save_run` was given."""
+    """Restore weights and solver in every process, and return the further values and tensors of `save_run`."""
     problem = solver.problem
     config, flat = problem.processes.once(lambda: persistence.load(directory))
     parts: dict[str, dict[str, Tensor]] = {"current": {}, "solver": {}}

@@ -1,4 +1,4 @@
-"""Run a chain with its pretrained twin alongside: designs, and the KL between the two laws of the path."""
+"""Run a chain and its pretrained version side by side: designs, and the KL between the laws of their paths."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from braidkit.diffusion import DiffusionModel, Policy, last_state
 
 
 class Rollout(NamedTuple):
-    """Where a rollout ended.
+    """The result of a rollout.
 
     Attributes
     ----------
     point : Tensor of shape (n, \\*space.shape)
         The designs, not yet discretised.
     kl : Tensor of shape (n,)
-        Nats: the sum over steps of KL(p_t || p_pre_t) along each path, of the steps that carry gradient and, where one
-        stands for them, of those before.
+        Nats: KL(p_t || p_pre_t) along each path, summed over the steps that carry gradient. With `prefix_step` also
+        over the steps before, estimated from that one.
     """
 
     point: Tensor
@@ -42,8 +42,8 @@ def rollout(
 ) -> Rollout:
     """Sample from a fine-tuned chain, summing the per-step KL to the pretrained one (BRAID, equation 6).
 
-    The steps before the last `n_grad_steps` build no graph, yet their weights are the same weights. Two remedies keep
-    the gradient honest: `weight`, if the number of steps was drawn at random, and `prefix_step`, if it is fixed.
+    The steps before the last `n_grad_steps` build no graph, although they use the same weights. Two arguments correct
+    the gradient for this: `weight`, if the number of steps was drawn at random, and `prefix_step`, if it is fixed.
 
     Parameters
     ----------
@@ -51,20 +51,20 @@ def rollout(
     noise : Tensor of shape (n, n_steps + 1, \\*state_shape)
         From `DiffusionModel.draw_noise`.
     n_grad_steps : int, optional
-        The last steps, which carry gradient through the states; all of them by default.
+        Number of last steps that carry gradient through the states; all by default.
     weight : callable, optional
-        From a step t to the factor of that step's part of the weights' gradient: one over the probability that the
-        step carries gradient makes the whole gradient unbiased. Gradients that pass through the states are not scaled.
+        Factor of step t's part of the weights' gradient. One over the probability that the step carries gradient makes
+        the whole gradient unbiased. Gradients that pass through the states are not scaled.
     prefix_step : int, optional
-        One of the steps before, n_grad_steps < prefix_step <= n_steps. Its KL at the state reached, times their
-        number, stands for all of them, so that they do not drift.
+        One of the steps without gradient, n_grad_steps < prefix_step <= n_steps. Its KL, times their number, estimates
+        the KL of all of them, so that they do not drift away from the pretrained model.
     kl_step : int, optional
-        One of the steps that carry gradient. Its KL, times their number, stands for all of theirs, and the pretrained
-        network is not run at the others: drawn uniformly, the gradient is the same on average.
+        One of the steps that carry gradient. Its KL, times their number, estimates the KL of all of them, and the
+        pretrained network is not run at the others. If it is drawn uniformly, the gradient is the same on average.
     checkpointing : bool, default=False
-        Keep only the policies of the steps that carry gradient, and run their networks again on the way back, and the
-        readout's: the graph of one network at one step is in memory at a time, for one more forward pass each. The
-        gradients are the same.
+        Keep only the policies of the steps that carry gradient, and run the networks again in the backward pass. Only
+        the graph of one network at one step is in memory at a time, for one more forward pass of each. The gradients
+        are the same.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def rollout(
     def move(x: Tensor, t: int, draw: Tensor) -> Tensor:
         nonlocal kl
         if t == prefix_step:
-            # x carries no gradient for either policy: detaching it for one of them alone inflates this gradient.
+            # x is detached for both policies. Detaching it for one of them would add a wrong term to the KL's gradient.
             x, step_kl = model.policy(x, t).step(policy_without_gradient(pretrained, x, t), draw)
             kl = kl + (n_steps - n_grad_steps) * step_kl
             return x.detach()
@@ -103,7 +103,7 @@ def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
         x = model.initial(n).rsample(noise[:, 0]).detach().requires_grad_()
         return model.policy(x, model.n_steps).step(pretrained.policy(x, model.n_steps), noise[:, 1])
 
-    # What is kept whatever their number is of the weights.
+    # Memory that does not grow with the batch belongs to the weights; the difference cancels it.
     return saved_bytes(lambda: step(3)) - saved_bytes(lambda: step(2))
 
 
@@ -118,7 +118,7 @@ def reward_bytes(model: DiffusionModel, reward: Callable[[Tensor], Tensor]) -> i
 
 
 def saved_bytes(build: Callable[[], object]) -> int:
-    """Bytes of the storages that the graph of what a call returns keeps."""
+    """Bytes of the tensors that autograd keeps for the result of a call."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -133,23 +133,24 @@ def saved_bytes(build: Callable[[], object]) -> int:
 
 
 def recomputed(compute: Callable[..., Any], *arguments: Any) -> Any:
-    """A policy, or points, whose graph is not kept, but built again when the gradient comes back to it."""
+    """A policy, or points, whose graph is not kept but built again in the backward pass."""
     # Noise is drawn beforehand, so that a policy computed again needs no state of a generator.
     return checkpoint(compute, *arguments, use_reentrant=False, preserve_rng_state=False)
 
 
 def weighted_policy(model: DiffusionModel, x: Tensor, t: int, weight: float) -> Policy:
-    """The policy at x, with the gradient of the weights, but not that of x, multiplied."""
+    """The policy at x, with the gradient of the weights multiplied by `weight`, and that of x unchanged."""
     if weight == 1.0:
         return model.policy(x, t)
-    # What reaches x is multiplied on the way out and divided on the way in; what stays in the weights only the former.
+    # Scale the weights' gradient, not the state's. The policy's gradient is multiplied by the factor at the output; the
+    # part that reaches x is divided by it again.
     policy = model.policy(_ScaleGradient.apply(x, 1 / weight), t)
     return policy.mapped(lambda part: _ScaleGradient.apply(part, weight))
 
 
 @torch.no_grad()
 def policy_without_gradient(model: DiffusionModel, x: Tensor, t: int) -> Policy:
-    """The policy at x, outside any graph."""
+    """The policy at x, without gradient."""
     return model.policy(x, t)
 
 

@@ -1,4 +1,4 @@
-"""Relative trajectory balance: a loss of whole trajectories whose only zero is the optimum."""
+"""Relative trajectory balance: a loss of whole trajectories that is zero at the optimum only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from braidkit.parameters import check_count, check_positive
 
 
 class Trajectories(NamedTuple):
-    """Paths with what the loss needs of them; rows are trajectories.
+    """Paths, their pretrained log-probabilities and their rewards; rows are trajectories.
 
     Attributes
     ----------
@@ -31,24 +31,25 @@ class Trajectories(NamedTuple):
     reward: Tensor
 
     def at(self, rows: Tensor) -> Trajectories:
-        """Some of them."""
+        """The trajectories with these row numbers."""
         return Trajectories(*(part[rows] for part in self))
 
 
 class TrajectoryBalanceSolver(Solver):
     """Square the imbalance ``log Z + log p(path) - log p_pre(path) - reward / alpha`` of trajectories.
 
-    It is zero on every path exactly at the optimum of (6), where Z is the constant C of its value alpha log C; so it
-    needs log-probabilities alone, no gradient of the reward and none through the chain, and trajectories drawn earlier
-    serve as well as fresh ones. On fresh ones its expected gradient is that of the objective. Where the policies cannot
-    hold the optimum (Gaussian ones of fixed deviations, say), log Z tends to the best objective over alpha instead.
+    The imbalance is zero on every path at the optimum of (6), and only there. Z is then the constant C of the largest
+    value, alpha log C. The loss needs log-probabilities only: no gradient of the reward, and none through the chain. It
+    can learn from trajectories drawn earlier. On fresh ones its expected gradient is that of the objective. If the
+    policies cannot represent the optimum, as Gaussian policies of fixed deviations, log Z tends to the best objective
+    divided by alpha.
 
     Parameters
     ----------
     n_replay : int, default=1024
-        Trajectories kept; each update adds its batch to them, and learns from that batch and as many old ones.
+        Number of trajectories to keep. Each update adds its batch, and learns from it and from as many old ones.
     log_z_rate : float, default=0.1
-        Share of the mean imbalance that log Z takes up in an update.
+        Share of the mean imbalance by which an update moves log Z.
 
     References
     ----------
@@ -99,7 +100,7 @@ class TrajectoryBalanceSolver(Solver):
         return {"lower": float(fresh.reward.mean()), "log Z": float(self.log_z)}
 
     def _imbalance(self, paths: Trajectories, log_z: Tensor) -> Tensor:
-        """The sum (n,) whose square is the loss."""
+        """The imbalance (n,), whose square is the loss."""
         model, states = self.model, paths.states
         total = log_z - paths.reward / self.problem.alpha
         for t in range(1, model.n_steps + 1):

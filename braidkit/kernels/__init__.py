@@ -1,7 +1,7 @@
-"""Fused kernels in Triton and their plain-torch twins, chosen by device.
+"""Fused kernels in Triton and their versions in plain torch, chosen by device.
 
-Each function runs its twin on a CPU and in float64. On a CUDA device it runs as one Triton kernel, forwards and
-backwards, if Triton (``pip install "braidkit[gpu]"``) and a C compiler are installed, and as its twin if not.
+Each function runs in plain torch on a CPU and in float64. On a CUDA device it runs as one Triton kernel, forwards and
+backwards, if Triton (``pip install "braidkit[gpu]"``) and a C compiler are installed, and in plain torch if not.
 """
 
 from braidkit.kernels._backend import has_kernels

@@ -1,4 +1,4 @@
-"""Which of the two, Triton kernel or plain-torch twin, runs."""
+"""Decide whether a Triton kernel or its version in plain torch runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def has_triton() -> bool:
 def runs_triton(*tensors: Tensor) -> bool:
     """Whether these tensors go to Triton: all of 32 bits or fewer, on a device with kernels.
 
-    Float64 goes to the twins, since the kernels add up in float32.
+    Float64 runs in plain torch, because the kernels add up in float32.
     """
     if any([x.dtype not in NARROW for x in tensors]):
         return False

@@ -108,7 +108,7 @@ def bridge_step_twin(
 
 
 def sticks_of_angles(x: Tensor) -> Tensor:
-    """The sticks that angles stand for, no closer than EPS to 0 and 1."""
+    """The sticks of angles, no closer than EPS to 0 and 1."""
     return x.sin().square().clamp(EPS, 1 - EPS)
 
 

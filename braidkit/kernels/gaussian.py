@@ -1,4 +1,4 @@
-"""One step of a chain of normal policies: next state and KL to the pretrained twin, in one pass over memory."""
+"""One step of a chain of normal policies: next state and KL to the pretrained policy, in one pass over memory."""
 
 # Triton's compiler reads annotations of kernels, and knows none but its own.
 # mypy: allow-untyped-defs

@@ -111,7 +111,7 @@ def simplex_step_twin(
     )
     mean, variance = euler_step(v, tuned, step)
     std = variance.sqrt()
-    # The means differ by the length of the step times what the pulls do; their difference itself would be rounded.
+    # Subtract the drifts, not the means: the difference of two nearly equal means would lose digits to rounding.
     gap = variance / (v * (1 - v)) * (tuned - reference)
     return (mean + std * noise.detach()).to(x_t.dtype), normal_kl(gap, std)
 
@@ -124,7 +124,7 @@ def euler_step(v: Tensor, pull: Tensor, step: float) -> tuple[Tensor, Tensor]:
 
 
 def pull_towards(letters: Tensor, v: Tensor, lineages_zero: Tensor, lineages_one: Tensor) -> Tensor:
-    """The exact pull (n, L, K - 1) on sticks v if the clean letters have probabilities (n, L, K)."""
+    """The exact drift (n, L, K - 1) of sticks v towards clean letters with probabilities (n, L, K)."""
     return (1 - v) * letters[..., :-1] * lineages_one - v * sum_after(letters) * lineages_zero
 
 
@@ -269,7 +269,7 @@ def _kernels() -> tuple[Any, Any]:
         stick = position * (K - 1)
         c = tl.load(kl_gradient + position // n_row, mask=inside, other=0.0).to(tl.float32)
         # With A_i the gradient in pull_i, that in q_k is A_k (1 - v_k) E1_k less the sum over i < k of A_i v_i E0_i; as
-        # the pulls are linear in q, its mean under q is the sum of A_i pull_i.
+        # the drifts are linear in q, its mean under q is the sum of A_i drift_i.
         mean = tl.zeros((BLOCK,), tl.float32)
         mean0 = tl.zeros((BLOCK,), tl.float32)
         after = tl.load(letters + letter + K - 1, mask=inside, other=0.0)

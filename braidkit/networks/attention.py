@@ -118,7 +118,7 @@ class SoftmaxPool(nn.Module):
 class PositionalPool(nn.Module):
     """One vector a sequence: in each head the mean of the positions, by learned weights of features and positions.
 
-    ``softmax_i(w . h_i + b_i)``: the bias of a position lets a head look at a place, such as the end.
+    ``softmax_i(w . h_i + b_i)``: the bias of a position lets a head attend to a place, such as the end.
 
     Parameters
     ----------

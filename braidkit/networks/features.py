@@ -15,7 +15,7 @@ MAX_SIDE = 32
 class SequenceFeatures(nn.Module):
     """Convolutions along the sequence, then one dense layer that sees every position.
 
-    Flattening by position, not pooling over them, is what lets a network know where an element lies and in which
+    Positions are flattened, not pooled, so that a network can learn where an element lies and in which
     reading frame; long sequences are averaged over neighbours, so that at most 64 positions reach the dense layer. The
     shape is that of Optimus 5-Prime (Sample et al., Nature Biotechnology 37:803, 2019), narrower.
 

@@ -98,7 +98,7 @@ def fingerprint(lm: Any) -> str:
 
 
 def letter_tokens(tokenizer: Any, alphabet: str) -> LetterTokens:
-    """How a tokenizer writes letters: each must be a token of its own, whatever is beside it.
+    """Find the tokens of letters. Each letter must be one token, whatever letters are beside it.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def import_transformers() -> Any:
 
 
 def _place(source: Any) -> tuple[str, dict[str, Any]]:
-    """Where a model is, and how transformers is to look there."""
+    """The place of a model, and the options with which transformers loads it."""
     text = str(source)
     if text.startswith(HUB):
         name = text.removeprefix(HUB)

@@ -70,7 +70,7 @@ class Adapter(nn.Module):
         self.own = nn.ParameterDict({name.replace(".", "/"): values[name].detach().clone() for name in names})
 
     def forward(self, *arguments: Any, **settings: Any) -> Any:
-        """What the network gives with the adapter's tensors in it."""
+        """The output of the network with the adapter's tensors in it."""
         tensors = {name.replace("/", "."): tensor for name, tensor in self.own.items()}
         module = self.shared.on(next(iter(tensors.values())).device)
         return torch.func.functional_call(module, tensors, arguments, settings)

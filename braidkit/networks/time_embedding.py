@@ -1,4 +1,4 @@
-"""What a network is told about time."""
+"""Embedding of the time of a diffusion, as an input of networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every oracle offers, and the rule that it judges no method by rows that both were trained on."""
+"""Base of the oracles, and the check that an oracle shares no training rows with a method that it judges."""
 
 from __future__ import annotations
 

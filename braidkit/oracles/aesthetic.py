@@ -1,4 +1,4 @@
-"""How much people like a picture: LAION's aesthetic predictors, linear heads on CLIP's embeddings."""
+"""Aesthetic scores of pictures: LAION's predictors, which are linear heads on CLIP's embeddings."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ TEMPERATURE = 0.5  # of the softmax that makes transitions of normal draws
 
 
 class EhrlichLandscape(Oracle):
-    """A function of sequences that is known exactly, hard to climb, and has impossible designs.
+    """A function of sequences that is known exactly, is hard to optimise, and has impossible designs.
 
     A sequence is *feasible* if it has no banned pair of neighbouring letters. Its value is
 

@@ -115,7 +115,7 @@ class _Asked:
         # The last token, for tokenizers that begin with one of their own.
         self.words = [tokenizer(word, add_special_tokens=False).input_ids[-1] for word in ("Yes", "No")]
         if self.words[0] == self.words[1]:
-            raise CheckpointError("the model's tokenizer does not tell Yes from No.")
+            raise CheckpointError("the model's tokenizer has the same tokens for Yes and No.")
 
     def __call__(self, images: NDArray[Any], prompts: Sequence[str]) -> NDArray[np.float64]:
         return np.array([self._margin(*pair) for pair in zip(images, prompts, strict=True)])

@@ -80,7 +80,7 @@ def _array(value: Tensor | np.ndarray, inside: tuple[int, ...]) -> str:
 
 
 def _state(value: Any, held: tuple[int, ...]) -> str:
-    """What an object holds, besides its class."""
+    """The contents of an object, without its class."""
     if hasattr(value, "digest_parts"):
         return _plain(value.digest_parts(), held)
     if isinstance(value, types.CodeType):

@@ -28,7 +28,7 @@ _PATIENCE = 0.05
 def new_temporary(target: Path) -> Path:
     """Create an empty file of a name that nobody can guess beside `target`; links that are in the way are not followed.
 
-    Its name ends like that of `target`, for writers that go by that.
+    Its name ends like that of `target`, because some writers choose the format by the ending.
     """
     temporary = target.with_name(f".braidkit-{secrets.token_hex(8)}-{target.name[-_MAX_NAME:]}")
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -94,7 +94,7 @@ def locked(folder: Path, *, wait: float = 0) -> Iterator[None]:
     Raises
     ------
     CheckpointError
-        If another one is at work there, and still is after `wait` seconds.
+        If another process uses the folder, and still does after `wait` seconds.
     """
     if fcntl is None:
         yield
@@ -105,7 +105,7 @@ def locked(folder: Path, *, wait: float = 0) -> Iterator[None]:
         while not _taken(descriptor):
             if time.monotonic() >= deadline:
                 raise CheckpointError(
-                    f"another process is at work in {folder}; wait until it has finished, or choose another directory."
+                    f"another process uses {folder}; wait until it has finished, or choose another directory."
                 )
             time.sleep(_PATIENCE)
         yield

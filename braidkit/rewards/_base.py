@@ -1,4 +1,4 @@
-"""What every conservative reward offers, and the steps of `fit` that they share."""
+"""Base of the conservative rewards, and the steps of `fit` that they share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from braidkit.rewards.row_noise import RowNoise, merge_rows
 from braidkit.spaces import Points, Space, join_groups
 from braidkit.torch_state import ordinary_torch
 
-# The best of several weights on fewer rows than this would be picked by chance.
+# On fewer rows than this the best of several weights would be chosen by chance.
 MIN_VALIDATION_ROWS = 5
 
 
@@ -36,8 +36,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
     """A regressor with a lower bound: r_hat, and r_hat - g_hat (BRAID, section 4.2).
 
     A subclass writes `fit`, which sets ``space_``, ``device_``, ``y_mean_`` and ``y_std_``, and `_standardised`.
-    Arrays come in and go out in the units of y; inside, y has mean 0 and standard deviation 1. Whatever compares or
-    optimises works there, by `standardised`, so that a shift and a scale of y change nothing.
+    Arrays are in the units of y. Inside, y has mean 0 and standard deviation 1. Whatever compares or
+    optimises uses `standardised`, so that a shift and a scale of y change nothing.
     """
 
     keeps_heads: ClassVar[bool] = True  # the networks' linear heads are part of the reward
@@ -101,7 +101,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         Returns
         -------
         mean, penalty : Tensor of shape (n,)
-            ``(mean - y_mean_) / y_std_`` and ``penalty / y_std_`` of what `predict` tells, float64, on the device of
+            ``(mean - y_mean_) / y_std_`` and ``penalty / y_std_`` of the values of `predict`, float64, on the device of
             `x`.
         """
         check_is_fitted(self)

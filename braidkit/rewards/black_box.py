@@ -105,7 +105,7 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         )
 
     def _numbers(self, predict: Callable[[Any], Any], X: Any) -> np.ndarray:
-        """What the regressor says, one finite number a design."""
+        """The regressor's predictions, one finite number per design."""
         values = np.asarray(predict(X), dtype=np.float64)
         if values.shape != (len(X),) or not np.isfinite(values).all():
             raise InvalidParameterError(

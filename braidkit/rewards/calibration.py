@@ -1,4 +1,4 @@
-"""How far a lower bound can be trusted: split-conformal calibration, and coverage of held-out rows."""
+"""Calibrate a lower bound by split-conformal prediction, and measure its coverage on held-out rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scipy.stats import chi2, norm
 
 from braidkit.exceptions import InvalidParameterError
 
-# Of the law of an estimated scale: their averages stand for the law.
+# Quantiles of the distribution of an estimated scale; averages over them replace integrals.
 _QUANTILES = 400
 
 
@@ -135,7 +135,7 @@ def lower_coverage(reward: PredictsLower, X: Any, y: Any) -> dict[str, float]:
     ----------
     reward : fitted reward
     X : designs
-        Held out from the reward's fit, else the shares flatter it.
+        Rows held out from the reward's fit; on rows of the fit the shares would be too high.
     y : array-like of shape (n_samples,)
 
     Returns

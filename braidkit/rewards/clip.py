@@ -16,7 +16,7 @@ from braidkit.exceptions import CheckpointError, IncompatibleModelError, Missing
 from braidkit.networks import Shared
 from braidkit.persistence import digest
 
-# What CLIP was trained with, where a directory says nothing else.
+# The settings CLIP was trained with, for directories that have no others.
 _DEFAULTS = {
     "size": {"shortest_edge": 224},
     "crop_size": {"height": 224, "width": 224},
@@ -172,7 +172,7 @@ def _load_tower(folder: Path) -> _Tower:
 
 
 def _preparation(folder: Path) -> dict[str, Any]:
-    """How a directory says that images are prepared."""
+    """The preparation of images that a directory's settings ask for."""
     path = folder / "preprocessor_config.json"
     given = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     settings = {name: given.get(name, value) for name, value in _DEFAULTS.items()}

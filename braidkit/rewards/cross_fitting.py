@@ -20,7 +20,7 @@ from braidkit.spaces import Points, Space
 from braidkit.torch_state import seeded
 from braidkit.training import fit_supervised
 
-# Fewer rows teach a network nothing, and leave too few in a fold.
+# With fewer rows a network learns nothing, and a fold has too few rows.
 MIN_ROWS = 60
 # Five networks of few rows train in seconds; each of three networks sees as many rows as one needs.
 FEW_FOLDS, MANY_FOLDS, MANY_ROWS = 5, 3, 2_000
@@ -50,7 +50,7 @@ class CrossFittedNetworks(nn.Module):
 
 
 class CrossFit(NamedTuple):
-    """What `cross_fit` gives."""
+    """Result of `cross_fit`."""
 
     networks: CrossFittedNetworks
     held_out: Tensor  # (n,), float64: the prediction of each row by the network that has not seen it

@@ -1,7 +1,7 @@
-"""How much of the measurements' variance each part of a kernel explains: variances fitted by marginal likelihood.
+"""Fit the variance that each part of a kernel explains, by marginal likelihood.
 
 With Gram matrices K_b of some parts, each of mean diagonal 1, measurements are taken as normal with covariance
-``sum_b v_b K_b + 1 + noise I``; the 1 stands for a constant. The evidence log N(y | 0, that) is maximised over all v_b
+``sum_b v_b K_b + 1 + noise I``; the 1 is a constant. The evidence log N(y | 0, that) is maximised over all v_b
 and the noise. Parts that the data do not ask for get next to nothing, so adding one costs little.
 """
 
@@ -27,7 +27,7 @@ CONSTANT = 1.0  # prior variance of the constant, in units of y's variance
 
 
 class Variances(NamedTuple):
-    """What `fit_variances` finds, in units of standardised y's variance."""
+    """Result of `fit_variances`, in units of standardised y's variance."""
 
     parts: Tensor  # (n_parts,)
     noise: float

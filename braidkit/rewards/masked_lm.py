@@ -84,7 +84,7 @@ class MaskedLMFeatures(nn.Module):
         self._cache = _Cache()
 
     def digest_parts(self) -> list[Any]:
-        """What the features are, besides the class."""
+        """The contents of the features, without the class."""
         return [self.fingerprint, self.pooling, self.positions, *self.norm.state_dict().values()]
 
     def forward(self, x: Tensor) -> Tensor:

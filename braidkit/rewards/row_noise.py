@@ -1,4 +1,4 @@
-"""What is known of the noise of single measurements: weights, standard errors, and what replicates show."""
+"""The noise of single measurements: weights, standard errors, and the differences of replicates."""
 
 from __future__ import annotations
 

@@ -196,13 +196,13 @@ class SumKernelProcess(nn.Module):
         return found
 
     def _seen(self, x: Tensor) -> tuple[Views, Tensor | None]:
-        """What the parts need of new points, and the networks' predictions (n_networks, n), if there are networks."""
+        """Features of the parts for new points, and the networks' predictions (n_networks, n), or None."""
         predictions = None if self.networks is None else self.networks(x)
         views = self._views(x.to(self.parts.dtype), None if predictions is None else predictions.mean(dim=0))
         return views, predictions
 
     def _views(self, x: Tensor, prediction: Tensor | None) -> Views:
-        """What the parts need of points, in their type, and the networks' prediction (n, 1) where it counts."""
+        """Features of the parts for points, in their type, and the networks' prediction (n, 1) if it is used."""
         views = self.parts.views(x.to(self.parts.get_buffer("mean").device), self.variances)
         if prediction is not None and NETWORK in self.variances:
             views[NETWORK] = prediction[:, None].to(x.dtype)

@@ -16,7 +16,7 @@ from braidkit.spaces.points import Points
 
 
 class Space(abc.ABC):
-    """What a design is, as a tensor and as the user's own kind of object.
+    """The set of allowed designs, and their form as tensors and as objects of the user.
 
     Some entries of a design may be held: `discretise` and `decode` write them, so that all designs have them whatever a
     chain makes, and no gradient passes there. `encode` reads rows as they are, held or not.
@@ -59,7 +59,7 @@ class Space(abc.ABC):
 
     @property
     def n_designs(self) -> float:
-        """How many designs there are."""
+        """Number of designs."""
         return math.inf
 
     @abc.abstractmethod
@@ -95,7 +95,7 @@ class Space(abc.ABC):
         return torch.where(mask, values.to(x.dtype), x)
 
     def _held_points(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Which entries of a point are held, and as what; two arrays that broadcast to `shape`."""
+        """The entries of a point that are held, and their values; two arrays that broadcast to `shape`."""
         return None
 
     def holding_constants(self, x: Points) -> Space:
@@ -124,7 +124,7 @@ class Space(abc.ABC):
 
     @property
     def held(self) -> str:
-        """What is held, in words ("positions 1-6, 45-50"), or nothing."""
+        """The held entries in words ("positions 1-6, 45-50"); empty if none is held."""
         return ""
 
     def makes_same(self, other: Space) -> bool:

@@ -1,4 +1,4 @@
-"""Which space: from designs, or from what a space wrote down of itself."""
+"""Find the space of designs, or rebuild a space from its saved settings."""
 
 from __future__ import annotations
 

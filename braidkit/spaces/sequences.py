@@ -109,7 +109,7 @@ class SequenceSpace(Space):
 
     @property
     def n_free_positions(self) -> int:
-        """How many positions are not held."""
+        """Number of positions that are not held."""
         return self.length if self.template is None else self.template.count(FREE)
 
     def points(self, X: Any) -> Points:
@@ -187,7 +187,7 @@ class SequenceSpace(Space):
         return f"positions {ranges(np.flatnonzero(where) + 1)}" if where.any() else ""
 
     def _held_mask(self) -> np.ndarray:
-        """Which positions are held, (length,)."""
+        """The positions that are held, as booleans (length,)."""
         template = self.template or FREE * self.length
         return np.array([letter != FREE for letter in template])
 

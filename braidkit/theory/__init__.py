@@ -1,4 +1,4 @@
-"""Exact answers on finite, masked, linear-Gaussian and angular worlds, by which tests and benchmarks judge the rest.
+"""Exact answers on finite, masked, linear-Gaussian and angular chains, for tests and benchmarks.
 
 It uses numpy and torch alone, and no other part of braidkit uses it. `finite`, `masked`, `gaussian` and `angles` are
 kinds of chains; `regret` has Theorem 2 and Corollary 1. Laws are tensors of log-probabilities; alpha is in units of the

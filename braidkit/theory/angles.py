@@ -26,7 +26,7 @@ FINE = 4  # points for each mode and angle at which a reward is read, which may 
 
 
 class LettersOptimum(NamedTuple):
-    """What the optimum of a reward of single letters is, where letters are independent.
+    """The optimum for a reward of single letters, if letters are independent.
 
     Attributes
     ----------

@@ -278,7 +278,7 @@ def gap(chain: FiniteChain, pretrained: FiniteChain, reward: Tensor, alpha: floa
 
 
 def initial_bias(chain: FiniteChain, reward: Tensor, alpha: float) -> Tensor:
-    """What is lost for good when the initial draw is left untilted.
+    """The loss, in nats, of a chain whose initial draw is not tilted.
 
     ``KL(p_pre_{T+1} || p*_{T+1}) = log C - E_pre[v_T] / alpha``: the gap of ``optimal_chain(..., tilt_initial=False)``.
 

@@ -283,7 +283,7 @@ def test_what_a_kill_before_the_first_record_left_is_cleaned(path):
 
 def test_a_directory_that_another_process_works_in_is_refused(path):
     path.mkdir()
-    with locked(path), pytest.raises(CheckpointError, match="another process is at work in"):
+    with locked(path), pytest.raises(CheckpointError, match="another process uses"):
         run(path)
     assert run(path) is False
 

@@ -58,7 +58,7 @@ def test_two_fits_in_one_checkpoint_dir_are_told_of_each_other(tmp_path):
     (tmp_path / "run").mkdir()
     with (
         persistence.locked(tmp_path / "run"),
-        pytest.raises(CheckpointError, match="another process is at work in .*run; wait until it has finished"),
+        pytest.raises(CheckpointError, match="another process uses .*run; wait until it has finished"),
     ):
         finetuner.fit(x, x[:, 0])
     assert not list((tmp_path / "run").iterdir())

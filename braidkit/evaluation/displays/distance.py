@@ -135,7 +135,7 @@ class DistanceDisplay:
     def _aside(self) -> np.ndarray:
         """Shifts (n_designs,) within half a letter that set designs of one distance apart.
 
-        In random order: sorted by the mean they would look like a trend.
+        Points are drawn in random order: sorted by the mean they would look like a trend.
         """
         rng = np.random.default_rng(0)
         shifts = np.zeros(len(self.distance))

@@ -12,7 +12,7 @@ from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY
 from braidkit.evaluation.edit_distance import as_strings
 from braidkit.spaces import SequenceSpace, infer_space
 
-# Nucleotides as they are usually coloured, in colours that everyone tells apart; other alphabets take turns.
+# The usual colours of nucleotides, in shades that colour-blind people can distinguish; other alphabets cycle.
 _COLOURS = {"A": GREEN, "C": BLUE, "G": "#E69F00", "T": ORANGE, "U": ORANGE}
 _OTHERS = (GREEN, BLUE, ORANGE, SKY, GREY, "black")
 _ROW = 50  # positions

@@ -85,7 +85,7 @@ class RewardDistributionDisplay:
     ) -> RewardDistributionDisplay:
         """Compare measured, pretrained and fine-tuned designs by the estimator's judge.
 
-        All three rows are the judge's predictions, so that they differ by the designs alone; predictions spread less
+        All three rows are predictions of the judge, so that they differ by the designs only. Predictions spread less
         than measurements do. The best measurement is marked.
 
         Parameters
