@@ -114,7 +114,8 @@ def read_measurements(y: Any) -> np.ndarray:
         array = array[:, 0]
     if array.ndim != 1:
         raise InvalidTargetError(
-            f"y should be a 1d array, one measurement a design; got an array of shape {array.shape} instead."
+            f"y should be a 1d array, one measurement a design; got an array of shape {array.shape} instead. Several "
+            "quantities need an objective of them (see ObjectiveReward)."
         )
     if array.dtype.kind in "Mm":
         raise InvalidTargetError(f"y holds dates or durations (row 0 is {array[0]}), not measurements; pass numbers.")
@@ -127,6 +128,32 @@ def read_measurements(y: Any) -> np.ndarray:
     )
     _check_finite(values)
     return values.astype(np.float64)
+
+
+def read_targets(y: Any) -> tuple[list[str], np.ndarray]:
+    """Names (n_targets,) and columns (n, n_targets), float64, of measurements of one or of several quantities.
+
+    Columns of a table have its names, a named column its own; those of an array are "y0", "y1", ..., and one is "y".
+
+    Raises
+    ------
+    InvalidTargetError
+        Naming the column and the row.
+    """
+    if y is None:
+        raise InvalidTargetError("y is None; pass a column of measurements for each quantity.")
+    if hasattr(y, "columns"):
+        names = [str(name) for name in y.columns]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated or not names:
+            raise InvalidTargetError(f"y has the column {repeated[0]!r} twice." if repeated else "y has no column.")
+        columns = [y[name] for name in y.columns]
+    else:
+        array = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+        several = array.ndim == 2
+        names = [f"y{i}" for i in range(array.shape[1])] if several else [str(getattr(y, "name", None) or "y")]
+        columns = list(array.T) if several else [array]
+    return names, np.column_stack([_read_named(column, name) for name, column in zip(names, columns, strict=True)])
 
 
 def read_weights(sample_weight: Any, n: int) -> np.ndarray:
@@ -169,13 +196,18 @@ def read_errors(y_error: Any, n: int) -> np.ndarray:
 
 def _read_beside_y(values: Any, n: int, name: str) -> np.ndarray:
     """Numbers as float64, one for each of n rows; errors are those of measurements, by another name."""
-    try:
-        array = read_measurements(values)
-    except InvalidTargetError as error:
-        raise InvalidTargetError(re.sub(r"^(Input y|y)\b", name, str(error))) from error
+    array = _read_named(values, name)
     if len(array) != n:
         raise InvalidTargetError(f"{name} has {len(array):,} entries for {n:,} rows; pass one for each row.")
     return array
+
+
+def _read_named(values: Any, name: str) -> np.ndarray:
+    """Numbers as `read_measurements` reads them, under another name than y."""
+    try:
+        return read_measurements(values)
+    except InvalidTargetError as error:
+        raise InvalidTargetError(re.sub(r"^(Input y|y)\b", name, str(error))) from error
 
 
 def check_space(space: Any) -> None:

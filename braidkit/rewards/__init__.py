@@ -6,6 +6,7 @@ from braidkit.rewards.calibration import lower_coverage
 from braidkit.rewards.clip import CLIPFeatures
 from braidkit.rewards.gp_bonus import GPBonusReward
 from braidkit.rewards.masked_lm import MaskedLMFeatures
+from braidkit.rewards.objective_reward import ObjectiveReward
 
 __all__ = [
     "BlackBoxReward",
@@ -13,5 +14,6 @@ __all__ = [
     "CLIPFeatures",
     "GPBonusReward",
     "MaskedLMFeatures",
+    "ObjectiveReward",
     "lower_coverage",
 ]

@@ -128,13 +128,20 @@ class LayerProcess(nn.Module):
         """Features phi (n, d) whose products are the kernel: the mean is phi coefficients."""
         return self._phi(x)[0]
 
-    def difference(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (n,) of x less those of other points, and the variance of their average, with what both share."""
+    def difference(
+        self, x: Tensor, other: Tensor, shares: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Means (n,) of x less those of other points, and the variance of their average, with what both share.
+
+        Means are times `shares`, (n,) of either side, if given.
+        """
         (phi, residual), (other_phi, other_residual) = self._phi(x), self._phi(other)
-        variance = self.posterior.variance((phi - other_phi).mean(dim=0, keepdim=True))[0]
+        a, b = (torch.ones(len(x)).to(phi),) * 2 if shares is None else shares
+        phi = a[:, None] * phi - b[:, None] * other_phi
+        variance = self.posterior.variance(phi.mean(dim=0, keepdim=True))[0]
         # What inducing points leave out is taken as independent between points.
-        left_out = torch.as_tensor(residual + other_residual).mean() / len(x)
-        return self.posterior.mean(phi - other_phi), variance + left_out
+        left_out = (a.square() * residual + b.square() * other_residual).mean() / len(x)
+        return self.posterior.mean(phi), variance + left_out
 
     def _fit_linear(
         self, x: Points | Tensor, y: Tensor, rows: Tensor, row_noise: RowNoise, device: torch.device

@@ -138,14 +138,20 @@ class SumKernelProcess(nn.Module):
         views, _ = self._seen(x)
         return self._kernel(views, self._points()) @ self.whitening
 
-    def difference(self, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-        """Means (n,) of x less those of other points, and the variance of their average, with what both share."""
+    def difference(
+        self, x: Tensor, other: Tensor, shares: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Means (n,) of x less those of other points, and the variance of their average, with what both share.
+
+        Means are times `shares`, (n,) of either side, if given.
+        """
         (one, predicted), (two, predicted_other) = self._seen(x), self._seen(other)
-        kernel = self._kernel(one, self._points()) - self._kernel(two, self._points())
-        own = self._kernel(one, one).mean() - 2 * self._kernel(one, two).mean() + self._kernel(two, two).mean()
-        variance = (own - (kernel.mean(dim=0) @ self.root).square().sum()).clamp_min(0.0)
+        a, b = (torch.ones(len(x)).to(self.weights),) * 2 if shares is None else shares
+        kernel = a[:, None] * self._kernel(one, self._points()) - b[:, None] * self._kernel(two, self._points())
+        own = a @ self._kernel(one, one) @ a - 2 * a @ self._kernel(one, two) @ b + b @ self._kernel(two, two) @ b
+        variance = (own / len(x) ** 2 - (kernel.mean(dim=0) @ self.root).square().sum()).clamp_min(0.0)
         if predicted is not None and predicted_other is not None:
-            variance = variance + self._spread((predicted - predicted_other).mean(dim=1, keepdim=True))[0]
+            variance = variance + self._spread((a * predicted - b * predicted_other).mean(dim=1, keepdim=True))[0]
         return kernel @ self.weights, variance
 
     def _points(self) -> Views:
