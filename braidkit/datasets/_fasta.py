@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,16 +62,16 @@ def read_records(path: Path) -> list[Record]:
 
 
 def read_measured_records(
-    path: Path, target: str, values: Path | None, id_column: str | None
+    path: Path, targets: Sequence[str], values: Path | None, id_column: str | None
 ) -> tuple[Cells, dict[str, int]]:
     """Sequences of a FASTA file with their measurements, as a table has them.
 
     Parameters
     ----------
     path : Path
-    target : str
-        Name of the measurement: of ``target=1.2`` in headers, or of a column of `values`. Headers that have one number
-        beside the id need no name.
+    targets : sequence of str
+        Names of what is to be read: of ``target=1.2`` in headers, or of columns of `values`. Headers that have one
+        number beside the id need no name for the only target.
     values : Path or None
         Table of ids and measurements.
     id_column : str or None
@@ -79,27 +80,31 @@ def read_measured_records(
     Returns
     -------
     cells : Cells
-        Columns "sequence" and `target`.
+        Columns "sequence" and `targets`.
     dropped : dict of str to int
         Sequences or values without the other, by the reason in words.
     """
     records = read_records(path)
     if values is None:
-        texts = [_value(record, target, path) for record in records]
-        if all(text.lower() in MISSING for text in texts):
-            raise InvalidTargetError(
-                f"{path} has no values: write them into the headers, as in '>{records[0].id} {target}=1.2', or pass a "
-                "table of ids and values (values=, on the command line --values)."
-            )
-        columns = {"sequence": [record.sequence for record in records], target: texts}
+        columns = {"sequence": [record.sequence for record in records]}
+        for target in targets:
+            columns[target] = [_value(record, target, path, len(targets) == 1) for record in records]
+            if all(text.lower() in MISSING for text in columns[target]):
+                raise InvalidTargetError(
+                    f"{path} has no values: write them into the headers, as in '>{records[0].id} {target}=1.2', or "
+                    "pass a table of ids and values (values=, on the command line --values)."
+                )
         return Cells(path, columns, [record.line for record in records]), {}
-    return _joined(records, path, target, values, id_column or "id")
+    return _joined(records, path, targets, values, id_column or "id")
 
 
-def _value(record: Record, target: str, path: Path) -> str:
-    """What a header says of the target: ``target=1.2`` or ``target:1.2``, else its only number; blank if nothing."""
+def _value(record: Record, target: str, path: Path, alone: bool) -> str:
+    """What a header says of the target: ``target=1.2`` or ``target:1.2``, else its only number; blank if nothing.
+
+    A number without a name is no value of one of several targets.
+    """
     named = [field[len(target) + 1 :] for field in record.fields if field.startswith((f"{target}=", f"{target}:"))]
-    found = named or [field for field in record.fields if _NUMBER.fullmatch(field)]
+    found = named or [field for field in record.fields if alone and _NUMBER.fullmatch(field)]
     if len(found) > 1:
         raise InvalidTargetError(
             f"line {record.line:,} of {path}: the header has {len(found)} numbers ({', '.join(found)}); name the one "
@@ -109,7 +114,7 @@ def _value(record: Record, target: str, path: Path) -> str:
 
 
 def _joined(
-    records: list[Record], path: Path, target: str, values: Path, id_column: str
+    records: list[Record], path: Path, targets: Sequence[str], values: Path, id_column: str
 ) -> tuple[Cells, dict[str, int]]:
     """Rows of a table of values, with the sequences that their ids name."""
     sequences: dict[str, str] = {}
@@ -118,7 +123,7 @@ def _joined(
             raise InvalidParameterError(
                 f"line {record.line:,} of {path}: {record.id} names another sequence above; give each its own id."
             )
-    table = read_cells(values, [id_column, target])
+    table = read_cells(values, [id_column, *targets])
     ids = table.columns[id_column]
     known = [i for i, id in enumerate(ids) if id in sequences]
     if not known:
@@ -126,10 +131,8 @@ def _joined(
             f"no value of column {id_column!r} of {values} is an id of {path}: the first are {ids[0]!r} there and "
             f"{records[0].id!r} here; name the column of ids (sequence=, on the command line --sequence)."
         )
-    columns = {
-        "sequence": [sequences[ids[i]] for i in known],
-        target: [table.columns[target][i] for i in known],
-    }
+    columns = {target: [table.columns[target][i] for i in known] for target in targets}
+    columns["sequence"] = [sequences[ids[i]] for i in known]
     counts = {
         f"of {path.name} without a value": len(sequences.keys() - set(ids)),
         f"of {values.name} without a sequence": len(ids) - len(known),

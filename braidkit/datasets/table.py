@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,17 @@ import pandas as pd
 
 from braidkit.datasets._cells import Cells, others, read_cells
 from braidkit.datasets._fasta import is_fasta, read_measured_records
-from braidkit.datasets._numbers import read_numbers
+from braidkit.datasets._targets import (
+    Measured,
+    Target,
+    check_noise_told_once,
+    combine,
+    parse_target,
+    read_positive,
+    read_values,
+)
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+from braidkit.persistence import digest
 from braidkit.spaces import SequenceSpace
 
 # Letters that stand for more than one nucleotide or amino acid (IUPAC), and amino acids beyond the twenty.
@@ -31,8 +41,8 @@ class MeasuredTable:
     ----------
     sequences : list of str
         All different, of one length, in the order of their first row.
-    y : ndarray of shape (n_sequences,)
-        The mean measurement of each.
+    y : ndarray of shape (n_sequences,), or (n_sequences, n_targets)
+        The mean measurement of each; a column a target, where there are several.
     space : SequenceSpace
         Their alphabet and length.
     n_rows : int
@@ -43,6 +53,14 @@ class MeasuredTable:
         Rows left out, by the reason in words.
     notes : tuple of str
         What else was done to rows, in words.
+    targets : tuple of str
+        What is measured.
+    y_error : ndarray of the shape of y, or None
+        Standard errors of the means, where columns of them or replicates tell.
+    sample_weight : ndarray of shape (n_sequences,), or None
+        Sums of the rows' weights.
+    noise : tuple of str
+        What replicates show, in words.
     """
 
     sequences: list[str]
@@ -52,6 +70,20 @@ class MeasuredTable:
     n_averaged: int
     dropped: dict[str, int]
     notes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ("target",)
+    y_error: np.ndarray | None = None
+    sample_weight: np.ndarray | None = None
+    noise: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> dict[str, np.ndarray]:
+        """What is known of the noise, as `fit` takes it."""
+        told = {"y_error": self.y_error, "sample_weight": self.sample_weight}
+        return {name: values for name, values in told.items() if values is not None}
+
+    def digest(self) -> str:
+        """That of the sequences and all that is known of them."""
+        return digest(self.sequences, self.y, *([self.told] if self.told else []))
 
     def describe(self) -> str:
         """One line: rows read and kept, the kind of sequence, the target's quantiles."""
@@ -60,20 +92,22 @@ class MeasuredTable:
         changes += self.notes
         unit = {"DNA": "nt", "RNA": "nt", "protein": "aa"}.get(self.space.name, "letters")
         note = f" ({', '.join(changes)})" if changes else ""
-        low, middle, high = np.quantile(self.y, [0.05, 0.5, 0.95])
-        return (
-            f"read {self.n_rows:,} rows: {len(self.y):,} kept{note}; "
-            f"{self.space.name}, {self.space.length} {unit}; "
-            f"target 5/50/95 %: {low:.3g} / {middle:.3g} / {high:.3g}, max {self.y.max():.3g}"
-        )
+        line = f"read {self.n_rows:,} rows: {len(self.y):,} kept{note}; {self.space.name}, {self.space.length} {unit}"
+        columns = self.y.reshape(len(self.y), -1).T
+        for name, y in zip(self.targets if len(columns) > 1 else ["target"], columns, strict=True):
+            low, middle, high = np.quantile(y, [0.05, 0.5, 0.95])
+            line += f"; {name} 5/50/95 %: {low:.3g} / {middle:.3g} / {high:.3g}, max {y.max():.3g}"
+        return "; ".join([line, *self.noise])
 
 
 def read_table(
     path: str | os.PathLike[str],
     *,
-    target: str,
+    target: str | Sequence[str],
     sequence: str | None = None,
     values: str | os.PathLike[str] | None = None,
+    target_se: str | Sequence[str] = (),
+    weight: str | None = None,
     alphabet: str | None = None,
     length: int | None = None,
     on_ambiguous: str = "error",
@@ -91,12 +125,19 @@ def read_table(
         Text with columns separated by commas, tabs, semicolons, bars or blanks, in UTF-8, UTF-16 or Latin-1, with
         decimal points or commas; FASTA; or an Excel workbook (with openpyxl). Files packed as .gz, .bz2, .xz or .zip
         are unpacked.
-    target : str
-        Column of the measurements. In FASTA the value is in the header: ``>id target=1.2``, or ``>id 1.2``.
+    target : str, or list of str
+        Column of the measurements, columns of replicates as "rep1,rep2,rep3", or either with a name of its own,
+        "affinity=rep1,rep2,rep3"; a list for several targets. The mean of replicates is taken, of those that are there,
+        and what they differ by tells the noise. In FASTA the value is in the header: ``>id target=1.2``, or
+        ``>id 1.2``.
     sequence : str, optional
         Column of the sequences, by default "sequence"; with `values`, its column of ids, by default "id".
     values : path-like, optional
         Table of ids and measurements, for a FASTA file.
+    target_se : str, or list of str, optional
+        Column of the measurements' standard errors; one for each target.
+    weight : str, optional
+        Column of the rows' weights, such as counts of reads; rows of weight 0 are dropped.
     alphabet : str, optional
         As in `SequenceSpace`; by default DNA or RNA if at least half of the letters are nucleotides, else protein.
     length : int, optional
@@ -117,7 +158,8 @@ def read_table(
     InvalidDesignError
         If the table is empty, or a sequence is empty, of another length, or has a letter outside the alphabet.
     InvalidTargetError
-        If a target is not a finite number or can be read in two ways, or all are equal.
+        If a target is not a finite number or can be read in two ways, or all are equal; if replicates never differ, a
+        weight is negative, or a standard error not above 0.
     MissingExtraError
         If the file is an Excel workbook and openpyxl is not installed.
 
@@ -136,12 +178,19 @@ def read_table(
     if on_ambiguous not in ("error", "drop"):
         raise InvalidParameterError(f"on_ambiguous must be 'error' or 'drop'; got {on_ambiguous!r}.")
     path = Path(path)
-    cells, dropped = _read(path, sequence, target, None if values is None else Path(values))
-    y = read_numbers(cells, target)
+    targets = _parse_targets([target] if isinstance(target, str) else list(target))
+    errors = [target_se] if isinstance(target_se, str) else list(target_se)
+    check_noise_told_once(targets, errors, weight)
+    columns = [column for one in targets for column in one.columns] + errors + ([] if weight is None else [weight])
+    cells, dropped = _read(path, sequence, columns, None if values is None else Path(values))
+    measured = [read_values(cells, one) for one in targets]
     rows, space, notes = _read_letters(cells, alphabet)
-    keep = np.isfinite(y)
-    if not keep.all():
-        dropped[f"without {target}"] = int((~keep).sum())
+    keep = np.ones(len(rows), dtype=bool)
+    for one, found in zip(targets, measured, strict=True):
+        there = np.isfinite(found).any(axis=1)
+        if not there[keep].all():
+            dropped[f"without {one.name}"] = int((keep & ~there).sum())
+        keep &= there
     ambiguous = _check_letters(rows, cells, space, on_ambiguous)
     letters = {letter for i, letter in ambiguous.items() if keep[i]}
     if letters:
@@ -153,42 +202,81 @@ def read_table(
     elif (lengths[keep] != length).any():
         dropped[f"of another length than {length}"] = int((lengths[keep] != length).sum())
         keep &= lengths == length
+    weights = None if weight is None else read_positive(cells, weight, keep, zero=True)
+    if weights is not None and (weights[keep] == 0).any():
+        dropped["of weight 0"] = int((weights[keep] == 0).sum())
+        keep &= weights > 0
     if not keep.any():
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         raise InvalidDesignError(f"{path} has no row to learn from: of {len(rows):,} rows, {reasons} were dropped.")
-    kept = pd.Series(y[keep]).groupby(np.array(rows, dtype=object)[keep], sort=False).mean()
-    y = kept.to_numpy()
-    if y.min() == y.max():
-        raise InvalidTargetError(
-            f"column {target!r} of {path} is {y[0]:g} in all rows; there is nothing to learn from a constant target."
+    groups, sequences = pd.factorize(np.array(rows, dtype=object)[keep])
+    combined = []
+    for i, (one, found) in enumerate(zip(targets, measured, strict=True)):
+        told = read_positive(cells, errors[i], keep, zero=False)[keep] if errors else None
+        combined.append(
+            combine(found[keep], groups, one, errors=told, weights=None if weights is None else weights[keep])
         )
+        y = combined[-1].y
+        if y.min() == y.max():
+            raise InvalidTargetError(
+                f"column {', '.join(one.columns)!r} of {path} is {y[0]:g} in all rows; there is nothing to learn from "
+                "a constant target."
+            )
     if cells.n_comments:
         notes.append(f"{cells.n_comments:,} commented out")
     return MeasuredTable(
-        sequences=kept.index.tolist(),
-        y=y,
+        sequences=sequences.tolist(),
+        y=_joined([one.y for one in combined]),
         space=SequenceSpace(space.alphabet, length),
         n_rows=len(rows),
-        n_averaged=int(keep.sum()) - len(y),
+        n_averaged=int(keep.sum()) - len(sequences),
         dropped=dropped,
         notes=tuple(notes),
+        targets=tuple(one.name for one in targets),
+        y_error=_errors(combined),
+        sample_weight=None if weights is None else np.bincount(groups, weights=weights[keep]),
+        noise=tuple(one.note for one in combined if one.note),
     )
 
 
-def _read(path: Path, sequence: str | None, target: str, values: Path | None) -> tuple[Cells, dict[str, int]]:
-    """Cells of the columns "sequence" and `target`, and rows that were dropped, by the reason in words."""
+def _parse_targets(texts: list[str]) -> list[Target]:
+    """Targets as a person names them, all of different names."""
+    targets = [parse_target(text) for text in texts]
+    names = [target.name for target in targets]
+    repeated = [name for name in names if names.count(name) > 1]
+    if not names or repeated:
+        raise InvalidParameterError(
+            f"target {repeated[0]!r} is named twice; name each once." if repeated else "target names no column."
+        )
+    return targets
+
+
+def _joined(columns: list[np.ndarray]) -> np.ndarray:
+    """One column (n,) as it is, several as (n, n_columns)."""
+    return columns[0] if len(columns) == 1 else np.column_stack(columns)
+
+
+def _errors(combined: list[Measured]) -> np.ndarray | None:
+    """Standard errors of all targets, NaN for one that has none; None if no target has."""
+    if all(one.error is None for one in combined):
+        return None
+    return _joined([np.full(len(one.y), np.nan) if one.error is None else one.error for one in combined])
+
+
+def _read(path: Path, sequence: str | None, targets: list[str], values: Path | None) -> tuple[Cells, dict[str, int]]:
+    """Cells of the columns "sequence" and `targets`, and rows that were dropped, by the reason in words."""
     if is_fasta(path):
-        return read_measured_records(path, target, values, sequence)
+        return read_measured_records(path, targets, values, sequence)
     if values is not None:
         raise InvalidParameterError(
             f"values are for the sequences of a FASTA file, and {path} is a table; leave them out."
         )
     name = sequence or "sequence"
-    if name == target:
+    if name in targets:
         raise InvalidParameterError(f"column {name!r} cannot be the sequences and the target; name two columns.")
-    cells = read_cells(path, [name, target])
-    columns = {"sequence": unquoted(pd.Series(cells.columns[name])).tolist(), target: cells.columns[target]}
-    return replace(cells, columns=columns), {}
+    cells = read_cells(path, [name, *targets])
+    columns = {target: cells.columns[target] for target in targets}
+    return replace(cells, columns=columns | {"sequence": unquoted(pd.Series(cells.columns[name])).tolist()}), {}
 
 
 def _read_letters(cells: Cells, alphabet: str | None) -> tuple[list[str], SequenceSpace, list[str]]:
