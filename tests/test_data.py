@@ -132,7 +132,7 @@ def test_a_missing_measurement_is_named_by_its_row(y, row, missing):
     ],
     ids=repr,
 )
-def test_what_is_no_measurement_is_refused_by_name(y, message):
+def test_measurements_that_are_no_numbers_are_refused_by_name(y, message):
     with pytest.raises(InvalidTargetError, match=message):
         read_training_data(Probe(), STRINGS, y)
 

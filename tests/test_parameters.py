@@ -15,13 +15,13 @@ class Probe(BaseEstimator):
 
 
 @pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, "a", None, True])
-def test_what_must_be_positive(value):
+def test_check_positive(value):
     with pytest.raises(InvalidParameterError, match="value must be a number > 0; got"):
         check_positive(Probe(value), "value")
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "a", None, True])
-def test_what_must_be_a_count(value):
+def test_check_count(value):
     with pytest.raises(InvalidParameterError, match="value must be a whole number of at least 1; got"):
         check_count(Probe(value), "value")
 

@@ -26,7 +26,7 @@ from braidkit.persistence import (
 from tests.kills import killed_at
 
 
-def test_what_is_saved_comes_back(tmp_path):
+def test_saved_values_and_tensors_load_back(tmp_path):
     shared = torch.arange(6.0)
     tensors = {
         "a": shared.reshape(2, 3).t(),
@@ -147,7 +147,7 @@ def damaged(folder, name):
         (lambda folder: damaged(folder, TENSORS), "cannot be read"),
     ],
 )
-def test_what_cannot_be_loaded_is_named(tmp_path, prepare, message):
+def test_unloadable_save_names_the_fault(tmp_path, prepare, message):
     prepare(tmp_path / "run")
     with pytest.raises(CheckpointError, match=message):
         load(tmp_path / "run")

@@ -32,7 +32,7 @@ def test_new_rows_are_checked():
         encoder.transform(["AC"])
 
 
-def test_it_feeds_scikit_learn_s_models():
+def test_sequence_encoder_feeds_scikit_learn_models():
     model = make_pipeline(SequenceEncoder(), Ridge(alpha=1e-6)).fit(X, [1.0, 0.0, 2.0, 1.0])
     assert model.predict(["GCA"])[0] == pytest.approx(2.0, abs=1e-3)
 

@@ -43,7 +43,7 @@ def test_ctrl_c_goes_on_to_the_caller_where_a_stage_must_be_whole():
     assert train(Counter(interrupt_at=4), 10) == 4
 
 
-def test_nothing_is_printed_unless_asked_for(capsys):
+def test_training_prints_only_if_verbose(capsys):
     train(Counter(), 20)
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err == ""

@@ -12,7 +12,7 @@ from tests.baselines.worlds import mean_truth, same_designs, world
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "simplex"])
-def test_designs_climb_from_the_best_rows(kind):
+def test_reward_ascent_improves_on_the_best_rows(kind):
     chain, X, y = world(kind)
     method = RewardAscent(reward=GPBonusReward(max_iter=50), random_state=0, n_starts=40).fit(X, y)
     starts = method.space_.decode(method.starts_)
@@ -38,7 +38,7 @@ def test_the_path_of_adam_is_that_of_the_reward_s_gradient():
     assert moved[0].tolist() == pytest.approx([1.0, -1.0], abs=1e-3)
 
 
-def test_it_promises_more_than_it_keeps():
+def test_reward_ascent_promises_more_than_is_true():
     """The warning: where measurements level off outside the data, the reward's value of the designs is not theirs."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(59, 4))

@@ -9,7 +9,7 @@ from tests.baselines.worlds import trained
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "masked", "simplex"])
-def test_it_is_the_conservative_objective_without_the_penalty(kind):
+def test_standard_finetuner_is_the_objective_without_the_penalty(kind):
     """The same designs as with c = 0, whatever the penalty of its own reward."""
     chain, X, y = trained(kind, max_iter=20)
     X, y = X[::6], y[::6]

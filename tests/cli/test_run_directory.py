@@ -241,7 +241,7 @@ def test_a_file_in_the_way_of_an_output_is_kept(path):
     assert (path / "designs.csv").read_text() == "mine"
 
 
-def test_what_a_run_is_to_use_may_not_be_what_it_replaces(path, finished, tmp_path):
+def test_run_refuses_to_replace_its_own_inputs(path, finished, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(path)
     directory = RunDirectory(path, OUTPUTS)
@@ -252,7 +252,7 @@ def test_what_a_run_is_to_use_may_not_be_what_it_replaces(path, finished, tmp_pa
     directory.check_input(tmp_path / "elsewhere.csv")
 
 
-def test_what_cannot_be_a_run_directory_is_refused(path, tmp_path):
+def test_unusable_run_directory_is_refused(path, tmp_path):
     path.write_text("a file")
     with pytest.raises(CheckpointError, match="is a file; choose a directory"):
         run(path)
@@ -274,7 +274,7 @@ def test_a_refusal_after_work_keeps_it(path):
     assert run(path) is True
 
 
-def test_what_a_kill_before_the_first_record_left_is_cleaned(path):
+def test_files_of_a_run_killed_before_its_record_are_cleaned(path):
     path.mkdir()
     (path / ".braidkit-0123456789abcdef-run.json").write_text("{")
     assert run(path) is False

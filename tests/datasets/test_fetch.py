@@ -35,7 +35,7 @@ def test_download_is_kept_with_its_checksum(archive, url, tmp_path):
     assert {p.name for p in path.parent.iterdir()} == {"table.gz", "table.gz.json"}
 
 
-def test_second_call_asks_for_nothing(archive, url, tmp_path):
+def test_fetch_downloads_once(archive, url, tmp_path):
     for _ in range(2):
         fetch_file(url, tmp_path, check=accept)
     assert archive.requests == ["/suppl/table.gz"]
@@ -119,7 +119,7 @@ def test_a_download_without_end_is_ended(url, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["ftp://example.org/table.gz", "file:///etc/table.gz", "table.gz"])
-def test_other_schemes_are_refused(tmp_path, address):
+def test_fetch_refuses_other_url_schemes(tmp_path, address):
     with pytest.raises(DownloadError, match="is no address to download from"):
         fetch_file(address, tmp_path, check=accept)
 

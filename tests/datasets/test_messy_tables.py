@@ -200,7 +200,7 @@ def test_workbooks(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_what_is_read_does_not_depend_on_the_dialect(tmp_path_factory, data):
+def test_read_table_gives_the_same_for_every_dialect(tmp_path_factory, data):
     """A table in any dialect gives the numbers that were written, or is refused: it is never misread."""
     draw = data.draw
     rows = draw(st.lists(st.text("ACGT", min_size=4, max_size=4), min_size=2, max_size=8, unique=True))

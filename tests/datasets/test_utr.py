@@ -28,7 +28,7 @@ def test_rows_with_most_reads_first(archive, geo_table, tmp_path):
     assert "GSM3130435" in utr.DESCR
 
 
-def test_second_call_reads_the_cache(archive, geo_table, tmp_path):
+def test_fetch_utr_reads_its_cache(archive, geo_table, tmp_path):
     url = publish(archive, geo_table)
     first = fetch_utr(tmp_path, n_rows=60, base_url=url)
     X, y = fetch_utr(tmp_path, n_rows=None, return_X_y=True, base_url=f"{url}/", download_if_missing=False)
@@ -37,7 +37,7 @@ def test_second_call_reads_the_cache(archive, geo_table, tmp_path):
     np.testing.assert_array_equal(first.target, y)
 
 
-def test_other_name_of_the_read_count(archive, geo_table, tmp_path):
+def test_fetch_utr_knows_both_names_of_the_read_count(archive, geo_table, tmp_path):
     url = publish(archive, geo_table.rename(columns={"total_reads": "total"}))
     assert fetch_utr(tmp_path, n_rows=5, base_url=url).frame["total_reads"].iloc[0] == 159
 

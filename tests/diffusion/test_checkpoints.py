@@ -121,7 +121,7 @@ def test_the_scale_of_the_score_is_a_function_of_time(published, tmp_path):
         np.testing.assert_allclose(finer.score_scale.numpy(), expected, rtol=1e-6)
 
 
-def test_what_cannot_be_loaded_is_refused(published, tmp_path):
+def test_unknown_ddsm_checkpoints_are_refused(published, tmp_path):
     path = tmp_path / "published.ckpt"
     with pytest.raises(CheckpointError, match="is not there"):
         load_ddsm_checkpoint(path, space=SPACE)

@@ -127,7 +127,7 @@ def test_the_pathwise_gradient_is_that_of_finite_differences(checkpointing):
 
 
 @pytest.mark.parametrize("solver", [DirectSolver, AdjointMatchingSolver, PolicyGradientSolver, TrajectoryBalanceSolver])
-def test_every_solver_climbs_around_every_target(solver):
+def test_every_solver_improves_designs_around_every_context_target(solver):
     pretrained = targeted_chain()
     problem = problem_on(pretrained, first, alpha=0.5, batch_size=64)
     running = solver().setup(problem)

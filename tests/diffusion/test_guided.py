@@ -114,7 +114,7 @@ def test_a_guided_chain_is_a_pretrained_model(solver):
     assert all(torch.equal(value, before[name]) for name, value in guided.chain.state_dict().items())
 
 
-def test_what_cannot_be_saved_or_trained_is_told(tmp_path):
+def test_guided_chain_that_cannot_be_saved_or_trained_says_so(tmp_path):
     guided = GuidedDiffusion(exact_chain(), lambda x, time: x[:, 0])
     with pytest.raises(IncompatibleModelError, match="guided by a function cannot be saved"):
         guided.save_pretrained(tmp_path / "guided")

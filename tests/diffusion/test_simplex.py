@@ -152,7 +152,7 @@ def test_training_loss_is_the_mean_over_the_chain_times():
     assert entropies[0] < 0.2 < entropies[-1]
 
 
-def test_steps_suit_the_head():
+def test_default_number_of_steps_follows_the_head():
     chains = [SimplexDiffusion(DNA, **one) for one in ({}, {"head": "score"}, {"scheme": "euler"}, {"n_steps": 7})]
     assert [(chain.scheme, chain.n_steps) for chain in chains] == [
         ("bridge", 25),

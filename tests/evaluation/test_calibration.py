@@ -191,7 +191,7 @@ class CountG:
         return [row.count("G") + 0.5 * row.count("A") for row in X]
 
 
-def test_it_reads_well():
+def test_calibration_report_as_text():
     X, y = world(n=1000)
     lines = str(CalibrationReport.from_reward(fitted(), X, y, level=0.99)).splitlines()
     assert lines[0] == "Lower bound of the reward (asked to hold for 99 %)"

@@ -112,7 +112,7 @@ def test_all_methods_are_judged_alike_beside_references(split, chain):
     assert alone.sample(40, random_state=3) == ours.tolist()
 
 
-def test_what_a_fine_tuned_chain_promises_stands_beside_the_truth(split, chain, tmp_path):
+def test_comparison_lists_promised_rewards_beside_true_ones(split, chain, tmp_path):
     methods = {"tuned": ConservativeDiffusionFinetuner(reward=REWARD, max_iter=4, batch_size=8), "top": TopRows()}
     first, again = (
         compare(methods, split, oracles=ORACLES, seeds=[2], n_designs=10, pretrained=chain, cache_dir=tmp_path)
@@ -138,7 +138,7 @@ def test_parallel_equals_serial(split, chain):
     pd.testing.assert_frame_equal(*without_cost)
 
 
-def test_a_failure_is_listed_and_the_others_go_on(split):
+def test_comparison_lists_failures_and_continues(split):
     methods = {"fails": FailsFor(), "top": TopRows()}
     comparison = compare(methods, split, oracles=ORACLES, seeds=(0, 1), n_designs=10)
     (failure,) = comparison.failures.to_dict("records")
@@ -156,7 +156,7 @@ def test_an_oracle_that_fails_is_named(split):
     assert comparison.failures["error"].str.contains("one finite reward for each of 10 designs").all()
 
 
-def test_a_rerun_does_only_what_is_new(split, tmp_path):
+def test_comparison_rerun_uses_its_cache(split, tmp_path):
     log, cache = tmp_path / "log", tmp_path / "cache"
 
     def run(seeds=(0,), oracles=ORACLES, n_designs=10, **parameters):

@@ -104,7 +104,7 @@ def test_fewer_designs_when_there_are_no_more():
     assert table["flags"].str.contains("measured already").all()
 
 
-def test_what_is_no_sequence_or_no_number_is_refused(run):
+def test_design_table_refuses_other_than_sequences_and_numbers(run):
     with pytest.raises(InvalidParameterError, match="n_designs must be a whole number of at least 1; got 0"):
         design_table(*run, n_designs=0)
     X = np.random.default_rng(0).normal(size=(60, 2))

@@ -270,7 +270,7 @@ def test_a_path_that_is_no_file_is_refused(run, path):
         report(*run, path=path)
 
 
-def test_what_cannot_be_reported_is_refused_by_name(run, tmp_path):
+def test_report_refuses_bad_arguments_by_name(run, tmp_path):
     with pytest.raises(InvalidParameterError, match="estimator must be a fitted estimator of braidkit; got ''"):
         report("", path=tmp_path / "page.html")
     with pytest.raises(InvalidParameterError, match="designs has no column 'lower'"):

@@ -95,7 +95,7 @@ def test_the_best_bounds_are_taken_and_their_likes_passed_over():
     assert table["id"].tolist() == ["design_1", "design_2", "design_3"]
 
 
-def test_what_each_limit_rejects_is_counted():
+def test_select_counts_rejections_by_limit():
     rows = ["GGGGCCCCAA", "AAAATTTTCC", "ACACGTGTAC", "GAATTCACAC", "ACGTACGTAC", "ACGTACGTAC"]
     table = select(
         Drawn(rows), ["ACGTACGTAC"], n_designs=1, gc=(0.3, 0.6), max_homopolymer=3, forbidden=["GAATTC"],

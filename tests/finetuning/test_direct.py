@@ -97,7 +97,7 @@ def test_readout_and_reward_count_in_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("changes", [{"rows_at_once": 5}, {"checkpointing": True}], ids=["rows", "checkpointing"])
-def test_what_saves_memory_does_not_change_an_update(changes):
+def test_chunks_and_checkpointing_do_not_change_an_update(changes):
     pretrained = exact_chain(n_features=2, n_steps=8)
     gradients = []
     for options in ({}, changes):

@@ -104,7 +104,7 @@ def test_strings_in_better_strings_out(sequences, pretrained):
 
 
 @pytest.mark.parametrize("kind", ["tokens", "one_hot", "flat"])
-def test_sample_gives_back_the_kind_that_fit_saw(sequences, pretrained, kind):
+def test_sample_returns_the_kind_that_fit_saw(sequences, pretrained, kind):
     X, y = sequences
     space = pretrained.space
     designs = quick(pretrained, max_iter=1).fit(space.decode(space.encode(X), kind), y).sample(3, random_state=0)

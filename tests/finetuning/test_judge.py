@@ -81,7 +81,7 @@ class Errors:
 
 
 @pytest.mark.parametrize("correlated", [False, True])
-def test_false_vetoes_stay_below_the_stated_rate(correlated):
+def test_false_rejections_of_the_judge_stay_below_the_stated_rate(correlated):
     """21 equal checkpoints: two deviations, and no correction for the favourite, would veto in most runs."""
     rng = np.random.default_rng(0)
     rates = []

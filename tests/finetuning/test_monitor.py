@@ -84,7 +84,7 @@ def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, climbs="lower"
     return solver, monitor, noise, n_iter
 
 
-def test_an_over_optimising_run_is_stopped_and_the_judge_s_favourite_kept():
+def test_over_optimising_run_is_stopped_and_keeps_the_checkpoint_before():
     solver, monitor, noise, n_iter = run()
     history = monitor.history
     assert 0 < monitor.best_iter < n_iter == monitor.best_iter + 2 * 3
@@ -172,7 +172,7 @@ def test_over_optimisation_is_told(capsys):
     )
 
 
-def test_the_alarm_is_of_the_checkpoint_that_is_kept_and_looks_at_all_that_came_after():
+def test_over_optimisation_warning_considers_all_later_checkpoints():
     """The last evaluation may be content, or the favourite be one that the objective did not choose."""
     always = {"every": 1, "patience": 9, "alpha": 1e-12}
     for judged, means, kept, since in (
@@ -188,7 +188,7 @@ def test_the_alarm_is_of_the_checkpoint_that_is_kept_and_looks_at_all_that_came_
         )
 
 
-def test_the_alarm_is_of_what_is_climbed_and_ends_when_the_judge_is_content():
+def test_over_optimisation_warning_names_the_optimised_quantity_and_ends_with_the_judge():
     class Penalised(Script):
         def standardised(self, x):
             mean = super().standardised(x)[0]

@@ -62,7 +62,7 @@ def test_the_first_process_alone_writes_and_speaks(runs):
         assert said.count(word) == said_alone.count(word) > 0
 
 
-def test_what_cannot_be_divided_is_refused_in_all_processes(runs):
+def test_solvers_that_cannot_divide_a_batch_are_refused_in_all_processes(runs):
     ((alone,), _), (two, _) = runs
     for result in two:
         assert "cannot divide it among 2 processes" in result["policy gradient"]

@@ -186,7 +186,7 @@ class HostWaits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_what_waits_is_noticed():
+def test_host_sync_detector_sees_known_syncs():
     x = torch.ones(3)
     waits = [lambda: float(x[0]), lambda: x[x > 0], lambda: x.new_tensor(1.0), lambda: torch.equal(x, x), x.nonzero]
     for wait in waits:

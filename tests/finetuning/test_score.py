@@ -30,7 +30,7 @@ def data(seed):
     return X, np.array([row.count("C") / 20 for row in X]) + 0.4 * rng.normal(size=55)
 
 
-def test_it_is_the_mean_less_one_deviation():
+def test_score_is_the_mean_less_one_deviation():
     X, y = data(0)
     judge = GPBonusReward(c=1, random_state=0).fit(X, y)
     rows = (X * 5)[:SCORE_DESIGNS]
@@ -49,7 +49,7 @@ def test_designs_far_from_the_measured_ones_pay_more(seed):
     assert paid[0] > 2 * paid[1] > 0
 
 
-def test_it_follows_the_units_of_y():
+def test_score_follows_the_units_of_y():
     X, y = data(0)
     y = np.round(256 * y) / 256
     plain = Listed(X).fit(X, y).score(X, y)

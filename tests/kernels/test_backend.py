@@ -27,7 +27,7 @@ def without_triton(monkeypatch):
         function.cache_clear()
 
 
-def test_a_cpu_runs_the_twin(monkeypatch):
+def test_a_cpu_runs_plain_torch(monkeypatch):
     monkeypatch.setattr("braidkit.kernels.gaussian._GaussianStep", None)
     one = torch.ones(2, 3)
     for found, expected in zip(gaussian_step(one, one, one, one), gaussian_step_twin(one, one, one, one), strict=True):

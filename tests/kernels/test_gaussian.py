@@ -49,7 +49,7 @@ def test_mixed_types_are_promoted_alike(triton_device, assert_equal_to_twin):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_gradients_of_the_twin(shared):
+def test_gaussian_step_gradients_in_plain_torch(shared):
     mean, reference, std, noise = inputs((2, 3, 2), shared, torch.float64)
     leaves = [x.requires_grad_() for x in (mean, reference, std)]
     assert torch.autograd.gradcheck(lambda *x: gaussian_step(*x, noise), leaves)
@@ -88,7 +88,7 @@ def test_shapes_must_fit():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_cuda_equals_twin(assert_equal_to_twin, dtype):
+def test_gaussian_kernel_equals_plain_torch_on_cuda(assert_equal_to_twin, dtype):
     pytest.importorskip("triton")
     tensors = inputs((64, 3, 64, 65), False, dtype, "cuda")
     assert_equal_to_twin(gaussian_step, gaussian_step_twin, tensors, n_with_gradient=3, rtol=ROUNDING[dtype])

@@ -49,7 +49,7 @@ def test_float64_keeps_its_digits(triton_device):
     torch.testing.assert_close(variance.cpu(), expected, rtol=1e-12, atol=0)
 
 
-def test_gradients_of_the_twin():
+def test_posterior_variance_gradients_in_plain_torch():
     posterior, (phi, _) = inputs(3, 5)
     assert torch.autograd.gradcheck(lambda x: posterior_variance(x, posterior.root), phi.double().requires_grad_())
 
@@ -68,7 +68,7 @@ def test_shapes_must_fit():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_equals_twin(assert_equal_to_twin):
+def test_posterior_kernel_equals_plain_torch_on_cuda(assert_equal_to_twin):
     pytest.importorskip("triton")
     _, tensors = inputs(1000, 257, "cuda", n_rows=2000)
     assert_equal_to_twin(posterior_variance, posterior_variance_twin, tensors, n_with_gradient=1, rtol=1e-5)

@@ -180,7 +180,7 @@ def test_large_logits_do_not_overflow(triton_device, step):
 
 
 @pytest.mark.parametrize("k", [4, 20])
-def test_gradients_of_the_twin(step, k):
+def test_simplex_step_gradients_in_plain_torch(step, k):
     tensors = [part.double() for part in step.inputs(2, 2, k, outside=False)]
     leaves = [part.requires_grad_() for part in tensors[:5]]
     assert torch.autograd.gradcheck(lambda *parts: step.run(*parts, tensors[5], *step.numbers), leaves)
@@ -229,7 +229,7 @@ def test_shapes_must_fit(step):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("k", [4, 20])
-def test_cuda_equals_twin(assert_equal_to_twin, step, k):
+def test_simplex_kernel_equals_plain_torch_on_cuda(assert_equal_to_twin, step, k):
     pytest.importorskip("triton")
     tensors = step.inputs(128, 50, k, "cuda")
     assert_equal_to_twin(step.run, step.twin, tensors, step.numbers, n_with_gradient=5, rtol=2e-5)

@@ -28,7 +28,7 @@ def oracle(data):
     return EnformerOracle(max_iter=200, batch_size=64, random_state=0, device="cpu").fit(X[:1200], y[:1200])
 
 
-def test_it_learns_what_depends_on_order_and_place(oracle, data):
+def test_enformer_oracle_learns_order_and_place(oracle, data):
     X, y = data
     assert oracle.score(X[1200:], y[1200:]) > 0.8
     assert oracle.validation_r2_ > 0.8

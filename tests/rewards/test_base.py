@@ -193,7 +193,7 @@ def test_training_stops_on_held_out_rows(reward):
     assert len(reward.validation_curve_) >= 5
 
 
-def test_before_fit_there_is_nothing_to_predict(reward):
+def test_predict_before_fit_is_refused(reward):
     with pytest.raises(NotFittedError):
         reward.predict(["ACGT"])
     with pytest.raises(NotFittedError):

@@ -53,7 +53,7 @@ def test_vectors_come_back_in_the_user_s_units():
     assert reward.lower(x).tolist() == pytest.approx(X.sum(axis=1), rel=1e-5)
 
 
-def test_bad_measurements_and_a_missing_fit_are_told(sequences):
+def test_black_box_reward_refuses_bad_measurements_and_a_missing_fit(sequences):
     X, y = sequences
     with pytest.raises(InvalidTargetError, match="row 2 is nan"):
         BlackBoxReward(Ridge()).fit(X, np.where(np.arange(60) == 2, np.nan, y))

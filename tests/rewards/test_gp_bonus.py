@@ -124,7 +124,7 @@ def test_few_sequences_are_told_by_the_part_of_the_kernel_that_they_ask_for():
         assert reward.score(X[200:], y[200:]) > 0.7
 
 
-def test_what_noise_teaches_is_nothing():
+def test_pure_noise_gives_no_predictive_power():
     rng = np.random.default_rng(0)
     found = []
     for seed in range(3):

@@ -106,12 +106,12 @@ def test_a_missing_value_is_named_by_its_row_in_any_place(container, missing, ro
     # A generator's repr has its address, which differs between the processes of a parallel run.
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
 )
-def test_what_holds_no_designs_is_refused_by_name(X, message):
+def test_objects_without_designs_are_refused_by_name(X, message):
     with pytest.raises(InvalidDesignError, match=message):
         infer_space(X)
 
 
-def test_numbers_are_left_as_they_are():
+def test_numeric_designs_are_not_changed():
     X = np.random.default_rng(0).normal(size=(4, 3))
     assert read_designs(X) is X
     assert not is_strings(X) and not is_strings([[1, 2], [3, 4]])

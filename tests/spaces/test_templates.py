@@ -61,7 +61,7 @@ def test_constant_positions_are_those_that_are_the_same_in_all_rows(rows):
     assert (held or "_____") == "".join(letter if s else "_" for letter, s in zip(rows[0], same, strict=True))
 
 
-def test_what_is_held_is_said_in_words():
+def test_held_positions_in_words():
     assert SequenceSpace("DNA", template="AC__GT_A").held == "positions 1-2, 5-6, 8"
     assert SequenceSpace("DNA", 4).held == "" and VectorSpace(2, template=[None, None]).held == ""
     assert VectorSpace(4, template=[1.0, None, 2.0, 3.0]).held == "columns 0, 2-3 (from 0)"

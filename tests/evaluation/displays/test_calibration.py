@@ -32,7 +32,7 @@ def test_shares_by_decile_and_beyond_are_drawn(check_nothing_is_cut_off):
 
 
 @pytest.mark.parametrize("deciles", [0, 10])
-def test_it_draws_on_given_axes_also_without_deciles(deciles):
+def test_calibration_display_draws_on_given_axes_also_without_deciles(deciles):
     figure, axes = pyplot.subplots(1, 2)
     display = CalibrationDisplay(report(deciles=deciles)).plot(axes)
     assert list(display.axes_) == list(axes) and display.figure_ is figure

@@ -56,6 +56,6 @@ def test_other_alphabets_and_given_axes():
 @pytest.mark.parametrize(
     ("rows", "message"), [([], "list of sequences is empty"), (["ACG", "AC"], "row 1 has 2 letters")]
 )
-def test_what_has_no_logo_is_refused(rows, message):
+def test_logo_refuses_unequal_or_empty_sequences(rows, message):
     with pytest.raises(InvalidDesignError, match=message):
         SequenceLogoDisplay.from_sequences(rows)

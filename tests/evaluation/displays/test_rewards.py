@@ -24,7 +24,7 @@ def test_rewards_are_labelled_and_their_quantiles_are_right(rng, texts):
     assert ax.get_xlim()[1] > 9
 
 
-def test_it_draws_on_given_axes():
+def test_reward_display_draws_on_given_axes():
     _, ax = pyplot.subplots()
     assert RewardDistributionDisplay.from_values({"a": [1.0, 2.0]}).plot(ax).ax_ is ax
 

@@ -49,7 +49,7 @@ def test_the_curve_of_an_oracle_is_drawn_if_there_is_one(texts, check_nothing_is
     check_nothing_is_cut_off(display.figure_)
 
 
-def test_it_draws_on_given_axes():
+def test_training_display_draws_on_given_axes():
     figure, axes = pyplot.subplots(2)
     display = TrainingCurveDisplay(HISTORY).plot(axes)
     assert list(display.axes_) == list(axes)
