@@ -234,3 +234,10 @@ def test_json_files_are_read_back_whole_or_refused(tmp_path_factory, content, po
         assert digest(read_json(path)) == digest(content)
     except CheckpointError as error:
         assert str(path) in str(error)
+
+
+def test_saved_weights_have_the_permissions_of_the_umask(tmp_path):
+    save(tmp_path / "saved", config={"a": 1}, tensors={"w": torch.zeros(2)})
+    (tmp_path / "plain").touch()
+    modes = {path.stat().st_mode & 0o777 for path in [tmp_path / "plain", *(tmp_path / "saved").iterdir()]}
+    assert len(modes) == 1

@@ -97,9 +97,11 @@ def save(
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path, digest: str) -> None:
-    """Write a file of tensors; that a disk is full is an OSError, as of other files."""
+    """Write a file of tensors in place of one that is there; a full disk is an OSError, as for other files."""
+    mode = path.stat().st_mode
     try:
         safetensors.torch.save_file(tensors, path, metadata={DIGEST: digest})
+        path.chmod(mode)  # safetensors replaces the file by one that only its owner may read
     except safetensors.SafetensorError as error:
         raise OSError(f"{path} cannot be written ({error})") from error
 
