@@ -74,7 +74,7 @@ _seed = click.option(
     help="The same seed gives the same designs.",
 )
 _device = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-_quiet = click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors.")
+_quiet = click.option("--quiet", is_flag=True, help="Print only warnings and errors.")
 
 
 @click.group(cls=_Group)
@@ -104,7 +104,7 @@ def main() -> None:
     "--alpha",
     type=float,
     help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.  "
-    "[default: by the rows, 0.02 or 0.1]",
+    "[default: 0.1 below 1,000 rows, else 0.02]",
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: 0.5]")
@@ -117,7 +117,11 @@ def main() -> None:
 @click.option(
     "--lora-rank", type=click.IntRange(min=1), help="Rank of the adapter on a masked language model.  [default: 8]"
 )
-@click.option("--max-iter", type=click.IntRange(min=1), help="Fine-tuning updates.  [default: by the rows]")
+@click.option(
+    "--max-iter",
+    type=click.IntRange(min=1),
+    help="Fine-tuning updates.  [default: by solver and number of rows]",
+)
 @_seed
 @_device
 @_quiet

@@ -18,12 +18,11 @@ from braidkit.torch_state import seeded
 class GaussianDiffusion(DiffusionModel):
     """Denoising diffusion on standardised vectors, with Gaussian policies.
 
-    Level i = 0, ..., T of the noise is an angle phi_i, equally spaced: x_i = cos(phi_i) x + sin(phi_i) noise. The
-    network predicts the velocity v = cos(phi) noise - sin(phi) x, and policy t is the Gaussian posterior of x_{t-1}
-    given x_t and the predicted x, widened by the mean squared error of that prediction (measured after training), so
-    that the chain neither shrinks nor blurs the data. The last level is nearly pure noise, so x_T tells next to
-    nothing of x_0 (a memoryless start); the first keeps a little noise, so that every policy has a finite KL and
-    nothing is left for the readout.
+    The noise levels i = 0, ..., T are equally spaced angles phi_i: x_i = cos(phi_i) x + sin(phi_i) noise. The network
+    predicts the velocity v = cos(phi) noise - sin(phi) x. Policy t is the Gaussian posterior of x_{t-1} given x_t and
+    the predicted x. It is widened by the mean squared error of that prediction, measured after training, so that the
+    chain neither shrinks nor blurs the data. The last level is nearly pure noise, so x_T is almost independent of x_0
+    (a memoryless start). The first level keeps a little noise, so that every policy has a finite KL.
 
     Parameters
     ----------

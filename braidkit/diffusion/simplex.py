@@ -96,25 +96,27 @@ class SimplexDiffusion(LetterChain):
     n_steps : int, optional
         Steps of the chain, equally long from `max_time` down to `min_time`. By default 25 bridges, or 50 Euler steps.
     head : {"letters", "score"}, default="letters"
-        What the network predicts. "letters": the distribution q, by cross-entropy; the rest of the score is in closed
-        form. The network sees the likelihoods of each position's letters given its noised sticks, scaled to sum to one,
-        and adds to their logarithms, so that it only has to learn how letters depend on each other. "score": the score
-        in x, centred over letters, by denoising score matching, as in published checkpoints.
+        Output of the network. "letters" is the distribution q, trained by cross-entropy; the rest of the score is in
+        closed form. The network sees the likelihoods of each position's letters given its noised sticks, scaled to sum
+        to one, and adds to their logarithms. So it only has to learn how letters depend on each other. "score" is the
+        score in x, centred over letters, trained by denoising score matching, as in published checkpoints.
     network : {"small", "paper"}, default="small"
-        Its size: 8 convolutions of width 5 and 32 channels, for a CPU, or the authors' 20 of width 9 and 256 channels.
+        Size of the network: 8 convolutions of width 5 and 32 channels, for a CPU, or the authors' 20 of width 9 and 256
+        channels.
     max_time : float, default=4.0
-        Where the chain starts; at 4 hardly anything is left of the letter.
+        Time at which the chain starts. At 4 hardly anything is left of the letter.
     min_time : float, optional
-        Where it ends. By default 0.4 with "letters", where what remains is left to the readout, and 1/400 with "score".
+        Time at which the chain ends. By default 0.4 with "letters", where the readout does the rest, and 1/400 with
+        "score".
     scheme : {"bridge", "euler"}, optional
-        How steps are taken: bridges of angles, the default with head "letters", and not available with "score", or the
-        paper's Euler steps. The network is the same, and may be trained under either.
+        Kind of the steps. "bridge", bridges of angles, is the default with head "letters", and not available with
+        "score". "euler" are the paper's steps. The network is the same for both.
     score_scale : (times, factors), optional
-        For head "score": what the network's output is multiplied by, linear between these increasing times and constant
-        outside them. By default the mean lineage count of each time.
+        Factor of the network's output for head "score": linear between these increasing times, and constant outside. By
+        default the mean lineage count of each time.
     prior : {"auto", "markov"} or None
-        What the logits of head "letters" start from, which is "auto": the exact log-posterior of a `MarkovLaw` of the
-        designs given all sticks; or, with None, that of uniform letters given each position's own sticks.
+        Start of the logits of head "letters". "markov", which is "auto", is the exact log-posterior of a `MarkovLaw` of
+        the designs given all sticks. None is that of uniform letters given each position's own sticks.
 
     Notes
     -----

@@ -18,29 +18,29 @@ from braidkit.torch_state import ordinary_torch
 class BootstrapReward(BaseReward):
     """Reward with a bootstrap bonus: ``lower(x) = min_m r_m(x)`` over resampled networks (BRAID, Example 2).
 
-    Each of the M networks, features and head, has its own start and learns by least squares from its own n rows drawn
-    with replacement. The mean prediction is their average; the penalty is how far their minimum lies below it. (The
+    Each of the M networks has its own initial weights, and learns by least squares from n rows drawn with replacement.
+    The mean prediction is their average. The penalty is the distance from this average down to their minimum. (The
     paper writes argmin for the minimum.)
 
     Parameters
     ----------
     features : nn.Module, optional
-        From points (n, \\*space.shape) to features (n, d); each network gets a copy, from the same weights, and a head
-        of its own. By default networks with weights of their own, sized as in `GPBonusReward`; with so few
-        training rows of nucleotides that a network learns nothing (750, of long sequences 20,000), counts of k-mers and
-        the letters by position, as there.
+        From points (n, \\*space.shape) to features (n, d). Each network gets a copy with the same initial weights, and
+        a head of its own. By default each has different initial weights, and a size as in `GPBonusReward`. With few
+        rows of nucleotides (fewer than 750, or 20,000 of long sequences) counts of k-mers and letters by position
+        replace the network, because a network would learn nothing.
     n_estimators : int, default=3
         Networks M, at least 2.
     max_iter : int or "auto", default="auto"
-        Optimiser updates, each of all networks; "auto" grows with the number of rows, to at most 10,000.
+        Optimiser updates of all networks; "auto" grows with the number of rows, to at most 10,000.
     batch_size : int or "auto", default="auto"
-        Rows an update, for each network; "auto" takes 128, or fewer for fewer than 2,500 rows.
+        Rows per update, for each network; "auto" takes 128, or fewer for fewer than 2,500 rows.
     learning_rate : float or "auto", default="auto"
         Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3, and two to four times as much
         for fewer than 2,500 rows.
     validation_fraction : float, default=0.1
-        Share of the rows that no network learns from and that picks the best weights (it is used if it is 5 rows or
-        more, at most 2,000 of them).
+        Share of the rows that choose the best weights, and that no network learns from. It is used if it is 5 rows or
+        more, and at most 2,000 of them are.
     space : Space, optional
         The design space; by default inferred from X: strings are sequences, 2-D numbers are vectors.
     device : str or torch.device, default="auto"

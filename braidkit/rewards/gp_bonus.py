@@ -27,63 +27,69 @@ from braidkit.torch_state import ordinary_torch
 class GPBonusReward(BaseReward):
     """Reward with a Gaussian-process bonus: ``lower(x) = mean(x) - c std(x)`` (BRAID, Example 1).
 
-    By default the kernel is a sum of parts: letters by position, pairs, runs of three and four, counts of k-mers and a
-    decay with the number of changes, for sequences; linear, by column and radial, for vectors and images; and the
-    prediction of networks. Each part's share, and the noise, maximise the marginal likelihood, so the data decide how
-    much is linear, how much is interaction and how much a network knows. Networks are cross-fitted: a row's prediction
-    comes from one that has not seen it, since evidence would reward memory. What they disagree on is added to the
-    variance. Up to 1,500 rows the process is exact; beyond, 500 of them stand for all.
+    By default the kernel is a sum of parts. For sequences the parts are letters by position, pairs, runs of three and
+    four, counts of k-mers, and a decay with the number of changes. For vectors and images they are linear, by column
+    and radial. The prediction of networks is one more part. The weights of the parts and the noise maximise the
+    marginal likelihood, so the data decide how much is linear, how much is interaction and how much a network knows.
+    Networks are cross-fitted: a row's prediction comes from a network that has not seen it, because the marginal
+    likelihood would otherwise reward memorising. Their disagreement is added to the variance. Up to 1,500 rows the
+    process is exact; beyond, it is approximated with 500 of the rows.
 
-    With `features`, a `kernel` or a fixed `lam` it is the paper's instead: a network is trained by least squares on
-    standardised y and frozen; its last hidden layer and a constant, phi, are the features of a Gaussian process::
+    With `features`, a `kernel` or a fixed `lam` it is the paper's reward instead. A network is trained by least squares
+    on standardised y and frozen. Its last hidden layer and a constant, phi, are the features of a Gaussian process::
 
         mean(x) = phi^T A^-1 Phi^T y,   std(x) = sqrt(lam phi^T A^-1 phi),   A = Phi^T Phi + lam I.
 
-    A is the *sum* over the rows, and y, `lam` and `c` are on the scale of standardised y. The layer is divided by one
-    number that makes its mean square norm 1 on the training rows; so the prior variance of a typical design is 1 from
-    the layer and 1 from the constant, and `lam` is the variance of the noise beside it. ``GPBonusReward(c=0.1, lam=1)``
-    is the paper's configuration.
+    A is the *sum* over the rows. y, `lam` and `c` are on the scale of standardised y. The layer is divided by a number
+    that makes its mean square norm 1 on the training rows. So the prior variance of a typical design is 1 from the
+    layer and 1 from the constant, and `lam` is the variance of the noise on the same scale.
+    ``GPBonusReward(c=0.1, lam=1)`` is the paper's configuration.
 
     Parameters
     ----------
     features : nn.Module, optional
-        From points (n, \\*space.shape) to features (n, d); copied, then trained (the parameters that require gradients)
-        with a linear head, unless nothing in it can be. With a fixed `lam` or a `kernel`, and none given, convolutions
-        and a dense layer for sequences, two hidden layers for anything else, sized by the space and the number of rows.
+        From points (n, \\*space.shape) to features (n, d). It is copied, and its parameters that require gradients are
+        trained with a linear head. The default, with a fixed `lam` or a `kernel`, is convolutions and a dense layer for
+        sequences and two hidden layers for anything else, sized by the space and the number of rows.
     kernel : gpytorch.kernels.Kernel, optional
-        On the layer's d outputs. Another kernel than the linear one is copied; its parameters that require gradients
-        maximise the marginal likelihood of 500 rows, and it is approximated through inducing points. What these do not
-        explain of the kernel is added to the variance, so that the penalty does not vanish far from data; that makes it
-        no upper bound on the exact variance.
+        Kernel on the layer's d outputs; linear by default. A given kernel is copied. Its parameters that require
+        gradients maximise the marginal likelihood of 500 rows, and it is approximated by inducing points. The part of
+        the kernel that these do not explain is added to the variance, so that the penalty does not vanish far from the
+        data. This is not an upper bound on the exact variance.
     c : float or "calibrated", default=0.5
-        Penalty per standard deviation, >= 0. Of the best 100 of 12,000 designs by the bound, with 500 rows, one draw,
-        0.99 (GB1) and 0.70 (Ehrlich function) are truly above it, for c = 1 1.00 and 0.87, for 0.1 0.98 and 0.33. A
-        larger c keeps to measured designs: the mean fitness of these on GB1 is 0.111, 0.013 and 0.008 for c = 0.1, 0.5
-        and 1 (``benchmarks/reward_evidence.py``).
+        Penalty per standard deviation, >= 0. A larger c keeps designs closer to the measured ones. With 500 rows, and
+        the best 100 of 12,000 designs by their bound (``benchmarks/reward_evidence.py``, one draw), the share whose
+        true value is above the bound was
+
+        - c = 0.1: 0.98 (GB1) and 0.33 (Ehrlich function); mean fitness of the designs on GB1 0.111
+        - c = 0.5: 0.99 and 0.70; 0.013
+        - c = 1: 1.00 and 0.87; 0.008
+
         "calibrated" finds the smallest c whose bound holds for a share `level` of rows held out from everything else
-        (split conformal). It bounds the *measurement*, noise included, where other values bound the noiseless reward,
-        so it is cautious. It promises nothing for designs unlike the data.
+        (split conformal). It is a bound on the *measurement*, noise included; other values bound the noiseless reward.
+        It is therefore cautious. It promises nothing for designs unlike the data.
     noise : float, default=0.0
-        Standard deviation of a measurement's own noise, in y's units, as replicates tell it. If it is given,
-        ``c="calibrated"`` is for the noiseless reward: what the noise explains of the held-out errors is not charged to
-        the model (`braidkit.rewards.calibration.noise_free_c`).
+        Standard deviation of the noise of one measurement, in y's units, known from replicates. If it is given,
+        ``c="calibrated"`` is for the noiseless reward: the part of the held-out errors that the noise explains is not
+        attributed to the model (`braidkit.rewards.calibration.noise_free_c`).
     lam : float or "auto", default="auto"
-        Variance of the noise, > 0, of standardised y. "auto" fits it by marginal likelihood; with `features` or a
-        `kernel` that of the rows that the features were not trained on.
+        Variance of the noise, > 0, of standardised y. "auto" fits it by marginal likelihood. With `features` or a
+        `kernel`, only rows that the features were not trained on count.
     level : float, default=0.95
-        Of ``c="calibrated"``, in (0, 1).
+        Share of held-out rows for which the bound must hold with ``c="calibrated"``, in (0, 1).
     n_inducing : int, default=512
-        Most inducing points of a `kernel`, chosen among 10,000 rows where the kernel is explained worst.
+        Largest number of inducing points of a `kernel`. They are chosen among 10,000 rows, where the kernel is
+        explained worst.
     max_iter : int or "auto", default="auto"
         Optimiser updates of a network; "auto" grows with the number of rows, to at most 10,000.
     batch_size : int or "auto", default="auto"
-        Rows an update; "auto" takes 128, or fewer for fewer than 2,500 rows.
+        Rows per update; "auto" takes 128, or fewer for fewer than 2,500 rows.
     learning_rate : float or "auto", default="auto"
         Highest rate, after a short warm-up and before a cosine decay. "auto" takes 2e-3, and two to four times as much
         for fewer than 2,500 rows.
     validation_fraction : float, default=0.1
-        Share of the rows that picks the best weights (it is used if it is 5 rows or more, at most 2,000 of them); with
-        ``c="calibrated"``, as many again are held out to calibrate.
+        Share of the rows that choose the best weights, if they are 5 rows or more; at most 2,000 are used. With
+        ``c="calibrated"`` as many again are held out to calibrate.
     space : Space, optional
         The design space; by default inferred from X: strings are sequences, 2-D numbers are vectors.
     device : str or torch.device, default="auto"
@@ -95,20 +101,21 @@ class GPBonusReward(BaseReward):
     Attributes
     ----------
     c_ : float
-        `c`, or what calibration found.
+        `c`, or the value that calibration found.
     noise_ : float
-        Standard deviation of the noise, in y's units, that `lam` means.
+        Standard deviation of the noise, in y's units: the square root of `lam`, scaled.
     process_ : SumKernelProcess or LayerProcess
         From points to the posterior's mean and variance, of standardised y. ``process_.variances`` of a sum of kernels
-        tells what each part explains.
+        has the variance that each part explains.
     space_ : Space
     device_ : torch.device
     y_mean_, y_std_ : float
-        Of the rows that the posterior has seen.
+        Mean and standard deviation of the rows that the posterior has seen.
     n_iter_ : int
-        Updates done, of the network that took most; 0 where there was nothing to train.
+        Largest number of updates of a network; 0 if none was trained.
     validation_curve_ : list of float
-        Held-out mean squared error while networks were trained, in units of y's variance; empty if none was.
+        Held-out mean squared error during the training of networks, in units of y's variance; empty if none was
+        trained.
     n_features_in_ : int
         Columns of X; letters, if X is strings.
 
@@ -233,7 +240,7 @@ class GPBonusReward(BaseReward):
 
     @torch.no_grad()
     def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
-        """How much better points are than others on average, as pairs that chance alone sets apart.
+        """Mean difference between points and others, with the standard deviation of paired draws.
 
         Parameters
         ----------
