@@ -78,7 +78,7 @@ def train(
     verbose : int, default=0
         Show progress if not 0.
     description : str
-        What is being trained.
+        Name of the training, for the progress bar.
 
     Returns
     -------

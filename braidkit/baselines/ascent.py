@@ -145,7 +145,7 @@ class RewardAscent(Baseline):
         Returns
         -------
         designs : list of str, or ndarray
-            Of the kind that `fit` saw.
+            The kind of designs that `fit` saw.
         """
         check_is_fitted(self, "reward_")
         check_n_samples(n_samples)

@@ -43,12 +43,12 @@ class DDOM(Baseline):
         measurements a row belongs to, those below the 40 % quantile, those up to the 95 % quantile and the rest, which
         are asked for, and rows are drawn alike (BRAID's comparison).
     strength : float or "auto", default="auto"
-        Of the guidance, s in ``f(null) + s (f(c) - f(null))``. "auto" is 3 with "continuous" (the paper's gamma = 2 is
-        s - 1) and 10 with "class".
+        Weight s of the guidance ``f(null) + s (f(c) - f(null))``. "auto" is 3 with "continuous" (the paper's gamma = 2
+        is s - 1) and 10 with "class".
     dropout : float or "auto", default="auto"
         Share of the rows whose condition is withheld; "auto" is 0.15 with "continuous", 0.3 with "class".
     n_bins, smoothing, temperature_quantile, max_weight
-        Of `bin_weights`; without effect with "class".
+        Parameters of `bin_weights`; without effect with "class".
     space : Space, optional
     max_iter : int or "auto", default="auto"
         Optimiser updates; "auto" grows with the number of rows.
@@ -211,7 +211,7 @@ class DDOM(Baseline):
         Returns
         -------
         designs : list of str, or ndarray
-            Of the kind that `fit` saw.
+            The kind of designs that `fit` saw.
         """
         check_is_fitted(self, "model_")
         return self.model_.sample(n_samples, random_state, batch_size=self.batch_size)

@@ -208,7 +208,7 @@ class ClassifierGuidance(Baseline):
         Returns
         -------
         designs : list of str, or ndarray
-            Of the kind that `fit` saw.
+            The kind of designs that `fit` saw.
         """
         check_is_fitted(self, "model_")
         check_n_samples(n_samples)

@@ -27,7 +27,7 @@ class Particles(NamedTuple):
     points : Tensor of shape (n, \\*space.shape)
         Designs, discretised.
     log_weights : Tensor of shape (n,)
-        Of sum one.
+        They sum to one.
     ess : Tensor of shape (n_steps + 1,)
         Effective sample size over n before each resampling; item t is that of the draws of x_t. Near 1 / n the
         weights rest on one design, and neither these designs nor `log_z` are to be trusted.
@@ -240,7 +240,7 @@ class SMCSampler(Baseline):
         Returns
         -------
         designs : list of str, or ndarray
-            Of the kind that `fit` saw; sets ``ess_`` and ``log_z_``.
+            The kind of designs that `fit` saw. Sets ``ess_`` and ``log_z_``.
         """
         check_is_fitted(self, "reward_")
         check_n_samples(n_samples)

@@ -32,9 +32,9 @@ class Measured:
     y : ndarray of shape (n,)
         The mean of its values.
     error : ndarray of shape (n,) or None
-        Standard error of that mean, if the table tells the noise.
+        Standard error of that mean, if the table shows the noise.
     note : str
-        What it tells, in words; empty if nothing.
+        A summary of the noise, in words; empty if nothing is known.
     """
 
     y: np.ndarray

@@ -31,7 +31,7 @@ def make_ehrlich(
     noise : float, default=0.0
         Standard deviation of the measurement error; values are between 0 and 1.
     random_state : int, RandomState instance or None, default=None
-        Of the sequences and the noise. The function has its own, in `landscape`.
+        Seed of the sequences and the noise. The function has its own, in `landscape`.
 
     Returns
     -------

@@ -22,7 +22,7 @@ class OfflineSplit:
     Attributes
     ----------
     X_offline, y_offline : designs, ndarray of shape (n_offline,)
-        What a method may see: the rows of the pool whose measurement is below `cut`.
+        Rows that a method may see: those of the pool whose measurement is below `cut`.
     X_oracle, y_oracle : designs, ndarray of shape (n_oracle,)
         The oracle's share: trains the reward that judges, and is never shown to a method.
     offline_indices, oracle_indices, pool_indices : ndarray of int

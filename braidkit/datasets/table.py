@@ -52,15 +52,15 @@ class MeasuredTable:
     dropped : dict of str to int
         Rows left out, by the reason in words.
     notes : tuple of str
-        What else was done to rows, in words.
+        Other changes to rows, in words.
     targets : tuple of str
-        What is measured.
+        The measured quantity.
     y_error : ndarray of the shape of y, or None
         Standard errors of the means, where columns of them or replicates tell.
     sample_weight : ndarray of shape (n_sequences,), or None
         Sums of the rows' weights.
     noise : tuple of str
-        What replicates show, in words.
+        A summary of the replicates, in words.
     """
 
     sequences: list[str]
@@ -144,7 +144,7 @@ def read_table(
         Keep only sequences of this length and leave the others out. By default all must have one length.
         Sequences are not cropped or padded: what was measured is the whole sequence.
     on_ambiguous : {"error", "drop"}, default="error"
-        What to do with rows that have an ambiguous letter of the alphabet, such as N in DNA or X in protein.
+        Treatment of rows that have an ambiguous letter of the alphabet, such as N in DNA or X in protein.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class PipelineParts:
     Parameters
     ----------
     directory : path-like
-        Of a ``StableDiffusionPipeline`` or a ``DDPMPipeline``.
+        Directory of a ``StableDiffusionPipeline`` or a ``DDPMPipeline``.
     lora_rank : int
     dtype : {"float32", "bfloat16"}
 

@@ -45,7 +45,7 @@ def fit_guided(
     conditions : Tensor of shape (n, n_conditions)
     target : Tensor of shape (n_conditions,)
     strength : float
-        Of the guidance, see `GuidedNetwork`.
+        Weight of the guidance, see `GuidedNetwork`.
     dropout : float
         Share of the rows of a mini-batch whose condition is withheld.
     weights : Tensor of shape (n,), optional

@@ -33,9 +33,9 @@ class Conditioned(Policy):
     context : Policy
         Of columns (n, c): `Fixed`, as they came, at every step, and in `DiffusionModel.initial` their law.
     shape : tuple of int
-        Of the inner state of one design.
+        Shape of the inner state of one design.
     noise_shape : tuple of int, optional
-        Of its noise; by default the same.
+        Shape of its noise; by default the same.
     """
 
     inner: Policy

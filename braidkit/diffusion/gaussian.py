@@ -87,7 +87,7 @@ class GaussianDiffusion(DiffusionModel):
         n_features : int
         n_steps, n_hidden : int
         random_state : int, default=0
-            Of the hidden layers' weights.
+            Seed of the hidden layers' weights.
 
         Returns
         -------

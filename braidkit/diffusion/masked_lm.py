@@ -134,7 +134,7 @@ def _no_tokenizer(*_: Any) -> None:
 class MaskedLMDiffusion(MaskedDiffusion):
     """A masked chain whose letters a masked language model predicts; made by `MaskedDiffusion.from_masked_lm`.
 
-    What is trained of it, by `fit` or in fine-tuning, is an adapter of low rank (LoRA) on the attention's projections.
+    `fit` and fine-tuning train only an adapter of low rank (LoRA) on the attention's projections.
     The language model itself is frozen, and shared by all copies: the reference of a fine-tuned chain is the same
     weights without the adapter.
 

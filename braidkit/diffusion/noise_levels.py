@@ -34,7 +34,7 @@ class NoiseLevels:
     times : sequence of float
         The network's own time of each t; that of 0 is not used.
     prediction : {"epsilon", "v_prediction", "sample"}
-        What the network gives: the noise, ``a e - s x``, or the design.
+        Output of the network: the noise, ``a e - s x``, or the design.
     eta : float
         Above 0, up to 1.
     clip : float, optional

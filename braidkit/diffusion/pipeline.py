@@ -42,11 +42,11 @@ class PipelineDiffusion(DiffusionModel):
     Parameters
     ----------
     space : ImageSpace, optional
-        Of the pipeline's images.
+        Space of the pipeline's images.
     base : path-like
         Directory of the pipeline.
     fingerprint : str, optional
-        What the pipeline's weights must have.
+        Fingerprint that the pipeline's weights must have.
     prompts, negative_prompt, n_steps, guidance_scale, eta, lora_rank, dtype
         See `from_pretrained`.
 
@@ -132,7 +132,7 @@ class PipelineDiffusion(DiffusionModel):
         Parameters
         ----------
         directory : path-like
-            Of a pipeline (``model_index.json``), or of an adapter. Nothing is downloaded.
+            Directory of a pipeline (``model_index.json``) or of an adapter. Nothing is downloaded.
         base : path-like, optional
             For an adapter: where its pipeline is now.
         **settings

@@ -1,4 +1,4 @@
-"""A small number of true measurements that picks the checkpoint to keep, or the estimator: counted, never exceeded."""
+"""Choose a checkpoint, or an estimator, by a limited number of true measurements; the limit is never exceeded."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Oracle(Protocol):
 class BudgetedSelection:
     """Choose a checkpoint or an estimator by a limited number of oracle calls (BRAID, appendix E.1.2).
 
-    The paper's protocol: at each of 20 fixed moments of a fine-tuning run 120 designs are measured, and the best
-    checkpoint is kept; a method with more to choose (three values of c) has 40 designs a moment for each. Give it
+    The paper's protocol: at 20 fixed moments of a fine-tuning run 120 designs are measured each time, and the best
+    checkpoint is kept. A method with three values of c to choose from has 40 designs each time for each. Give it
 
     - to the estimator, as ``ConservativeDiffusionFinetuner(..., selection=budget)``: it picks the checkpoint instead
-      of objective and judge. Each evaluation of the run is a round, the first of the pretrained chain as it is;
+      of objective and judge. Each evaluation of the run is a round; the first is for the unchanged pretrained chain;
     - to a search, as ``GridSearchCV(..., scoring=budget)``: each candidate on each fold is a round. A candidate that
       was fitted with this very object as its `selection` has been measured already, and costs nothing more;
     - to `choose`, with estimators that are fitted.
@@ -53,7 +53,7 @@ class BudgetedSelection:
     n_designs : int
         Designs a round of one run: ``n_queries // n_runs``.
     n_calls : int
-        Calls made, or promised to have been made by runs that were resumed.
+        Calls made, including those that resumed runs made earlier.
     n_left : int
 
     References
@@ -107,7 +107,7 @@ class BudgetedSelection:
         Parameters
         ----------
         run : hashable
-            What tells the run from others.
+            Identifies the run.
         n_done : int
             Rounds that it had before it was resumed.
         n_to_come : int
@@ -194,7 +194,7 @@ class BudgetedSelection:
             )
 
     def _ask(self, account: object, X: Any) -> np.ndarray:
-        """Rewards of designs (n,), paid for before they are asked for."""
+        """Rewards of designs (n,); the calls are counted before the oracle is called."""
         n = len(X)
         with self._lock:
             self._check_left(n)
@@ -209,7 +209,7 @@ class BudgetedSelection:
         return rewards
 
     def digest_parts(self) -> tuple[Any, ...]:
-        """What tells a selection from others, whatever has been asked of it: the budget, and the oracle.
+        """Contents that identify a selection, independent of its use so far: the budget and the oracle.
 
         An oracle is known by its contents if it is an estimator, by its code if it is a function, or by its class.
         """

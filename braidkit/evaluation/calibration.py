@@ -19,7 +19,7 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
 from braidkit.spaces import design_groups, read_designs
 
-# Fewer rows to a decile than this say nothing about it.
+# With fewer rows than this in a decile its coverage is too uncertain to report.
 MIN_DECILE_ROWS = 5
 _SHOWN = {
     "n": "rows",
@@ -31,19 +31,19 @@ _SHOWN = {
 
 
 class CalibrationReport:
-    """Coverage of a conservative reward, with warnings in words where it falls short.
+    """Coverage of a conservative reward's lower bound, with warnings if it is too low.
 
     Build one with `from_reward` or `from_estimator`. It checks three sets of rows:
 
     - "held out": rows that the reward has not seen, from the same law as those it has; all, and by decile of the
-      predicted mean and of the penalty. The highest decile of the mean is what design looks for: its rows are chosen,
-      as designs are, with the reward's errors.
+      predicted mean and of the penalty. The highest decile of the mean is the most similar to designs: its rows are
+      chosen, as designs are, with the reward's errors.
     - "backtest": a clone of the reward is fitted below the 95 % quantile of y and checked above it. A reward that has
-      learnt nothing of the best rows predicts too little for them; then the lower bound holds and says little, so look
-      at the two-sided share, and at the rank correlation.
+      learnt nothing about the best rows predicts too little for them. Then the lower bound holds but says little, so
+      look at the two-sided share, and at the rank correlation.
     - "designs": chosen designs, if an oracle knows their true values.
 
-    No share of measured rows carries over to designs: they are another law.
+    Coverage of measured rows does not carry over to designs, because these follow another distribution.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class CalibrationReport:
     level : float or None
         Share that the bound was asked to hold for; None where none was asked.
     notes, warnings : list of str
-        What the numbers say, in words.
+        The meaning of the numbers, in words.
 
     Attributes
     ----------
@@ -112,7 +112,7 @@ class CalibrationReport:
         y : array-like of shape (n_samples,)
             Measurements of X.
         sample_weight, y_error : array-like of shape (n_samples,), optional
-            What the reward's `fit` was told of them, for the backtest.
+            Weights and standard errors of y, as in the reward's `fit`; for the backtest.
         held_out : array-like of int or bool, optional
             Rows of X that the reward has not seen: their numbers, or True for each; by default all. The backtest uses
             all rows.
@@ -125,7 +125,7 @@ class CalibrationReport:
         backtest : bool, default=True
             It takes as long as fitting the reward. A frozen reward cannot be refitted, so it has none.
         random_state : int, RandomState or None
-            Of the backtest, where the reward has no own.
+            Seed of the backtest, if the reward has none.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Run several methods on one split, over seeds, judge them all alike, and compare them seed by seed."""
+"""Run several methods on one split over several seeds, judge them by the same oracles, and compare them."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def compare(
     The methods' own parameters set their budgets. Network passes, seconds and memory are reported. Methods that run
     side by side, or on a busy machine, take more seconds than they would alone.
 
-    A method that raises is listed in `failures`, and the others go on. Ctrl-C ends the comparison and returns the
+    A method that raises is listed in `failures`, and the others continue. Ctrl-C ends the comparison and returns the
     finished runs; the others are listed as not run.
 
     Parameters

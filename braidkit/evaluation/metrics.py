@@ -27,9 +27,9 @@ from braidkit.evaluation.edit_distance import as_strings, edit_distances, neares
 from braidkit.evaluation.families import effective_number, families
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 
-# More columns than these would take minutes and gigabytes.
+# More columns would take minutes and gigabytes.
 _MAX_KMERS = 4_000_000
-# Sequences of a set that families are looked for in: their number is squared.
+# Largest sample of a set in which families are found; the cost is quadratic.
 _MAX_ROWS = 3000
 _N_SPLITS = 5
 
@@ -40,7 +40,7 @@ def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = N
     Parameters
     ----------
     sequences : sequence of str
-        Of any lengths; one shorter than `k` has no k-mer.
+        Any lengths; a sequence shorter than `k` has no k-mer.
     k : int, default=3
     letters : str, optional
         The alphabet, which gives the order of the columns; by default the letters seen, sorted.
@@ -163,7 +163,7 @@ def diversity(sequences: Sequence[str], *, n_samples: int = 200, random_state: A
     sequences : sequence of str
         At least two; equal ones count with distance 0.
     n_samples : int, default=200
-        Of more sequences than these, a random sample of this size is compared, each with each.
+        If there are more sequences, all pairs of a random sample of this size are compared.
     random_state : int, RandomState or None
 
     Returns

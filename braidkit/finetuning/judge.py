@@ -74,7 +74,7 @@ def backtest_spread(
         Rows that it has not seen.
     seed : int
     row_noise : RowNoise, optional
-        Of the judge's rows, in y's units.
+        Noise of the judge's rows, in y's units.
 
     Returns
     -------

@@ -34,7 +34,7 @@ class RescaledReward:
     ----------
     reward : fitted regressor with ``lower(x)``
     space : Space
-        Of the same designs.
+        A space of the same designs.
 
     Attributes
     ----------

@@ -17,7 +17,7 @@ class RelativeAttention(nn.Module):
     length : int
         Most positions.
     channels : int
-        Of the features; a multiple of `n_heads`.
+        Width of the features; a multiple of `n_heads`.
     n_heads, key_width : int
         Heads, and the width d of a head's queries and keys.
 

@@ -67,7 +67,7 @@ class ResidualBlock(nn.Module):
     width : int
         Channels.
     kernel_size, dilation : int
-        Of the convolution.
+        Kernel size and dilation of the convolution.
     embedding_width : int
         Width of e.
     """
@@ -94,11 +94,11 @@ class DilatedConvNet(nn.Module):
     width : int
         Channels inside, and width of the time embedding; even.
     kernel_size : int
-        Of every convolution; odd.
+        Kernel width of every convolution; odd.
     dilations : sequence of int
         One residual block each.
     time_scale : float
-        Of the time embedding's frequencies.
+        Scale of the time embedding's frequencies.
 
     References
     ----------

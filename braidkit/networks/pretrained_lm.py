@@ -44,7 +44,7 @@ def load_masked_lm(source: Any, tokenizer: Any = None, dtype: str = "float32") -
     tokenizer : PreTrainedTokenizer, path-like or str, optional
         By default that of the directory.
     dtype : str, default="float32"
-        What weights are loaded as; a loaded model keeps its own.
+        Type that weights are loaded as; a loaded model keeps its own.
 
     Raises
     ------

@@ -50,7 +50,7 @@ class Adapter(nn.Module):
     ----------
     shared : Shared
     names : iterable of str
-        Of the network's parameters that are replaced; copies of them are the initial values.
+        Names of the network's parameters to replace; copies of these are the initial values.
 
     Examples
     --------

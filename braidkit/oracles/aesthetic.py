@@ -29,7 +29,7 @@ class AestheticOracle(Oracle):
     Parameters
     ----------
     features : CLIPFeatures
-        Of the CLIP that the head was trained on: ViT-L/14 for version 2.
+        Embeddings of the CLIP that the head was trained on: ViT-L/14 for version 2.
     weight : array-like of shape (n_features,)
     bias : float
 

@@ -86,7 +86,7 @@ class EnformerNetwork(nn.Module):
     widths : sequence of int
         Channels after the stem and after each stage of the tower.
     n_blocks, n_heads, key_width : int
-        Of the transformer.
+        Width of the transformer.
     dropout : float
     """
 

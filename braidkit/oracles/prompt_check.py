@@ -64,7 +64,7 @@ class PromptCheck:
         Parameters
         ----------
         directory : path-like
-            Of a model for images and text, such as LLaVA, with its processor. Nothing is downloaded.
+            Directory of a model for images and text, such as LLaVA, with its processor. Nothing is downloaded.
 
         Raises
         ------

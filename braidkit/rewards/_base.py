@@ -71,7 +71,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         Parameters
         ----------
         X : designs
-            Of any kind that `fit` takes.
+            Any kind that `fit` takes.
         return_std : bool, default=False
             Also give the uncertainty of the prediction, without the noise of a measurement.
 

@@ -24,13 +24,13 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
     """Present a scikit-learn regressor of designs as a reward, without gradients.
 
     Fine-tuning wraps a regressor that has no ``lower(x)`` in one of these; only solvers that need no gradient work
-    with it. The bound is the regressor's own ``predict_lower`` where it has one, else its prediction: then nothing is
-    conservative but the KL.
+    with it. The bound is the regressor's own ``predict_lower`` if it has one, else its prediction. In that case only
+    the KL is conservative.
 
     Parameters
     ----------
     regressor : regressor
-        Of designs as the user holds them, such as a pipeline of SequenceEncoder and RandomForestRegressor; a clone is
+        A regressor of the user's designs, such as a pipeline of SequenceEncoder and RandomForestRegressor; a clone is
         fitted.
     space : Space, optional
     random_state : int, RandomState or None

@@ -56,7 +56,7 @@ class BootstrapReward(BaseReward):
     space_ : Space
     device_ : torch.device
     y_mean_, y_std_ : float
-        Of all rows.
+        Mean and standard deviation of all rows.
     n_iter_ : int
         Updates done.
     validation_curve_ : list of float

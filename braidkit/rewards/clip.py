@@ -39,7 +39,7 @@ class CLIPFeatures(nn.Module):
     Parameters
     ----------
     directory : path-like
-        Of a ``CLIPModel`` or a ``CLIPVisionModelWithProjection``, with its ``preprocessor_config.json``.
+        Directory of a ``CLIPModel`` or a ``CLIPVisionModelWithProjection``, with its ``preprocessor_config.json``.
     normalised : bool, default=True
         Divide embeddings by their length, as LAION's aesthetic heads and the paper's reward take them.
 

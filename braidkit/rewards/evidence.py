@@ -49,7 +49,7 @@ def fit_variances(
     y : Tensor of shape (n,), float64
         Standardised.
     row_noise : RowNoise, optional
-        What is known of the noise of each row, on the scale of y: in place of the noise times I.
+        Noise of each row, on the scale of y; it replaces the noise times I.
     max_iter : int, default=50
 
     Returns

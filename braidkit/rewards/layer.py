@@ -31,7 +31,7 @@ class LayerProcess(nn.Module):
     Attributes
     ----------
     scale : float
-        What the features are divided by: their mean square norm on the rows is then 1, or what evidence says.
+        Divisor of the features. Their mean square norm on the rows is then 1, or the value fitted by evidence.
     noise : float
         Variance of the noise, lam.
     inducing : InducingFeatures or None

@@ -37,7 +37,7 @@ class MaskedLMFeatures(nn.Module):
     pooling : {"mean", "positions"}, default="mean"
         The mean over the letters, d features; or the states of the positions side by side, d features each.
     positions : sequence of int, optional
-        Which positions, from 0, are pooled; by default those that the space does not hold.
+        Positions, from 0, to pool; by default those that the space does not hold.
     tokenizer : PreTrainedTokenizer, path-like or str, optional
         Needed for a loaded model.
 

@@ -37,11 +37,11 @@ class Parts(nn.Module, abc.ABC):
     Attributes
     ----------
     names : list of str
-        Of the parts that are not constant on the rows.
+        Names of the parts that are not constant on the rows.
     """
 
     names: list[str]
-    # Of the kernels of new points; the posterior itself is solved for in float64.
+    # Type of the kernels of new points; the posterior itself is solved in float64.
     dtype: ClassVar[torch.dtype] = torch.float64
 
     @abc.abstractmethod

@@ -34,9 +34,9 @@ class Space(abc.ABC):
     nucleotides : bool
         Whether designs are DNA or RNA.
     template : object or None
-        What is held; None where nothing was said of it, so that estimators hold what is the same in all rows.
+        The held entries. None means not specified: estimators then hold entries that are the same in all rows.
     designs, default_chain, default_features : str
-        What designs of the space are called, and the chain and the feature network that suit them.
+        Name of the designs in messages, and of the default chain and feature network.
     """
 
     shape: tuple[int, ...]

@@ -20,11 +20,11 @@ class Points:
     to_points : callable
         From a tensor of some of the rows to their points, on its device.
     shape : tuple of int
-        Of one point.
+        Shape of one point.
     index : ndarray of int, optional
-        Which of the rows; all by default.
+        Row numbers to use; all by default.
     device : torch.device
-        Where points are made.
+        Device of the points.
     """
 
     def __init__(

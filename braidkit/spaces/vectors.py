@@ -22,7 +22,7 @@ class VectorSpace(Space):
     ----------
     n_features : int
     loc, scale : array-like of shape (n_features,), optional
-        What is subtracted, and then divided by; zeros and ones by default.
+        Subtracted from each column, which is then divided by `scale`; zeros and ones by default.
     template : sequence of n_features numbers or None, optional
         A number where a column is held at it in all designs, None (or NaN) where it is free. Without a template,
         estimators hold the columns that are constant in their data; ``[None] * n_features`` holds none.

@@ -107,7 +107,7 @@ def regret_bound(log_pi: Tensor, log_off: Tensor, penalty: Tensor, *, shortfall:
     penalty : Tensor of shape (n_designs,)
         g_hat, >= 0.
     shortfall : float, default=0
-        What a model p_0 falls short of the optimum: alpha KL(p_0 || tilted law), or alpha times the gap of its chain,
+        Distance of a model p_0 from the optimum: alpha KL(p_0 || tilted law), or alpha times the gap of its chain,
         which is never less.
 
     Returns

@@ -24,7 +24,7 @@ class SequenceLogoDisplay:
     Parameters
     ----------
     shares : ndarray of shape (length, n_letters)
-        Of each letter at each position; rows sum to 1.
+        Share of each letter at each position; rows sum to 1.
     letters : str
     n_sequences : int, optional
         Sequences that the shares come from. Few sequences agree by chance: the information is less by
