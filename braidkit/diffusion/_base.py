@@ -60,8 +60,6 @@ class DiffusionModel(SavedModel, abc.ABC):
 
     # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
     _reads_out_by_network: ClassVar[bool] = True
-    # The solver that suits the chain best, by its name in `braidkit.finetuning`.
-    default_solver: ClassVar[str] = "direct"
     # Whether the policies are Gaussian, with deviations that do not depend on the state.
     constant_std: bool = False
     # Trajectories that run together where no gradient is kept.
@@ -152,6 +150,11 @@ class DiffusionModel(SavedModel, abc.ABC):
         if self.network is None:
             raise self._not_trained()
         return self.network
+
+    @property
+    def default_solver(self) -> str:
+        """The solver that suits the chain best, by its name in `braidkit.finetuning`."""
+        return "direct"
 
     @property
     def is_trained(self) -> bool:
@@ -262,6 +265,13 @@ class DiffusionModel(SavedModel, abc.ABC):
         """What the model is, for `braidkit.persistence.digest`: settings, weights, and the networks it shares."""
         shared = [part.module for part in shared_parts(self)]
         return [[json.dumps(self.to_config())], [*map(repr, shared)], *self.state_dict().values(), *shared]
+
+    def rarity(self, x: Tensor) -> Tensor:
+        """How much rarer designs (n, \\*space.shape) are than the chain's own draws; 0 where it has no law to tell.
+
+        See `LetterChain.rarity` for chains that have one.
+        """
+        return torch.zeros(len(x), dtype=torch.float64, device=x.device)
 
     def untrained_copy(self) -> DiffusionModel:
         """A chain of the same kind and settings, without weights."""

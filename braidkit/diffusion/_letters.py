@@ -16,6 +16,10 @@ from braidkit.spaces import Points, SequenceSpace
 
 # The logarithm that stands for zero: its exponential is exactly 0, and differences of two of them are finite.
 LOG_ZERO = -1e4
+# Draws that tell how probable designs of a law are; and nats, as draws of a nearly uniform law hardly differ.
+N_TYPICAL, LEAST_DEVIATION = 2000, 2.0
+# Nats a letter by which a network must be better than the Markov law alone, which is exact and twice as fast.
+LEAST_GAIN = 0.005
 
 
 class LetterChain(DiffusionModel):
@@ -49,7 +53,7 @@ class LetterChain(DiffusionModel):
         law, by_order = MarkovLaw.fit(read_tokens(x), self.space.n_letters, random_state=seed)
         self.prior = law.to(x.device)
         too_few = validation_fraction > 0 and count_held_out(len(x), validation_fraction) < MIN_HELD_OUT
-        loss = None if too_few else pretrain(self, x, seed, **settings)
+        loss = None if too_few else pretrain(self, x, seed, least_gain=LEAST_GAIN, **settings)
         if verbose:
             tqdm.write(describe_prior(law, by_order, loss))
 
@@ -58,6 +62,29 @@ class LetterChain(DiffusionModel):
         if self.space.template is None:
             return logs
         return torch.where(self.space.hold(torch.ones_like(logs)) == 0, LOG_ZERO, logs)
+
+    @torch.no_grad()
+    def rarity(self, x: Tensor) -> Tensor:
+        """How much rarer designs are than the Markov law's own draws.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n, length, n_letters)
+            One-hot designs, that have the letters which the space holds.
+
+        Returns
+        -------
+        rarity : Tensor of shape (n,), float64
+            By how many standard deviations of the draws' log-probability, of 2 nats at least, a design's lies below
+            their mean; infinite for designs that the law makes impossible, and 0 where there is no law.
+        """
+        if self.prior is None:
+            return super().rarity(x)
+        noise = torch.rand(N_TYPICAL, self.space.length, generator=torch.Generator().manual_seed(0))
+        held = self.hold_logs(torch.zeros(N_TYPICAL, *self.space.shape, dtype=torch.float64, device=x.device))
+        typical = self.prior.log_prob(self.prior.sample(noise.to(x.device), held))
+        scale = typical.std(correction=0).clamp(min=LEAST_DEVIATION)
+        return (typical.mean() - self.prior.log_prob(x.argmax(dim=-1))) / scale
 
     def to_config(self) -> dict[str, Any]:
         return super().to_config() | {"prior_order": 0 if self.prior is None else self.prior.order}

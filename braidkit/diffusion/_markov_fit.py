@@ -183,13 +183,18 @@ def _unpacked(parameters: Floats) -> tuple[Floats, Floats]:
     return 1 / (1 + np.exp(-s)), np.exp(a)
 
 
-def transition_tables(counts: list[Counts], parameters: Floats, n_letters: int) -> Floats:
-    """Transitions (L, K ** order, K) of the mixture, without what cannot be; counts are by order."""
+def transition_tables(
+    counts: list[Counts], parameters: Floats, n_letters: int, within: NDArray[np.bool_] | None = None
+) -> Floats:
+    """Transitions (L, K ** order, K) of the mixture, without what cannot be; counts are by order.
+
+    Nothing outside `within`, of the same shape, is possible.
+    """
     order = len(counts) - 1
     length = counts[0].by_fold.shape[1]
     ceiling, half = _unpacked(parameters)
     p = np.full((length, n_letters**order, n_letters), 1 / n_letters)
-    possible = np.ones_like(p, dtype=bool)
+    possible = np.ones_like(p, dtype=bool) if within is None else within
     for h, level in enumerate(levels_of(order)):
         table = counts[level.order].of(level)
         n = table.sum(axis=2, keepdims=True)
@@ -198,7 +203,7 @@ def transition_tables(counts: list[Counts], parameters: Floats, n_letters: int) 
         share[: level.order] = 0
         allowed = _allowed(level, counts[level.order], p, possible)
         p = p + _widened(share, order, n_letters) * (_widened(f, order, n_letters) - p)
-        possible &= _widened(allowed, order, n_letters)
+        possible = possible & _widened(allowed, order, n_letters)
     return _trimmed(p, possible)
 
 

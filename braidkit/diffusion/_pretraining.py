@@ -38,12 +38,19 @@ def check_training(max_iter: Any, batch_size: Any, learning_rate: Any, validatio
 
 
 def pretrain(
-    model: DiffusionModel, x: Points, seed: int, *, max_iter: int | str, validation_fraction: float, **settings: Any
+    model: DiffusionModel,
+    x: Points,
+    seed: int,
+    *,
+    max_iter: int | str,
+    validation_fraction: float,
+    least_gain: float = 0.0,
+    **settings: Any,
 ) -> HeldOutLoss | None:
     """Fit a chain's network to points by its loss; `settings` are those of `fit_supervised`.
 
-    Held-out rows decide which weights are kept; those before training, if none are better. The losses are None where
-    there are too few rows to hold some out.
+    Held-out rows decide which weights are kept; those before training, if none are better by `least_gain`. The losses
+    are None where there are too few rows to hold some out.
     """
     order = torch.Generator().manual_seed(seed)
     permutation = torch.randperm(len(x), generator=order)
@@ -72,12 +79,13 @@ def pretrain(
         **settings,
     )
     after = min(curve, default=before)
-    if not after <= before:
+    if not after <= before - least_gain:
         model.load_state_dict(first)
+        after = before
     with torch.no_grad():
         # The first rows, in random order: any more would calibrate no better.
         model._calibrate((held_out if validate else x)[:MAX_HELD_OUT], generator)
-    return HeldOutLoss(before, min(before, after)) if validate else None
+    return HeldOutLoss(before, after) if validate else None
 
 
 def count_held_out(n_rows: int, validation_fraction: float) -> int:

@@ -76,7 +76,6 @@ class EnumeratedDiffusion(DiffusionModel):
     """
 
     _reads_out_by_network: ClassVar[bool] = False
-    default_solver: ClassVar[str] = "exact"
     space: SequenceSpace
 
     def __init__(self, space: SequenceSpace) -> None:
@@ -111,6 +110,10 @@ class EnumeratedDiffusion(DiffusionModel):
             model.table().prior.copy_(self.table().log_probs().detach()[torch.cat(known).long()])
         model.kind = self.kind
         return model.freeze() if self.frozen else model
+
+    @property
+    def default_solver(self) -> str:
+        return "exact"
 
     @property
     def state_shape(self) -> tuple[int, ...]:

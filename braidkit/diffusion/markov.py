@@ -59,6 +59,7 @@ class MarkovLaw(nn.Module):
         *,
         weights: Any = None,
         max_order: int | None = None,
+        within: MarkovLaw | None = None,
         random_state: int = 0,
     ) -> tuple[MarkovLaw, dict[int, float]]:
         """Estimate the law of sequences, its order by held-out rows.
@@ -71,6 +72,9 @@ class MarkovLaw(nn.Module):
             How much each row counts; all alike by default.
         max_order : int, optional
             By default up to 4, where the table is small.
+        within : MarkovLaw, optional
+            Rows are independent draws of a law within this one: it has the same order, and makes nothing possible that
+            this one makes impossible.
         random_state : int
             Which rows are held out together.
 
@@ -85,13 +89,11 @@ class MarkovLaw(nn.Module):
         w = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
         w = w / w.mean()
         rng = np.random.RandomState(random_state)
-        folds = fitting.folds_of(rows, rng)
+        # Draws of a law may repeat; measured designs that do are replicates, which tell nothing of each other.
+        folds = fitting.folds_of(rows, rng) if within is None else rng.randint(fitting.N_FOLDS, size=len(rows))
         sample = rng.permutation(len(rows))[: max(1, _MAX_HELD_OUT // length)]
-        allowed = [
-            order
-            for order in range(1 + min(length - 1, _MAX_ORDER if max_order is None else max_order))
-            if order < 2 or length * n_letters ** (order + 1) <= _MAX_TABLE
-        ]
+        largest = order_within_table(length, n_letters, _MAX_ORDER if max_order is None else max_order)
+        allowed = range(1 + (largest if within is None else within.order))
         counts: list[fitting.Counts] = []
         parameters, held_out, by_row, best = np.zeros(0), {}, {}, 0
         fits = {}
@@ -105,23 +107,73 @@ class MarkovLaw(nn.Module):
             held_out[order] = float(np.average(losses, weights=w[sample]))
             better = w[sample] * (by_row[best] - losses)
             # A longer memory has to be better by more than luck.
-            if better.mean() > 2 * better.std() / len(better) ** 0.5:
+            if within is not None or better.mean() > 2 * better.std() / len(better) ** 0.5:
                 best = order
-        table = fitting.transition_tables(counts[: best + 1], fits[best], n_letters)
+        possible = None if within is None else within.transitions.cpu().numpy() > 0
+        table = fitting.transition_tables(counts[: best + 1], fits[best], n_letters, possible)
         law = cls(length, n_letters, max(1, best))
         if best == 0:
             table = np.repeat(table, n_letters, axis=1)
         law.transitions.copy_(torch.from_numpy(table))
         return law, held_out
 
+    def widened(self, order: int) -> MarkovLaw:
+        """The same law, with contexts of more letters than it needs."""
+        law = MarkovLaw(self.length, self.n_letters, order).to(self.transitions.device)
+        law.transitions.copy_(self.transitions.repeat(1, self.n_letters ** (order - self.order), 1))
+        return law
+
     def log_prob(self, tokens: Tensor) -> Tensor:
         """Log-probability (n,) of sequences (n, length), nats; -inf outside the support."""
+        positions = torch.arange(self.length, device=tokens.device)
+        return self.transitions[positions, self._contexts(tokens), tokens].log().sum(dim=1)
+
+    def substitutions(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of sequences, and what one other letter adds to them.
+
+        Parameters
+        ----------
+        tokens : LongTensor of shape (n, length)
+            Possible sequences.
+
+        Returns
+        -------
+        log_prob : Tensor of shape (n,)
+        difference : Tensor of shape (n, length, n_letters)
+            0 for the letter that is there, and -inf where it makes the sequence impossible.
+        """
+        n_letters, contexts = self.n_letters, self._contexts(tokens)
+        logs = self.transitions.log()
+        positions = torch.arange(self.length, device=tokens.device)
+        own = logs[positions, contexts, tokens]
+        difference = logs[positions, contexts] - own[..., None]
+        letters = torch.arange(n_letters, device=tokens.device)
+        for later in range(1, min(self.order, self.length - 1) + 1):
+            # The letter is in the context of the one that comes so much later.
+            moved = (letters - tokens[:, : self.length - later, None]) * n_letters ** (later - 1)
+            after = logs[positions[later:, None], contexts[:, later:, None] + moved, tokens[:, later:, None]]
+            difference[:, : self.length - later] += after - own[:, later:, None]
+        return own.sum(dim=1), difference
+
+    def log_normaliser(self, log_likelihoods: Tensor) -> float:
+        """Logarithm of the expected product of likelihoods (length, n_letters): of what `sample` conditions on."""
+        message, total = self.transitions.new_zeros(self.n_letters**self.order), 0.0
+        message[0] = 1.0
+        for table, logs in zip(self.transitions, log_likelihoods.to(self.transitions), strict=True):
+            largest = logs.max()
+            # By the contexts that follow: the oldest letter is summed over.
+            message = (message[:, None] * table * (logs - largest).exp()).reshape(self.n_letters, -1).sum(dim=0)
+            total += float(largest + message.sum().log())
+            message = message / message.sum()
+        return total
+
+    def _contexts(self, tokens: Tensor) -> Tensor:
+        """Numbers (n, length) of the letters before each position."""
         padded = nn.functional.pad(tokens, (self.order, 0))
         contexts = torch.zeros_like(tokens)
         for o in range(self.order):
             contexts = contexts * self.n_letters + padded[:, o : o + self.length]
-        positions = torch.arange(self.length, device=tokens.device)
-        return self.transitions[positions, contexts, tokens].log().sum(dim=1)
+        return contexts
 
     def posterior(self, log_likelihoods: Tensor) -> Tensor:
         """Log-probabilities (n, length, n_letters) of the letters, given likelihoods of each position's letters.
@@ -158,3 +210,9 @@ class MarkovLaw(nn.Module):
         for possible in (self.transitions > 0).flip(0):
             paths = (possible * paths[after]).sum(dim=1)
         return float(paths[0])
+
+
+def order_within_table(length: int, n_letters: int, largest: int = _MAX_ORDER) -> int:
+    """The largest order, up to some, of which the table of transitions is not too large; order 1 never is."""
+    orders = range(min(length - 1, largest) + 1)
+    return max(order for order in orders if order < 2 or length * n_letters ** (order + 1) <= _MAX_TABLE)

@@ -132,8 +132,6 @@ class MaskedDiffusion(LetterChain):
     """
 
     _reads_out_by_network: ClassVar[bool] = False
-    # Gradients that pass straight through letters are biased: they end far from the optimum.
-    default_solver: ClassVar[str] = "trajectory_balance"
     space: SequenceSpace
 
     def __init__(
@@ -156,6 +154,19 @@ class MaskedDiffusion(LetterChain):
         if n_hidden < 1:
             raise InvalidParameterError(f"n_hidden must be at least 1; got {n_hidden}.")
         self.n_hidden = int(n_hidden)
+        self._seen_last_layer: tuple[Any, bool] = (None, False)
+
+    @property
+    def default_solver(self) -> str:
+        """One without gradients through letters, which would be biased: they end far from the optimum."""
+        has_law = self.prior_kind is not None and (self.prior is not None or not self.is_trained)
+        return "tempering" if has_law else "trajectory_balance"
+
+    @property
+    def trainable(self) -> nn.Module:
+        """What fine-tuning changes: the network, and the Markov law under it."""
+        network = super().trainable
+        return network if self.prior is None else nn.ModuleDict({"network": network, "prior": self.prior})
 
     @property
     def n_masked(self) -> list[int]:
@@ -287,10 +298,21 @@ class MaskedDiffusion(LetterChain):
         """Logits (n, L, K) of the letters."""
         if self.network is None:
             raise self._not_trained()
-        logits = self.network(x)
         if self.prior is None:
-            return logits
-        return without_zeros(self.prior.prediction(x + _masked(x)[..., None])) + logits
+            return self.network(x)
+        by_law = without_zeros(self.prior.prediction(x + _masked(x)[..., None]))
+        learns = torch.is_grad_enabled() and next(self.network.parameters()).requires_grad
+        return by_law + self.network(x) if learns or not self._network_gives_zero() else by_law
+
+    def _network_gives_zero(self) -> bool:
+        """Whether the network's last layer is as it was at first: then the law alone is the chain, in half the time."""
+        assert isinstance(self.network, (FlatLetterNetwork, ConvLetterNetwork))
+        last = self.network.output
+        # Looked at again only where it was written to, as a look waits for a GPU.
+        version = last.weight._version, last.bias._version, last.weight.data_ptr()
+        if self._seen_last_layer[0] != version:
+            self._seen_last_layer = version, not (last.weight.any() or last.bias.any())
+        return self._seen_last_layer[1]
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
         """Mask ``m_t`` positions of each row, drawn uniformly from those that are free."""
@@ -335,6 +357,11 @@ class FlatLetterNetwork(nn.Module):
         self.last = nn.Linear(n_hidden, length * n_letters)
         zero_at_first(self.last)
 
+    @property
+    def output(self) -> nn.Linear:
+        """The layer that gives the logits."""
+        return self.last
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""
         h = nn.functional.silu(self.first(_with_mask(x, self.n_letters).flatten(1)))
@@ -350,7 +377,14 @@ class ConvLetterNetwork(nn.Module):
         super().__init__()
         self.n_letters = n_letters
         self.convolutions = DilatedConvNet(n_letters + n_conditions + 1, n_letters, **NETWORKS["small"])
-        zero_at_first(self.convolutions.last[-1])
+        zero_at_first(self.output)
+
+    @property
+    def output(self) -> nn.Linear:
+        """The layer that gives the logits."""
+        layer = self.convolutions.last[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""

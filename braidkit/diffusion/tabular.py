@@ -51,7 +51,6 @@ class TabularDiffusion(DiffusionModel):
     """
 
     _reads_out_by_network: ClassVar[bool] = False
-    default_solver: ClassVar[str] = "trajectory_balance"
     space: SequenceSpace
 
     def __init__(self, space: SequenceSpace, *, n_steps: int = 10, smoothing: float = 1.0) -> None:
@@ -71,6 +70,10 @@ class TabularDiffusion(DiffusionModel):
         self.register_buffer("designs", nn.functional.one_hot(letters, space.n_letters).float(), persistent=False)
 
     designs: Tensor
+
+    @property
+    def default_solver(self) -> str:
+        return "trajectory_balance"
 
     @property
     def state_shape(self) -> tuple[int, ...]:

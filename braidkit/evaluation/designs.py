@@ -17,6 +17,8 @@ from braidkit.evaluation.arguments import check_fitted, check_number, read_measu
 from braidkit.evaluation.choosing import (
     LARGE_PENALTY,
     MAX_IDENTITY,
+    MAX_RARITY,
+    RARE,
     choose_different,
     concerns,
     default_candidates,
@@ -49,7 +51,8 @@ def design_table(
     """Draw many candidates from a fine-tuned model, and give the best lower bounds that differ from each other.
 
     Candidates are taken from the best bound downwards. One that is too similar to a design already taken is passed
-    over. A measured sequence is taken only where nothing new is left.
+    over. If the pretrained model has a Markov law, a candidate that is less probable under it than 95 % of its own
+    designs is taken only where no other is left. A measured sequence is taken only where nothing new is left.
 
     Parameters
     ----------
@@ -83,8 +86,8 @@ def design_table(
         - "flags": reasons to look twice before ordering, in words, separated by "; "
 
         Its ``attrs`` hold "n_drawn" (candidates drawn), "n_candidates" (how many of them differ), "rejected" (how many
-        were measured already, "X", or too much like a better one, "max_identity"), "n_doubtful" (designs with a flag
-        other than that of a large penalty) and "warnings" (their texts).
+        were measured already, "X", improbable, "rarity", or too much like a better one, "max_identity"), "n_doubtful"
+        (designs with a flag other than that of a large penalty) and "warnings" (their texts).
 
     Warns
     -----
@@ -123,8 +126,8 @@ def design_table(
     rng = check_random_state(random_state)
 
     drawn = _draw(estimator, n_drawn, rng)
-    known = drawn.index.isin(measured)
-    order = np.lexsort([-drawn["lower"], known])
+    known, rare = drawn.index.isin(measured), drawn["rarity"].to_numpy() > MAX_RARITY
+    order = np.lexsort([-drawn["lower"], rare, known])
     chosen, n_alike = choose_different(drawn.index.tolist(), order, n_designs, max_identity)
     drawn = drawn.iloc[chosen]
     table = _described(estimator, drawn, measured, y, rng)
@@ -134,7 +137,7 @@ def design_table(
     table.attrs.update(
         n_drawn=n_drawn,
         n_candidates=len(known),
-        rejected={"X": int(known.sum()), "max_identity": n_alike},
+        rejected={"X": int(known.sum()), "rarity": int(rare.sum()), "max_identity": n_alike},
         n_doubtful=len(serious_flags(table["flags"])),
         warnings=texts,
     )
@@ -170,6 +173,7 @@ def _described(
         "judge below the bound by more than the usual error": table["judge"] < table["lower"] - usual_error,
         LARGE_PENALTY: table["penalty"] > usual_penalty,
         "mean above every measurement by more than a standard deviation": table["mean"] > y.max() + y.std(),
+        RARE: drawn["rarity"].to_numpy() > MAX_RARITY,
     }
     if estimator.space_.nucleotides:
         table["gc"] = gc_content(sequences)
@@ -213,18 +217,20 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
 
 
 def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> pd.DataFrame:
-    """The different designs among n draws: "lower" in y's units and path "kl" in nats, by sequence."""
-    model, space = estimator.model_, estimator.space_
+    """The different designs among n draws, by sequence: "lower" in y's units, path "kl" in nats, and "rarity"."""
+    model, space, pretrained = estimator.model_, estimator.space_, estimator.pretrained_
     generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-    found: dict[str, tuple[float, float]] = {}
+    found: dict[str, tuple[float, ...]] = {}
     with Progress(n, "candidates", shown=bool(getattr(estimator, "verbose", 0))) as progress:
         for start in range(0, n, _BATCH):
             size = min(_BATCH, n - start)
             path = sample_with_kl(model, estimator.pretrained_, model.draw_noise(size, generator))
-            sequences = space.decode(space.discretise(path.point), "strings")
-            new = {row: kl for row, kl in zip(sequences, path.kl.tolist(), strict=True) if row not in found}
+            points = space.discretise(path.point)
+            sequences = space.decode(points, "strings")
+            figures = zip(path.kl.tolist(), pretrained.rarity(points).tolist(), strict=True)
+            new = {row: values for row, values in zip(sequences, figures, strict=True) if row not in found}
             if new:
                 lower = estimator.reward_.predict_lower(list(new))
-                found.update(zip(new, zip(lower, new.values(), strict=True), strict=True))
+                found |= {row: (bound, *values) for bound, (row, values) in zip(lower, new.items(), strict=True)}
             progress.update(size)
-    return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl"])
+    return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl", "rarity"])

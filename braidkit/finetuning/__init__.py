@@ -9,6 +9,7 @@ from braidkit.finetuning.exact import ExactSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.rollout import Rollout, rollout, sample_with_kl
 from braidkit.finetuning.solver import Problem, Solver
+from braidkit.finetuning.tempering import TemperingSolver
 from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Problem",
     "Rollout",
     "Solver",
+    "TemperingSolver",
     "TrajectoryBalanceSolver",
     "rollout",
     "sample_with_kl",

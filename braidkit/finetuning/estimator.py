@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from braidkit.data import TrainingData
-from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion
+from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MaskedDiffusion
 from braidkit.diffusion.enumerated import MAX_ENUMERATED
 from braidkit.diffusion.precision import check_precision, resolve_precision
 from braidkit.exceptions import InvalidParameterError
@@ -35,6 +35,7 @@ from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.finetuning.solver_choice import as_solver, check_reward_gradient, check_solver, check_solver_reward
+from braidkit.finetuning.tempering import TemperingSolver
 from braidkit.parameters import check_count, check_fraction, check_positive, check_whole_seed, resolve_device
 from braidkit.persistence import digest
 from braidkit.spaces import Space, join_groups
@@ -60,12 +61,14 @@ class ConservativeDiffusionFinetuner(Designer):
     ----------
     pretrained : DiffusionModel, optional
         A trained chain over the designs. It is shared by clones and never changed. By default a small one is trained
-        on `X`: an EnumeratedDiffusion for sequences of which there are at most 300,000 (with the solvers "auto" and
-        "exact"), else a SimplexDiffusion for sequences, a GaussianDiffusion for vectors.
+        on `X`: a GaussianDiffusion for vectors; for sequences an EnumeratedDiffusion if there are at most 300,000
+        (with the solvers "auto" and "exact"), else a MaskedDiffusion over a Markov law (with "auto" and "tempering"),
+        and a SimplexDiffusion, the paper's, with other solvers.
     alpha : float or "auto", default="auto"
         Weight of the KL, in standard deviations of y per nat. Larger stays closer to the pretrained model. "auto" is
-        0.1 for fewer than 1,000 rows, whose reward is soon fooled, else 0.02, and more in a small space if so few
-        designs would be left (see `ExactSolver`). The paper has 1e-3 (Table 2), at which designs leave a pretrained
+        0.1 for fewer than 1,000 rows, whose reward is soon fooled, else 0.02, and more if few designs would be left
+        (see `ExactSolver`). For sequences in general it is the smallest from 0.02 on at which enough designs are left
+        that are not rare under the pretrained model (see `TemperingSolver`). The paper has 1e-3 (Table 2), at which designs leave a pretrained
         model without a support within tens of updates. Not scikit-learn's ridge penalty: that is the reward's `lam`.
     reward : regressor, default=GPBonusReward()
         The conservative reward; a clone is fitted. A fitted one in ``sklearn.frozen.FrozenEstimator`` is used as it is.
@@ -76,13 +79,14 @@ class ConservativeDiffusionFinetuner(Designer):
         Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
         otherwise.
     solver : str or Solver, default="auto"
-        How the objective is climbed; by default the way that suits the chain and the reward: "exact" (all designs of a
-        small space are listed), "direct" (back-propagation through the chain), "adjoint_matching" (the
+        How the objective is maximised; by default the way that suits the chain and the reward: "exact" (all designs of
+        a small space are listed), "tempering" (sequences follow the pretrained Markov law as it is tilted towards the
+        reward, and the chain is fitted to them; with or without a gradient), "direct" (back-propagation through the chain), "adjoint_matching" (the
         reward's gradient carried back step by step along the pretrained chain, the lean adjoint; for a
         GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any reward, "policy_gradient" and
         "trajectory_balance". An instance has options: ``DirectSolver(truncation=5)``.
     max_iter : int or "auto", default="auto"
-        Optimiser updates; "auto" grows with the number of rows.
+        Updates; "auto" grows with the number of rows, and is 40 with "tempering".
     batch_size : int, default=128
         Trajectories an update; the paper's value (Table 2).
     learning_rate : float, default=1e-3
@@ -92,7 +96,7 @@ class ConservativeDiffusionFinetuner(Designer):
     validation_fraction : float, default=0.25
         Share of the rows that the judge is fitted on, and the reward is not.
     n_iter_no_change : int, default=5
-        Evaluations (there are 20 in a run) without a better checkpoint after which the run stops.
+        Evaluations (there are 20 in a run, 10 with "tempering") without a better checkpoint after which the run stops.
     selection : BudgetedSelection, optional
         What picks the checkpoint to keep, and stops the run, in their place: a small number of true measurements.
     checkpoint_dir : path-like, optional
@@ -236,7 +240,8 @@ class ConservativeDiffusionFinetuner(Designer):
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
             check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         )
-        self.alpha_ = auto_alpha(len(y)) if self.alpha == "auto" else float(self.alpha)
+        raises_alpha = isinstance(solver, TemperingSolver) and solver.max_rarity is not None
+        self.alpha_ = auto_alpha(len(y), is_least=raises_alpha) if self.alpha == "auto" else float(self.alpha)
         processes.check_same(X=x.rows, y=y, pretrained=self.pretrained)
         groups = join_groups(x, groups)
         with contextlib.ExitStack() as held:
@@ -303,10 +308,13 @@ class ConservativeDiffusionFinetuner(Designer):
         return solver, data
 
     def _new_chain(self) -> DiffusionModel:
-        """One that lists all designs, where they are few and no solver that needs another was asked for."""
+        """One that has its optimum in reach, where no solver that needs another was asked for."""
         space: Any = self.space_
         if self.solver in ("auto", "exact") and space.n_designs <= MAX_ENUMERATED:
             return EnumeratedDiffusion(space)
+        tempered = self.solver in ("auto", "tempering") or isinstance(self.solver, TemperingSolver)
+        if tempered and space.default_chain == "simplex":
+            return MaskedDiffusion(space)
         return super()._new_chain()
 
     def _check_parameters(self, processes: Processes) -> None:
@@ -361,10 +369,11 @@ class ConservativeDiffusionFinetuner(Designer):
             )
         )
         verbose = self.verbose if processes.rank == 0 else 0
-        max_iter = auto_max_iter(n_rows) if self.max_iter == "auto" else int(self.max_iter)
+        usual = auto_max_iter(n_rows) if solver.usual_updates is None else solver.usual_updates
+        max_iter = usual if self.max_iter == "auto" else int(self.max_iter)
         max_iter = max_iter if solver.n_updates is None else solver.n_updates
         # The first round of a selection is for the chain as it is.
-        every = max(1, max_iter // 20)
+        every = max(1, max_iter // solver.n_evaluations)
         if self.selection is not None:
             every = math.ceil(max_iter / max(1, self.selection.n_rounds - 1))
         n_designs = max(self.batch_size, 0 if self.selection is None else self.selection.n_designs)

@@ -66,6 +66,8 @@ class Solver(BaseEstimator, abc.ABC):
 
     needs_gradient: ClassVar[bool] = False
     n_updates: ClassVar[int | None] = None  # how many it takes, where that is known
+    usual_updates: ClassVar[int | None] = None  # how many it takes unless it is told, where rows do not decide
+    n_evaluations: ClassVar[int] = 20  # of a run, besides that of the pretrained chain
     splits_batches: ClassVar[bool] = False  # the gradient of a batch is the mean of those of its parts
 
     def setup(self, problem: Problem) -> Solver:

@@ -12,11 +12,12 @@ from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.adjoint_matching import AdjointMatchingSolver
 from braidkit.finetuning.contracts import standardised
-from braidkit.finetuning.defaults import N_EFFECTIVE
+from braidkit.finetuning.defaults import MAX_RARITY, N_EFFECTIVE
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.exact import ExactSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.solver import Solver
+from braidkit.finetuning.tempering import TemperingSolver
 from braidkit.finetuning.trajectory_balance import TrajectoryBalanceSolver
 
 SOLVERS: dict[str, type[Solver]] = {
@@ -24,6 +25,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "adjoint_matching": AdjointMatchingSolver,
     "policy_gradient": PolicyGradientSolver,
     "trajectory_balance": TrajectoryBalanceSolver,
+    "tempering": TemperingSolver,
     "exact": ExactSolver,
 }
 _FOR_ANY_REWARD = 'solver="policy_gradient" or solver="trajectory_balance"'
@@ -38,7 +40,7 @@ def check_solver(solver: str | Solver) -> None:
 def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None, *, choose_alpha: bool = False) -> Solver:
     """A fresh solver: from its name, as a clone of an instance, or the one that suits a chain and a reward.
 
-    With `choose_alpha`, the exact one may take a larger alpha than the problem's.
+    With `choose_alpha`, those that can may take a larger alpha than the problem's.
     """
     check_solver(solver)
     if isinstance(solver, Solver):
@@ -47,7 +49,11 @@ def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None, *
         solver = model.default_solver
         if SOLVERS[solver].needs_gradient and is_black_box(reward):
             solver = "trajectory_balance"
-    return ExactSolver(n_effective=N_EFFECTIVE) if solver == "exact" and choose_alpha else SOLVERS[solver]()
+    if choose_alpha and solver == "exact":
+        return ExactSolver(n_effective=N_EFFECTIVE)
+    if choose_alpha and solver == "tempering":
+        return TemperingSolver(n_effective=N_EFFECTIVE, max_rarity=MAX_RARITY)
+    return SOLVERS[solver]()
 
 
 def is_black_box(reward: Any) -> bool:

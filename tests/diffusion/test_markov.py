@@ -279,3 +279,36 @@ def test_held_out_likelihood_is_that_of_fresh_rows():
     law, held_out = MarkovLaw.fit(tokens[:1000], 4)
     fresh = -law.log_prob(torch.from_numpy(tokens[1000:])) / 20
     assert held_out[law.order] == pytest.approx(float(fresh.mean()), abs=4 * float(fresh.std()) / 1000**0.5)
+
+
+@given(st.integers(1, 3), st.integers(0, 10**6))
+@settings(max_examples=20)
+def test_substitutions_are_differences_of_log_probabilities(order, seed):
+    law, words = random_law(4, 3, order, seed), all_words(4, 3)
+    log_probs = law.log_prob(words)
+    possible = words[log_probs.isfinite()][:10]
+    log_prob, difference = law.substitutions(possible)
+    torch.testing.assert_close(log_prob, law.log_prob(possible))
+    for position, letter in itertools.product(range(4), range(3)):
+        changed = possible.clone()
+        changed[:, position] = letter
+        torch.testing.assert_close(difference[:, position, letter], law.log_prob(changed) - log_prob)
+
+
+def test_a_widened_law_and_the_normaliser_of_likelihoods():
+    law, words = random_law(4, 3, 1, 0), all_words(4, 3)
+    torch.testing.assert_close(law.widened(3).log_prob(words), law.log_prob(words))
+    likelihoods = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = (law.log_prob(words) + likelihoods[torch.arange(4), words].sum(dim=1)).logsumexp(dim=0)
+    assert law.widened(2).log_normaliser(likelihoods) == pytest.approx(float(expected))
+
+
+def test_a_law_within_another_has_its_order_and_nothing_that_it_lacks():
+    outer = random_law(5, 4, 2, seed=3, zeros=0.5)
+    tokens = outer.sample(torch.rand(60, 5, generator=torch.Generator().manual_seed(0)))
+    inner, _ = MarkovLaw.fit(tokens, 4, within=outer)
+    assert inner.order == 2
+    words = all_words(5, 4)
+    assert not (inner.log_prob(words).isfinite() & outer.log_prob(words).isinf()).any()
+    assert inner.log_prob(tokens).isfinite().all()
+    assert float(inner.log_prob(words).exp().sum()) == pytest.approx(1.0)

@@ -1,0 +1,193 @@
+"""The optimum of chains over a Markov law: sequences follow the law as it is tilted, and the chain follows them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from braidkit.diffusion import DiffusionModel, MarkovLaw, MaskedDiffusion
+from braidkit.diffusion.markov import order_within_table
+from braidkit.exceptions import IncompatibleModelError
+from braidkit.finetuning.population import Population, Target, log_mean_weight, next_beta
+from braidkit.finetuning.solver import Problem, Solver
+from braidkit.parameters import check_count, check_positive
+
+# Sequences that the chain's law is fitted to in the end.
+POOL = 2048
+# Steps of the tilt smaller than this share of it are not worth another attempt.
+LEAST_STEP = 0.1
+
+
+class TemperingSolver(Solver):
+    """Sample the optimum (7) by annealed sequential Monte Carlo, and fit the chain's Markov law to what was drawn.
+
+    A population starts as draws of the pretrained Markov law p. Step by step it comes to follow
+    ``p(x) exp(beta reward(x))``, up to ``beta = 1 / alpha``: it is resampled by weights whenever beta rises, by as much
+    as leaves half of the weights effective, and then moved by Metropolis-Hastings steps that follow the reward's
+    gradient, if there is one. In each update the fine-tuned chain gets the Markov law of the population; it never
+    makes what the pretrained law makes impossible. A network on top of the law is kept as it was pretrained.
+
+    The population's law is exact in the limit of many sequences and moves, if the pretrained chain's network is zero.
+    The chain's is as near to it as a Markov law comes.
+
+    Parameters
+    ----------
+    n_moves : int, default=8
+        Metropolis-Hastings steps of each sequence in an update.
+    n_effective : int, optional
+        Different designs that are to be left at least: the exponential of the tilted law's entropy. Where the problem's
+        alpha leaves fewer, beta stays smaller. An estimator with ``alpha="auto"`` asks for 1,000.
+    max_rarity : float, optional
+        How rare designs may be on average under the pretrained law, in deviations of its draws' log-probability
+        (`LetterChain.rarity`); beta stays smaller where they would be rarer. An estimator with ``alpha="auto"`` asks
+        for 1.5.
+
+    References
+    ----------
+    BRAID (Uehara et al., 2024), equation (7). Del Moral, Doucet and Jasra (2006), "Sequential Monte Carlo samplers".
+    Grathwohl et al. (2021), "Oops I took a gradient: scalable sampling for discrete distributions".
+    """
+
+    usual_updates: ClassVar[int | None] = 40
+    n_evaluations: ClassVar[int] = 10
+    splits_batches: ClassVar[bool] = True  # all processes do the same
+
+    def __init__(self, *, n_moves: int = 8, n_effective: int | None = None, max_rarity: float | None = None) -> None:
+        self.n_moves = n_moves
+        self.n_effective = n_effective
+        self.max_rarity = max_rarity
+
+    def check(self, model: DiffusionModel) -> None:
+        check_count(self, "n_moves")
+        if self.n_effective is not None:
+            check_count(self, "n_effective")
+        if self.max_rarity is not None:
+            check_positive(self, "max_rarity")
+        if not isinstance(model, MaskedDiffusion) or model.default_solver != "tempering":
+            raise IncompatibleModelError(
+                f"{type(self).__name__} is for a MaskedDiffusion over a Markov law; a {type(model).__name__} without "
+                f'one needs solver="{model.default_solver}".'
+            )
+
+    def setup(self, problem: Problem) -> TemperingSolver:
+        model = problem.model
+        self.check(model)
+        assert isinstance(model, MaskedDiffusion)
+        assert isinstance(model.prior, MarkovLaw)
+        space = model.space
+        # The tilted law remembers more letters than the pretrained one may need to.
+        order = max(model.prior.order, order_within_table(space.length, space.n_letters))
+        model.prior = model.prior.widened(order)
+        super().setup(problem)
+        allowed = model.hold_logs(torch.zeros(1, *space.shape, dtype=torch.float64, device=model.device))[0]
+        log_allowed = torch.where(allowed < 0, -torch.inf, 0.0)
+        self.target = Target(model.prior.widened(order), problem.reward, log_allowed)
+        self.population: Population | None = None
+        self.pool = torch.empty(0, space.length, dtype=torch.long)
+        self.beta, self.largest, self.log_z = 0.0, 1 / problem.alpha, 0.0
+        self.pooled = 0.0  # the beta of the pool
+        return self
+
+    def update(self, i: int) -> dict[str, float]:
+        """Tilt the population if there is more to tilt, move it, and give the chain its law."""
+        generator = self.generator(i)
+        if self.population is None:
+            self._begin(generator)
+        elif self.beta < self.largest:
+            self._tilt(generator)
+        else:
+            self._move(generator)
+        self._pool()
+        self._fit_law()
+        assert self.population is not None
+        return {"lower": float(self.population.reward.mean()), "alpha": 1 / self.beta if self.beta else math.inf}
+
+    def _begin(self, generator: torch.Generator) -> None:
+        """Draw the population from the pretrained law, and remember how probable its sequences are."""
+        tokens = self.target.draw(self.problem.batch_size, generator)
+        self.population = Population.at(tokens, self.target)
+        self.entropy = -float(self._log_prob(self.population).mean())
+
+    def _move(self, generator: torch.Generator) -> None:
+        """Move the population as it is tilted."""
+        population = self.population
+        assert population is not None
+        for _ in range(self.n_moves):
+            population = population.moved(self.target, self.beta, generator)
+        self.population = population
+
+    def _pool(self) -> None:
+        """Add the population to the pool; before it is tilted as it will be, it is all there is."""
+        assert self.population is not None
+        earlier = self.pool if self.beta == self.pooled else self.pool[:0]
+        self.pool = torch.cat([self.population.tokens.cpu(), earlier])[:POOL]
+        self.pooled = self.beta
+
+    def _tilt(self, generator: torch.Generator) -> None:
+        """Raise beta, unless too few or too rare designs would be left."""
+        before = self.population
+        assert before is not None
+        beta = next_beta(before.reward, self.beta, self.largest)
+        step = beta - self.beta
+        log_z = self.log_z + log_mean_weight(before.reward, step)
+        tilted = before.resampled(step * before.reward, generator)
+        for _ in range(self.n_moves):
+            tilted = tilted.moved(self.target, beta, generator)
+        if self._is_too_far(tilted, beta, log_z) and (self.beta > 0 or step > LEAST_STEP):
+            # Half of the step may do.
+            self.largest = self.beta + step / 2 if step > LEAST_STEP * beta else self.beta
+            if self.largest == self.beta:
+                self.problem = dataclasses.replace(self.problem, alpha=1 / self.beta)
+            return
+        self.population, self.beta, self.log_z = tilted, beta, log_z
+        if beta == self.largest:
+            self.problem = dataclasses.replace(self.problem, alpha=1 / beta)
+
+    def _is_too_far(self, population: Population, beta: float, log_z: float) -> bool:
+        """Whether a tilted population has too few different designs, or too rare ones."""
+        kl = beta * float(population.reward.mean()) - log_z
+        entropy = -float(self._log_prob(population).mean()) - kl
+        wanted = math.log(self.n_effective) if self.n_effective else -math.inf
+        # A law of few sequences cannot keep many.
+        if entropy < min(wanted, self.entropy - math.log(2)):
+            return True
+        pretrained, x = self.problem.pretrained, one_hot(population.tokens, self.target.law.n_letters)
+        assert isinstance(pretrained, MaskedDiffusion)
+        return self.max_rarity is not None and float(pretrained.rarity(x).mean()) > self.max_rarity
+
+    def _log_prob(self, population: Population) -> Tensor:
+        """Log-probabilities under the pretrained law, given what the space holds."""
+        return population.log_prob - self.target.law.log_normaliser(self.target.log_allowed)
+
+    def _fit_law(self) -> None:
+        """Give the chain the Markov law of the pooled sequences."""
+        model = self.problem.model
+        assert isinstance(model, MaskedDiffusion)
+        assert isinstance(model.prior, MarkovLaw)
+        law, _ = MarkovLaw.fit(self.pool, model.space.n_letters, within=self.target.law)
+        model.prior.transitions.copy_(law.transitions)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The population, to resume from."""
+        if self.population is None:
+            return {}
+        figures = [self.beta, self.largest, self.log_z, self.entropy, self.problem.alpha]
+        return {
+            "tokens": self.population.tokens,
+            "pool": self.pool,
+            "figures": torch.tensor(figures, dtype=torch.float64),
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `state_tensors` gave."""
+        if not tensors:
+            return
+        self.beta, self.largest, self.log_z, self.entropy, alpha = tensors["figures"].tolist()
+        self.problem = dataclasses.replace(self.problem, alpha=alpha)
+        self.pool, self.pooled = tensors["pool"].cpu(), self.beta
+        self.population = Population.at(tensors["tokens"], self.target)
