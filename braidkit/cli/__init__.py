@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from braidkit import __version__
+from braidkit.cli.asking import sample, score
 from braidkit.cli.options import Command, config_option, recorded_options
 
 
@@ -209,6 +210,10 @@ def demo(out: Path, seed: int, device: str, quiet: bool) -> None:
         stopped = run_demo(out, seed=seed, device=device, quiet=quiet, say=_speaker(quiet)) is None
     if stopped:
         raise _Stopped("stopped; to go on to the end, give the same command again.")
+
+
+main.add_command(score)
+main.add_command(sample)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 from tqdm.auto import tqdm
 
+from braidkit.cli.measured import MEASURED, write_measured
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.cli.run_files import CHECKPOINT
 from braidkit.datasets.table import MeasuredTable
@@ -22,6 +23,7 @@ from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurv
 from braidkit.evaluation.html_report import report
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
+from braidkit.finetuning.saved import MODEL, PRETRAINED, STATE, saved_parts
 from braidkit.networks import is_masked_lm_directory
 from braidkit.persistence import digest, file_contents, replace_file, saved_digest
 from braidkit.rewards import BootstrapReward, GPBonusReward
@@ -31,7 +33,10 @@ from braidkit.training import noted_interrupts
 Say = Callable[[str], None]
 DEFAULT_LORA_RANK = 8
 # Names of all that a run may leave in its directory, besides its record.
-OUTPUTS = ("model", "pretrained", "designs.csv", "designs.fasta", "rewards.png", "training.png", "report.html")
+OUTPUTS = (
+    *(MODEL, PRETRAINED, STATE, MEASURED),
+    *("designs.csv", "designs.fasta", "rewards.png", "training.png", "report.html"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,11 +167,11 @@ def run_job(
     n_held_out = round(finetuner.validation_fraction * len(table.y))
     warn_of_short_bound(finetuner.reward_, finetuner.reward_check_, n_held_out)
     with directory.timed("designs"):
-        with directory.writing("model") as path:
-            finetuner.model_.save_pretrained(path)
-        if settings.pretrained is None:
-            with directory.writing("pretrained") as path:
-                finetuner.pretrained_.save_pretrained(path)
+        for name, write in saved_parts(finetuner).items():
+            with directory.writing(name) as path:
+                write(path)
+        with directory.writing(MEASURED) as path:
+            write_measured(table, path)
         designs = design_table(finetuner, table.sequences, table.y, n_designs=settings.n, random_state=settings.seed)
         with directory.writing("designs.csv"), directory.writing("designs.fasta"):
             write_designs(designs, directory.path)

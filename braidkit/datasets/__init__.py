@@ -2,6 +2,7 @@
 
 from braidkit.datasets.ehrlich import make_ehrlich
 from braidkit.datasets.pictures import read_images
+from braidkit.datasets.sequences import read_sequences
 from braidkit.datasets.split import OfflineSplit, offline_split
 from braidkit.datasets.synthetic_utr import make_utr
 from braidkit.datasets.table import MeasuredTable, read_table
@@ -15,5 +16,6 @@ __all__ = [
     "make_utr",
     "offline_split",
     "read_images",
+    "read_sequences",
     "read_table",
 ]

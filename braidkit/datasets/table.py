@@ -184,14 +184,14 @@ def read_table(
     columns = [column for one in targets for column in one.columns] + errors + ([] if weight is None else [weight])
     cells, dropped = _read(path, sequence, columns, None if values is None else Path(values))
     measured = [read_values(cells, one) for one in targets]
-    rows, space, notes = _read_letters(cells, alphabet)
+    rows, space, notes = read_letters(cells, alphabet)
     keep = np.ones(len(rows), dtype=bool)
     for one, found in zip(targets, measured, strict=True):
         there = np.isfinite(found).any(axis=1)
         if not there[keep].all():
             dropped[f"without {one.name}"] = int((keep & ~there).sum())
         keep &= there
-    ambiguous = _check_letters(rows, cells, space, on_ambiguous)
+    ambiguous = check_letters(rows, cells, space, on_ambiguous)
     letters = {letter for i, letter in ambiguous.items() if keep[i]}
     if letters:
         dropped[f"with {', '.join(sorted(letters))}"] = int(keep[list(ambiguous)].sum())
@@ -279,7 +279,7 @@ def _read(path: Path, sequence: str | None, targets: list[str], values: Path | N
     return replace(cells, columns=columns | {"sequence": unquoted(pd.Series(cells.columns[name])).tolist()}), {}
 
 
-def _read_letters(cells: Cells, alphabet: str | None) -> tuple[list[str], SequenceSpace, list[str]]:
+def read_letters(cells: Cells, alphabet: str | None) -> tuple[list[str], SequenceSpace, list[str]]:
     """Sequences in the letters of their alphabet, a space of it with any length, and what was done to the letters."""
     rows = ["".join(row.split()) for row in cells.columns["sequence"]]
     empty = [i for i, row in enumerate(rows) if not row]
@@ -322,7 +322,7 @@ def _likely_alphabet(rows: list[str]) -> str:
     return "DNA" if counts["T"] >= counts["U"] else "RNA"
 
 
-def _check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambiguous: str) -> dict[int, str]:
+def check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambiguous: str) -> dict[int, str]:
     """Rows with an ambiguous letter, as {row number: letter}; any other letter is refused."""
     ambiguous = AMBIGUOUS.get(space.name, "")
     strange = {i: row.translate(_deleting(space.alphabet)) for i, row in enumerate(rows)}

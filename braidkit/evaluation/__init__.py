@@ -28,6 +28,7 @@ from braidkit.evaluation.metrics import (
     validity_measures,
     validity_report,
 )
+from braidkit.evaluation.scoring import log_likelihood, score_table
 from braidkit.evaluation.selection import select
 
 __all__ = [
@@ -51,9 +52,11 @@ __all__ = [
     "kmer_counts",
     "kmer_jensen_shannon",
     "kmer_pearson",
+    "log_likelihood",
     "nearest",
     "novelty",
     "report",
+    "score_table",
     "select",
     "shuffle_dinucleotides",
     "t_interval",

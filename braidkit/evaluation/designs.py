@@ -24,8 +24,9 @@ from braidkit.evaluation.choosing import (
     default_candidates,
     serious_flags,
 )
-from braidkit.evaluation.edit_distance import as_strings, nearest
+from braidkit.evaluation.edit_distance import as_strings
 from braidkit.evaluation.metrics import gc_content
+from braidkit.evaluation.scoring import scored
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from braidkit.persistence import replace_file
@@ -149,21 +150,7 @@ def _described(
 ) -> pd.DataFrame:
     """The table of chosen candidates, best lower bound first."""
     reward, sequences = estimator.reward_, drawn.index.tolist()
-    mean, lower = reward.predict(sequences), reward.predict_lower(sequences)
-    index, distance = nearest(sequences, measured)
-    table = pd.DataFrame(
-        {
-            "sequence": sequences,
-            "mean": mean,
-            "penalty": mean - lower,
-            "lower": lower,
-            "judge": estimator.judge_.predict(sequences),
-            "nearest": [measured[i] for i in index],
-            "nearest_value": y[index],
-            "distance": distance,
-            "kl": drawn["kl"].to_numpy(),
-        }
-    )
+    table = scored(estimator, sequences, measured, y).assign(kl=drawn["kl"].to_numpy())
     some = [measured[i] for i in rng.permutation(len(measured))[:_N_PENALTIES]]
     usual_penalty = np.quantile(reward.predict(some) - reward.predict_lower(some), 0.95)
     # Root mean square of the reward's error on the rows that it never saw.

@@ -20,6 +20,7 @@ from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.checkpoint import CHAIN, has_chain, record_chain
 from braidkit.finetuning.contracts import check_scale, standardised
 from braidkit.finetuning.rescaled import in_space
+from braidkit.finetuning.saved import SavedDesigner
 from braidkit.parameters import check_count
 from braidkit.rewards import BlackBoxReward, GPBonusReward
 from braidkit.spaces import Space, read_designs
@@ -35,7 +36,7 @@ DEFAULT_CHAINS: dict[str, Callable[[Any], DiffusionModel]] = {
 SCORE_DESIGNS = 256
 
 
-class Designer(BaseEstimator, abc.ABC):
+class Designer(SavedDesigner, BaseEstimator, abc.ABC):
     """Base of estimators with ``fit(X, y)``, ``sample(n)`` and ``score(X, y)``.
 
     A subclass has these parameters and maybe more, writes `fit`, which sets ``space_``, and `sample`.

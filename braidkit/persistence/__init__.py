@@ -7,6 +7,7 @@ save leaves what was there before, a damaged one is refused, and a directory tha
 from braidkit.persistence._digest import FREE, digest, module_parts
 from braidkit.persistence._files import is_empty, locked, replace_file, temporaries
 from braidkit.persistence._json import file_contents, read_json, write_json
+from braidkit.persistence._objects import from_parts, to_parts
 from braidkit.persistence._saved import CONFIG, TENSORS, is_saved, load, load_weights, remove_saved, save, saved_digest
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "TENSORS",
     "digest",
     "file_contents",
+    "from_parts",
     "is_empty",
     "is_saved",
     "load",
@@ -27,5 +29,6 @@ __all__ = [
     "save",
     "saved_digest",
     "temporaries",
+    "to_parts",
     "write_json",
 ]

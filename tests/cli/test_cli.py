@@ -22,7 +22,10 @@ from braidkit.persistence import digest
 from tests.language_models import tiny_bert
 
 OPTIONS = ["--sequence", "seq", "--target", "mrl", "--n", "12", "--max-iter", "4"]
-FILES = ["designs.csv", "designs.fasta", "model", "report.html", "rewards.png", "run.json", "training.png"]
+FILES = [
+    *("designs.csv", "designs.fasta", "finetuner", "measured.csv.gz", "model", "pretrained"),
+    *("report.html", "rewards.png", "run.json", "training.png"),
+]
 
 
 def write_table(path, n):
@@ -202,7 +205,6 @@ def test_a_masked_language_model_is_a_pretrained_model(table, chain, tmp_path):
     model = DiffusionModel.from_pretrained(out / "model")
     assert model.backbone.settings["lora_rank"] == 2
     assert (out / "model" / "adapter_model.safetensors").is_file()
-    assert not (out / "pretrained").exists()
     other = design(table, *OPTIONS, "--pretrained", chain, *rank, "--out", tmp_path / "other")
     assert other.exit_code == 2 and "--lora-rank belongs to a masked language model" in other.output
     again = design(table, *OPTIONS, "--pretrained", tmp_path / "lm", "--out", out)
@@ -221,7 +223,7 @@ def test_a_killed_process_resumes_with_the_model_that_it_had_pretrained(table, t
 
     straight = subprocess.run(command(tmp_path / "straight"), capture_output=True, text=True, check=True)
     assert "pretrained: none given" in straight.stdout
-    assert sorted(path.name for path in (tmp_path / "straight").iterdir()) == sorted([*FILES, "pretrained"])
+    assert sorted(path.name for path in (tmp_path / "straight").iterdir()) == FILES
     out = tmp_path / "killed"
     process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 300

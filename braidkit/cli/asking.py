@@ -1,0 +1,89 @@
+"""Commands that ask a run: what it says of any sequences, and more of its designs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from braidkit.cli.options import Command
+
+_out = click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write there, not to the standard output."
+)
+
+
+@click.command(cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("sequences", type=click.Path(path_type=Path))
+@click.option("--sequence", metavar="COLUMN", help='Column of the sequences in a table.  [default: "sequence"]')
+@_out
+def score(run: Path, sequences: Path, sequence: str | None, out: Path | None) -> None:
+    """Say what a RUN thinks of SEQUENCES, a FASTA file or a table: a parent, or candidates from elsewhere.
+
+    Gives a CSV table: mean, penalty and lower bound of the reward, the judge's prediction, the nearest measured
+    sequence with its value and distance, and the log-likelihood under the pretrained model where it has one.
+    """
+    from braidkit.cli.measured import read_measured
+    from braidkit.datasets.sequences import read_sequences
+    from braidkit.datasets.table import quoted
+    from braidkit.evaluation.scoring import score_table
+    from braidkit.exceptions import InvalidParameterError
+    from braidkit.finetuning import ConservativeDiffusionFinetuner
+
+    _check_free(out)
+    finetuner = ConservativeDiffusionFinetuner.load(run)
+    space: Any = finetuner.space_
+    if space.alphabet is None:
+        raise InvalidParameterError(f"{run} is a run on {space.designs}; ask its reward_ in Python.")
+    asked = read_sequences(sequences, space, sequence=sequence)
+    measured = read_measured(run, space)
+    table = score_table(finetuner, asked["sequence"].tolist(), measured.sequences, measured.y)
+    table.insert(0, "id", asked["id"].to_numpy())
+    cells = {column: quoted(table[column]) for column in ("id", "sequence", "nearest")}
+    _write(table.assign(**cells).to_csv(index=False, float_format="%.6g"), out)
+
+
+@click.command(cls=Command)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--n", default=100, show_default=True, type=click.IntRange(1, 1_000_000), help="Number of designs.")
+@click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), show_default=True)
+@_out
+def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
+    """Draw designs from the fine-tuned model of a RUN, or from any saved model of sequences, as FASTA.
+
+    They are draws as they come: not chosen, not flagged, and some may repeat. The file designs.csv of a run has the
+    best that differ.
+    """
+    from braidkit.diffusion import DiffusionModel
+    from braidkit.exceptions import InvalidParameterError
+    from braidkit.finetuning.saved import MODEL
+    from braidkit.persistence import is_saved
+
+    _check_free(out)
+    model: Any = DiffusionModel.from_pretrained(run / MODEL if is_saved(run / MODEL) else run)
+    if model.space.alphabet is None:
+        raise InvalidParameterError(f"{run} makes no sequences; draw from it in Python, by sample(n).")
+    model.kind = "strings"
+    rows = model.sample(n, seed)
+    _write("".join(f">sample_{i}\n{row}\n" for i, row in enumerate(rows, start=1)), out)
+
+
+def _check_free(out: Path | None) -> None:
+    """Raise before any work if a file is in the way."""
+    from braidkit.exceptions import InvalidParameterError
+
+    if out is not None and out.exists():
+        raise InvalidParameterError(f"--out {out} is there already; choose another name, or remove it.")
+
+
+def _write(text: str, out: Path | None) -> None:
+    """Write to a file, in one piece, or to the standard output."""
+    from braidkit.persistence import replace_file
+
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    with replace_file(out) as path:
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,74 @@
+"""The measured rows of a run, kept in its directory: what scores and later rounds need of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from braidkit.datasets.table import MeasuredTable, quoted, unquoted
+from braidkit.exceptions import CheckpointError
+from braidkit.persistence import replace_file
+from braidkit.spaces import SequenceSpace
+
+MEASURED = "measured.csv.gz"
+# Beginnings of the names of columns, before the name of a target.
+_VALUE, _ERROR = "measured: ", "standard error: "
+_SEQUENCE, _WEIGHT = "sequence", "weight"
+
+
+def write_measured(table: MeasuredTable, path: Path) -> None:
+    """Write sequences, measurements and what is known of their noise, in one piece."""
+    frame = pd.DataFrame({_SEQUENCE: quoted(pd.Series(table.sequences))})
+    for prefix, values in ((_VALUE, table.y), (_ERROR, table.y_error)):
+        if values is not None:
+            for name, column in zip(table.targets, values.reshape(len(frame), -1).T, strict=True):
+                frame[prefix + name] = column
+    if table.sample_weight is not None:
+        frame[_WEIGHT] = table.sample_weight
+    with replace_file(path) as temporary:
+        frame.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+
+
+def read_measured(run: Path, space: SequenceSpace) -> MeasuredTable:
+    """Read what `write_measured` wrote; rows are of the space given.
+
+    Raises
+    ------
+    CheckpointError
+        If the run keeps none, or the file is damaged.
+    """
+    path = run / MEASURED
+    try:
+        frame = pd.read_csv(path, dtype={_SEQUENCE: str}, keep_default_na=False, na_values={})
+        targets = tuple(name.removeprefix(_VALUE) for name in frame.columns if name.startswith(_VALUE))
+        found = {prefix: _columns(frame, prefix, targets) for prefix in (_VALUE, _ERROR)}
+        y = found[_VALUE]
+        if y is None:
+            raise ValueError("it has no measurements")
+        return MeasuredTable(
+            sequences=unquoted(frame[_SEQUENCE]).tolist(),
+            y=y,
+            space=space,
+            n_rows=len(frame),
+            n_averaged=0,
+            dropped={},
+            targets=targets,
+            y_error=found[_ERROR],
+            sample_weight=frame[_WEIGHT].to_numpy(dtype=np.float64) if _WEIGHT in frame else None,
+        )
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{run} has no {MEASURED}; pass the directory of a run that this version of braidkit design finished."
+        ) from None
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); give the run's command again with --overwrite.") from error
+
+
+def _columns(frame: pd.DataFrame, prefix: str, targets: tuple[str, ...]) -> np.ndarray | None:
+    """Numbers (n,) of one target, or (n, n_targets) of several; None if there are none."""
+    if not targets or prefix + targets[0] not in frame:
+        return None
+    columns = [pd.to_numeric(frame[prefix + name], errors="coerce").to_numpy(dtype=np.float64) for name in targets]
+    return columns[0] if len(columns) == 1 else np.column_stack(columns)
