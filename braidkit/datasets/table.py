@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,7 @@ class MeasuredTable:
     noise: tuple[str, ...] = ()
 
     @property
-    def told(self) -> dict[str, np.ndarray]:
+    def told(self) -> dict[str, Any]:
         """What is known of the noise, as `fit` takes it."""
         told = {"y_error": self.y_error, "sample_weight": self.sample_weight}
         return {name: values for name, values in told.items() if values is not None}

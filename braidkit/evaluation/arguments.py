@@ -47,12 +47,14 @@ def check_fitted(estimator: Any, *attributes: str) -> None:
             raise InvalidParameterError(f"estimator has no {attribute}; pass a fitted ConservativeDiffusionFinetuner.")
 
 
-def read_measured(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Designs as a plain array, and their measurements as finite float64, one a design.
 
-    Rows are indexed by position afterwards, also where X and y came from filtered tables.
+    Rows are indexed by position afterwards, also where X and y came from filtered tables. Where the estimator has an
+    objective of several quantities, y is of these, and the objective of each row takes the place of a measurement.
     """
-    values = read_measurements(y)
+    combine = getattr(getattr(estimator, "reward_", None), "combine", None)
+    values = read_measurements(y) if combine is None else combine(y)
     designs = read_designs(X)
     check_lengths(designs, values)
     return designs, values

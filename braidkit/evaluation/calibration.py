@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
-from braidkit.data import read_measurements
+from braidkit.data import read_measurements, read_targets
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
 from braidkit.spaces import design_groups, read_designs
@@ -136,7 +136,7 @@ class CalibrationReport:
         InvalidDesignError
             If the oracle was trained on rows of X.
         """
-        X, y = read_designs(X), read_measurements(y)
+        X, (y, targets) = read_designs(X), _measured(reward, y)
         check_consistent_length(X, y)
         if level is not None and not (isinstance(level, numbers.Real) and 0 < level < 1):
             raise InvalidParameterError(f"level must be a number > 0 and < 1; got {level!r}.")
@@ -150,7 +150,8 @@ class CalibrationReport:
         groups = list(_by_decile("held out", y[rows], *_predict(reward, X[rows])))
         if backtest:
             told = {"sample_weight": sample_weight, "y_error": y_error}
-            beyond, note = _backtest(reward, X, y, {n: v for n, v in told.items() if v is not None}, random_state)
+            told = {name: values for name, values in told.items() if values is not None}
+            beyond, note = _backtest(reward, X, y, targets, told, random_state)
             groups += beyond
             notes.append(note)
         if designs is not None:
@@ -238,6 +239,15 @@ class CalibrationReport:
         return "\n".join([*lines, *self.notes, *(f"Warning: {warning}" for warning in self.warnings)])
 
 
+def _measured(reward: Any, y: Any) -> tuple[np.ndarray, Any]:
+    """Measurements (n,), or the objective of several quantities, and what a reward is fitted on."""
+    if not hasattr(reward, "combine"):
+        values = read_measurements(y)
+        return values, values
+    names, columns = read_targets(y)
+    return reward.combine(y), pd.DataFrame(columns, columns=names)
+
+
 def _row_numbers(held_out: Any, n: int) -> np.ndarray:
     """Row numbers, from themselves or from n booleans; all, if there are none."""
     rows = np.arange(n) if held_out is None else np.asarray(held_out)
@@ -283,7 +293,7 @@ def _by_decile(rows: str, y: np.ndarray, mean: np.ndarray, lower: np.ndarray) ->
 
 
 def _backtest(
-    reward: Any, X: np.ndarray, y: np.ndarray, told: dict[str, Any], random_state: Any
+    reward: Any, X: np.ndarray, y: np.ndarray, targets: Any, told: dict[str, Any], random_state: Any
 ) -> tuple[list[dict[str, Any]], str]:
     """Coverage above the 95 % quantile of y by a clone fitted below it, and what is to be said of it."""
     groups = design_groups(X)
@@ -296,12 +306,11 @@ def _backtest(
     if above.sum() < MIN_DECILE_ROWS:
         return [], f"No backtest: {int(above.sum())} rows lie above the 95 % quantile of y ({cut:.3g})."
     refitted = clone(reward)
-    own = refitted.get_params(deep=False)
-    if "verbose" in own:
-        refitted.set_params(verbose=0)
+    own = refitted.get_params()
+    refitted.set_params(**dict.fromkeys((name for name in own if name.split("__")[-1] == "verbose"), 0))
     if "random_state" in own and own["random_state"] is None:
         refitted.set_params(random_state=check_random_state(random_state).randint(2**31 - 1))
-    refitted.fit(X[~above], y[~above], **{name: np.asarray(values)[~above] for name, values in told.items()})
+    refitted.fit(X[~above], targets[~above], **{name: np.asarray(values)[~above] for name, values in told.items()})
     mean, lower = _predict(refitted, X[above])
     rank = spearmanr(mean, y[above]).statistic if np.ptp(mean) > 0 else 0.0
     note = (

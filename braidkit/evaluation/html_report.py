@@ -23,12 +23,14 @@ from braidkit.evaluation.displays import (
     CalibrationDisplay,
     DistanceDisplay,
     KmerScatterDisplay,
+    ParetoDisplay,
     RewardDistributionDisplay,
     SequenceLogoDisplay,
     TrainingCurveDisplay,
 )
 from braidkit.evaluation.displays._drawing import pyplot
 from braidkit.evaluation.metrics import gc_content
+from braidkit.evaluation.quantities import reward_of_quantities
 from braidkit.exceptions import InvalidParameterError
 from braidkit.persistence import replace_file
 
@@ -116,20 +118,20 @@ def report(
     measured: Any = None
     values: np.ndarray | None = None
     if X is not None:
-        measured, values = read_measured(X, y)
+        measured, values = read_measured(X, y, estimator)
         if sequences:
             measured = estimator.space_.strings(measured)
-        calibration = calibration or CalibrationReport.from_estimator(estimator, measured, values, random_state=rng)
+        calibration = calibration or CalibrationReport.from_estimator(estimator, measured, y, random_state=rng)
     if designs is None and sequences and measured is not None:
-        designs = design_table(estimator, measured, values, n_designs=100, random_state=rng)
+        designs = design_table(estimator, measured, y, n_designs=100, random_state=rng)
 
     context = {
         "title": title,
         "story": _story(estimator, designs, values),
         "warnings": [] if designs is None else designs.attrs.get("warnings", []),
         "data": None if values is None else _data(estimator, measured, values, name, source),
-        "fine_tuning": _fine_tuning(estimator, measured, values, name, random_state),
-        "designs": _designs(estimator, designs, measured, values, name, rng) if sequences else None,
+        "fine_tuning": _fine_tuning(estimator, measured, y, name, random_state),
+        "designs": _designs(estimator, designs, measured, y, name, rng) if sequences else None,
         "calibration": None if calibration is None else _calibration(calibration),
         "limits": LIMITS,
         "settings": _settings(estimator),
@@ -183,6 +185,13 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
         f"The {picked} scores its designs {there:.3g} and those of the pretrained model {before:.3g}. The path KL "
         f"between the two models is {kl:.3g} nats.",
     ]
+    parts = {name[3:]: value for name, value in check.items() if name.startswith("r2_")}
+    if parts:
+        story.append(
+            f"The objective is {estimator.objective}. On those measurements the reward of each quantity has R2: "
+            + ", ".join(f"{name} {value:.2f}" for name, value in parts.items())
+            + "."
+        )
     if estimator.over_optimising_since_ is not None:
         risen, column = ("lower bound", "lower") if estimator._climbs == "lower" else ("mean", "mean")
         story.append(
@@ -243,7 +252,7 @@ def _designs(
     estimator: Any,
     designs: pd.DataFrame | None,
     measured: list[str] | None,
-    y: np.ndarray | None,
+    y: Any,
     name: str,
     rng: np.random.RandomState,
 ) -> dict[str, Any] | None:
@@ -252,6 +261,16 @@ def _designs(
         return None
     rows = designs["sequence"].tolist()
     pictures = []
+    reward = reward_of_quantities(estimator)
+    if len(rows) and y is not None and reward is not None and len(reward.rewards_) > 1:
+        pictures.append(
+            _picture(
+                ParetoDisplay.from_estimator(estimator, y, rows),
+                "Two quantities of the objective",
+                "Grey: measured sequences, with the front of those that no other is better than in both. Blue: "
+                "predicted means of designs; the orange lines reach to the bounds that count.",
+            )
+        )
     if len(rows) and measured is not None and y is not None:
         pictures.append(
             _picture(

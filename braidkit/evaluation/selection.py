@@ -116,7 +116,7 @@ def select(
     if y is not None and X is None:
         raise InvalidParameterError("y has no sequences; pass X as well.")
     if y is not None:
-        X, y = read_measured(X, y)
+        X, y = read_measured(X, y, estimator)
     measured = [] if X is None else space.strings(X)
     limits = check_limits(space, gc=gc, max_homopolymer=max_homopolymer, forbidden=forbidden, template=template)
     rng = check_random_state(random_state)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -101,6 +101,12 @@ class Objective:
         if unused:
             raise InvalidParameterError(f"objective {text!r} does not name {unused[0]!r}; leave that target out.")
         return objective
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"text": self.text, "names": self.names}  # its trees can be read again
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(vars(Objective.parse(**state)))
 
     def direction(self, name: str) -> int:
         """Whether more of a quantity is better, 1, or less, -1; 0 if neither."""
@@ -218,8 +224,8 @@ def _number(node: ast.expr) -> float | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
         inner = _number(node.operand)
         return None if inner is None else -inner if isinstance(node.op, ast.USub) else inner
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float) and np.isfinite(node.value):
-        return float(node.value)
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+        return float(node.value) if np.isfinite(node.value) else None
     return None
 
 

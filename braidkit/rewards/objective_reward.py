@@ -178,7 +178,8 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
             slopes = (sides[0][1][name], sides[1][1][name])
             with torch.no_grad(), torch.autocast(reward.device_.type, enabled=False):
                 points = [part.to(reward.device_, torch.float32) for part in (x, other)]
-                own = reward.process_.difference(*points, [slope.to(reward.device_) for slope in slopes])[1]
+                shares = (slopes[0].to(reward.device_), slopes[1].to(reward.device_))
+                own = reward.process_.difference(points[0], points[1], shares)[1]
             variance = variance + own.to(variance) * reward.y_std_**2
         return pairs.mean().item() / self.y_std_, variance.clamp_min(0.0).sqrt().item() / self.y_std_
 

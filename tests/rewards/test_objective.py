@@ -1,5 +1,7 @@
 """Objectives of several quantities: what may be written, and bounds that lie on the right side."""
 
+import ast
+import pickle
 import re
 
 import numpy as np
@@ -71,6 +73,13 @@ def test_directions():
     found = {text: [Objective.parse(text, "ab").direction(name) for name in "ab"] for text in TEXTS}
     assert found["a - b"] == [1, -1] and found["-(a - 2*b) - 1"] == [-1, 1] and found["a if b >= 0.5"] == [1, 1]
     assert found["max(a, 2 - b) / 2"] == [1, -1] and found["b - a if a <= 0.2 and a - b >= -1"] == [0, 0]
+
+
+def test_an_objective_is_its_text_and_names():
+    objective = Objective.parse(TEXTS[-2], ["a", "b"])
+    again = pickle.loads(pickle.dumps(objective))
+    assert (again.text, again.names) == (objective.text, objective.names)
+    assert ast.dump(again.value) == ast.dump(objective.value) and len(again.conditions) == 2
 
 
 WRONG = [
@@ -190,3 +199,14 @@ def test_errors_of_columns_are_named_by_column():
     fitted.fit(X, y.to_numpy(), y_error=np.c_[np.full(80, np.nan), np.ones(80)])
     with pytest.raises(InvalidTargetError, match="y has the columns a, b, but the objective is of y0, y1"):
         fitted.combine(y)
+
+
+@pytest.mark.data
+def test_bounds_of_enhancers_in_two_cell_types_hold_for_held_out_rows(data_dir):
+    table = pd.read_csv(data_dir / "enhancer_lentimpra.csv.gz")
+    y = table.pivot_table(index="sequence", columns="cell", values="activity").dropna()
+    rows = np.random.default_rng(0).permutation(len(y))
+    seen, unseen = y.iloc[rows[:58]], y.iloc[rows[58:]]
+    for objective in ("HepG2 - WTC11", "min(HepG2, WTC11)"):
+        reward = ObjectiveReward(objective, GPBonusReward(c=1.0, random_state=0)).fit(seen.index, seen)
+        assert (reward.combine(unseen) >= reward.predict_lower(unseen.index)).mean() > 0.75, objective

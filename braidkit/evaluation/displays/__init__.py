@@ -5,6 +5,7 @@ from braidkit.evaluation.displays.calibration import CalibrationDisplay
 from braidkit.evaluation.displays.distance import DistanceDisplay
 from braidkit.evaluation.displays.kmers import KmerScatterDisplay
 from braidkit.evaluation.displays.logo import SequenceLogoDisplay
+from braidkit.evaluation.displays.pareto import ParetoDisplay
 from braidkit.evaluation.displays.rewards import RewardDistributionDisplay
 from braidkit.evaluation.displays.training import TrainingCurveDisplay
 
@@ -13,6 +14,7 @@ __all__ = [
     "CalibrationDisplay",
     "DistanceDisplay",
     "KmerScatterDisplay",
+    "ParetoDisplay",
     "RewardDistributionDisplay",
     "SequenceLogoDisplay",
     "TrainingCurveDisplay",

@@ -90,7 +90,7 @@ class DistanceDisplay:
         random_state : int, RandomState or None
         """
         check_fitted(estimator, "reward_", "space_")
-        values = None if y is None else read_measured(X, y)[1]
+        values = None if y is None else read_measured(X, y, estimator)[1]
         if designs is None:
             check_number("n_designs", n_designs, low=1, whole=True)
             space = estimator.space_

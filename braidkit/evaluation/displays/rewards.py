@@ -101,7 +101,7 @@ class RewardDistributionDisplay:
         """
         check_number("n_designs", n_designs, whole=True, low=1)
         rng = check_random_state(random_state)
-        measured, values = read_measured(X, y)
+        measured, values = read_measured(X, y, estimator)
         chosen = rng.permutation(len(values))[:n_designs]
         seed = int(rng.randint(2**31 - 1))
         groups = {
