@@ -66,10 +66,12 @@ class ConservativeDiffusionFinetuner(Designer):
         and a SimplexDiffusion, the paper's, with other solvers.
     alpha : float or "auto", default="auto"
         Weight of the KL, in standard deviations of y per nat. Larger stays closer to the pretrained model. "auto" is
-        0.1 for fewer than 1,000 rows, whose reward is soon fooled, else 0.02, and more if few designs would be left
-        (see `ExactSolver`). For sequences in general it is the smallest from 0.02 on at which enough designs are left
-        that are not rare under the pretrained model (see `TemperingSolver`). The paper has 1e-3 (Table 2), at which designs leave a pretrained
-        model without a support within tens of updates. Not scikit-learn's ridge penalty: that is the reward's `lam`.
+        0.1 for
+        fewer than 1,000 rows, whose reward is soon fooled, else 0.02, and more if few designs would be left (see
+        `ExactSolver`). For sequences in general it is the smallest from 0.02 on at which enough designs are left that
+        are not rare under the pretrained model (see `TemperingSolver`). The paper has 1e-3 (Table 2), at which designs
+        leave a pretrained model without a support within tens of updates. Not scikit-learn's ridge penalty: that is the
+        reward's `lam`.
     reward : regressor, default=GPBonusReward()
         The conservative reward; a clone is fitted. A fitted one in ``sklearn.frozen.FrozenEstimator`` is used as it is.
         Any regressor of designs will do for solvers that need no gradient, see `BlackBoxReward`; the others need one
@@ -79,11 +81,12 @@ class ConservativeDiffusionFinetuner(Designer):
         Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
         otherwise.
     solver : str or Solver, default="auto"
-        How the objective is maximised; by default the way that suits the chain and the reward: "exact" (all designs of
-        a small space are listed), "tempering" (sequences follow the pretrained Markov law as it is tilted towards the
-        reward, and the chain is fitted to them; with or without a gradient), "direct" (back-propagation through the chain), "adjoint_matching" (the
-        reward's gradient carried back step by step along the pretrained chain, the lean adjoint; for a
-        GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any reward, "policy_gradient" and
+        How the objective is maximised; by default the way that suits the chain and the reward: "exact" (all designs of a
+        small
+        space are listed), "tempering" (sequences follow the pretrained Markov law as it is tilted towards the reward,
+        and the chain is fitted to them; with or without a gradient), "direct" (back-propagation through the chain),
+        "adjoint_matching" (the reward's gradient carried back step by step along the pretrained chain, the lean
+        adjoint; for a GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any reward, "policy_gradient" and
         "trajectory_balance". An instance has options: ``DirectSolver(truncation=5)``.
     max_iter : int or "auto", default="auto"
         Updates; "auto" grows with the number of rows, and is 40 with "tempering".
