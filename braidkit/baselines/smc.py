@@ -69,8 +69,8 @@ def twisted_smc(
     generator : torch.Generator
         On the CPU.
     twist : bool, default=True
-        Guide particles on the way by the reward of the design that the chain expects, brought in linearly with the
-        steps done. Without it this is self-normalised importance sampling. The result is exact for large n either way.
+        Guide particles by the reward of the expected design, with a weight that grows linearly over the steps. Without
+        it this is self-normalised importance sampling. Both are exact for large n.
     batch_size : int, default=256
         Trajectories at a time.
 
@@ -102,6 +102,8 @@ def twisted_smc(
         """Resample where few particles carry the weight, then draw from the pretrained policies."""
         nonlocal log_z, log_weights, value
         ess[t] = effective_share(log_weights)
+        # Resample only if few particles carry the weight: resampling adds noise. Afterwards all weights are equal, and
+        # their mean goes into the estimate of log C.
         if ess[t] < 0.5:
             rows = systematic(log_weights, n_particles, generator).to(device)
             log_z += float(log_weights.logsumexp(dim=0)) - math.log(n_particles)
@@ -110,6 +112,8 @@ def twisted_smc(
         return torch.cat([pretrained.policy(part, t).rsample(z) for part, z in parts])
 
     for t, x in walk(pretrained, pretrained.draw_noise(n_particles, generator).to(device), move):
+        # Proposals are the pretrained policies, so a particle's weight changes by the ratio of guessed values alone.
+        # The guesses cancel along the path but for the last, which is exact.
         new_value = guess(x, t).double()
         log_weights, value = (new_value if t == n_steps else log_weights + new_value - value), new_value
     ess[0] = effective_share(log_weights)
@@ -119,7 +123,7 @@ def twisted_smc(
 
 
 def effective_share(log_weights: Tensor) -> float:
-    """Effective sample size of weights over their number: 1 if all are alike, 1 / n if one has everything."""
+    """Effective sample size of n weights, divided by n: 1 if all are equal, 1 / n if one weight is not zero."""
     weights = log_weights.softmax(dim=0)
     return float(1 / weights.square().sum()) / len(weights)
 
@@ -140,21 +144,21 @@ def _in_batches(function: Callable[[Tensor], Tensor], x: Tensor, batch_size: int
 class SMCSampler(Baseline):
     """Sample from the law that fine-tuning aims for, without training: twisted sequential Monte Carlo.
 
-    Each call of `sample` runs a population of pretrained trajectories, weighted by the conservative reward and
-    resampled as they go. Fine for a few designs and for a check of what fine-tuning could reach at this alpha;
-    designs repeat where the population is small for the distance.
+    Each call of `sample` runs a population of pretrained trajectories, which are weighted by the conservative reward
+    and resampled on the way. Use it for a few designs, or to check what fine-tuning could reach at this alpha. If the
+    population is too small for the distance from the pretrained model, designs repeat.
 
     Parameters
     ----------
     pretrained : DiffusionModel, optional
         By default a small one is trained on `X`.
     alpha : float, default=0.1
-        As in ConservativeDiffusionFinetuner. Smaller asks for more particles.
+        As in ConservativeDiffusionFinetuner. A smaller alpha needs more particles.
     reward : regressor, default=GPBonusReward()
         The conservative reward, any regressor of designs; a clone is fitted.
     space : Space, optional
     n_particles : int, default=1024
-        Population, of at least as many as the designs asked for.
+        Size of the population; it is at least the number of designs asked for.
     batch_size : int, default=256
         Trajectories at a time.
     device : str, default="auto"

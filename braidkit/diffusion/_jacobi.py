@@ -87,7 +87,7 @@ def log_lineage_law(b: float, tau: float) -> np.ndarray:
     path = saddle + 1j * scale * u - bend * u**2
     top = exponent(saddle + 0j).real
     integrand = (np.exp(exponent(path) - top) * (scale + 2j * bend * u)).real
-    integrand[0] /= 2
+    integrand[0] /= 2  # trapezoidal rule; the other half of the path is the complex conjugate
     return top + np.log(step / math.pi * integrand.sum(axis=0))
 
 
@@ -99,7 +99,7 @@ def tabulate_stick(b: float, tau: float, log_q: np.ndarray, n_cells: int = N_CEL
     b, tau : float
         As in `log_lineage_law`.
     log_q : ndarray of shape (n_lineages,)
-        What that gave.
+        Log-probabilities from `log_lineage_law`.
     n_cells : int
 
     Returns
@@ -115,7 +115,7 @@ def tabulate_stick(b: float, tau: float, log_q: np.ndarray, n_cells: int = N_CEL
         (angle, np.log1p(lines / b)),
         (math.pi / 2 - angle, betaln(1, b) - betaln(1 + lines, b)),
     ):
-        # Of the many lineages of small times only those near the likeliest count matter, which is
+        # At small times there are many lineages. Only counts near the likeliest one matter, which is
         # 2 / tau times distance / tan(distance).
         width = min(len(lines), math.ceil(14 * math.sqrt(2 / (3 * tau)) + 4 * b + 40))
         centre = 2 / tau * distance / np.maximum(np.tan(distance), 1e-300)
@@ -154,7 +154,7 @@ def _tabulate(n_letters: int, times: tuple[float, ...]) -> tuple[Tensor, Tensor,
 
 
 class Evidence(NamedTuple):
-    """What sticks of shape (..., K - 1) say about their start.
+    """Likelihoods of the clean letter given sticks of shape (..., K - 1).
 
     Attributes
     ----------
@@ -176,7 +176,7 @@ class Evidence(NamedTuple):
 
 
 class StickLaw(nn.Module):
-    """Exact noising of one-hot sequences at a list of times, and what noised sticks say about their start.
+    """Exact noising of one-hot sequences at a list of times, and the likelihood of letters given noised sticks.
 
     Parameters
     ----------
@@ -215,7 +215,7 @@ class StickLaw(nn.Module):
         x : Tensor of shape (n, L, K)
             One-hot.
         times : LongTensor of shape (n,)
-            Which time, for each row.
+            Number of the time of each row.
         generator : torch.Generator
 
         Returns

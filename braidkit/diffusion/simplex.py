@@ -121,16 +121,16 @@ class SimplexDiffusion(LetterChain):
     Notes
     -----
     With "letters" the readout is the distribution q at the last state, whose likeliest letters are the design. It is
-    nearly one-hot, so its own gradient vanishes almost everywhere; backwards it stands in for an estimate of the design
-    that is linear in each stick and unbiased under the noising: ``v_0 = m + exp(t) (v - m)`` with the stationary mean
-    m = 1 / (1 + b), broken into letters. The rewards of relaxed points then have the pathwise gradient of the designs'
-    for rewards that are linear in each position. A chain that goes on to 1/400 gives the same designs, but gradients
-    that drown in their noise, since every letter is decided long before.
+    nearly one-hot, so its gradient vanishes almost everywhere. The backward pass therefore uses another estimate of the
+    design, which is linear in each stick and unbiased under the noising: ``v_0 = m + exp(t) (v - m)`` with the
+    stationary mean m = 1 / (1 + b), broken into letters. For rewards that are linear in each position this gives the
+    pathwise gradient. A chain that goes on to time 1/400 gives the same designs, but noisier gradients, because every
+    letter is decided long before.
 
-    Letters that the space holds are certain to the Markov law, and their sticks are those of the noised letters, drawn
-    along with the others, with no KL: the same in every fine-tuned chain. To the law this is exact, but for the length
-    of the steps. What the network adds sees noised held letters, the replacement method, which is not; and with head
-    "score" held letters are written at the end only. A `MaskedDiffusion` holds letters exactly.
+    Held letters are known to the Markov law. Their sticks are those of noised letters, drawn with the others and
+    without KL: they are the same in every fine-tuned chain. For the law this is exact up to the length of the steps.
+    For the network it is the replacement method, which is an approximation. With head "score" held letters are written
+    at the end only. A `MaskedDiffusion` holds letters exactly.
 
     References
     ----------
@@ -244,6 +244,7 @@ class SimplexDiffusion(LetterChain):
         with torch.no_grad():
             log_likelihoods = self.law.evidence(v, 0).log_likelihoods()
             letters = softmax(self._letter_logits(network, log_likelihoods, 0))
+        # Straight-through: forwards the predicted letters, backwards the linear estimate of the Notes.
         stationary = 1 / (1 + self.law.b)
         estimate = break_sticks(stationary + math.exp(self.times[0]) * (v - stationary))
         return letters + (estimate - estimate.detach())
@@ -258,7 +259,7 @@ class SimplexDiffusion(LetterChain):
         return softmax(self._letter_logits(self.network, self.law.evidence(v, t).log_likelihoods(), t))
 
     def with_steps(self, n_steps: int, scheme: str | None = None) -> SimplexDiffusion:
-        """The same trained model at other steps: the network reads any time between the first and the last.
+        """The same trained model with other steps; the network accepts any time between the first and the last.
 
         Parameters
         ----------
@@ -311,7 +312,7 @@ class SimplexDiffusion(LetterChain):
         return self.hold_logs(self._logits(network, log_likelihoods, self.hold_logs(log_likelihoods), times))
 
     def _logits(self, network: nn.Module, log_likelihoods: Tensor, known: Tensor, times: Tensor | int) -> Tensor:
-        """Logits (n, L, K): the law's by all that is known of the letters, and what the network adds by the sticks."""
+        """Logits (n, L, K): the log-posterior of the Markov law, plus the network's correction from the sticks."""
         base = log_likelihoods if self.prior is None else without_zeros(self.prior.posterior(known))
         return base + network(softmax(log_likelihoods), self._clock(times))
 
@@ -322,7 +323,7 @@ class SimplexDiffusion(LetterChain):
     def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         """The likelihoods of each position's letters given its sticks, scaled to sum to one.
 
-        With much noise they are all alike, and with little one-hot, so that a point carries as much as is known.
+        They are nearly equal where the noise is strong, and nearly one-hot where it is weak.
         """
         return softmax(self.law.evidence(self._sticks(x_t), t).log_likelihoods())
 
@@ -341,8 +342,8 @@ class SimplexDiffusion(LetterChain):
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         assert self.network is not None
-        # Times with probabilities proportional to exp(-t), like what sticks still know of their letter; stratified, one
-        # from each of n equal parts of the distribution, so that batches differ less.
+        # Draw times with probabilities proportional to exp(-t), at which rate sticks forget their letter. The draw is
+        # stratified, one time from each of n equal parts of the distribution, so that losses of batches vary less.
         strata = torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)
         distribution = (-self.clock).softmax(dim=0).cumsum(dim=0)
         times = torch.searchsorted(distribution, strata / len(x)).clamp(max=self.n_steps)

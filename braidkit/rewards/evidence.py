@@ -83,13 +83,16 @@ def fit_variances(
         if failed:
             return 1e10, np.zeros_like(logs)
         solved = torch.cholesky_solve(y[:, None], factor)[:, 0]
+        # Equation (5.8). The factor's diagonal gives half of the log-determinant.
         minus_log_evidence = 0.5 * (y @ solved) + factor.diagonal().log().sum() + 0.5 * n * math.log(2 * math.pi)
         noise = float(variances[-1])
+        # Replicates that were averaged: their squared deviations from the average have a likelihood of their own.
         minus_log_evidence += 0.5 * (n_repeats * math.log(noise) + within / noise)
+        # Equation (5.9), times the variances, because the search is over their logarithms.
         sensitivity = torch.cholesky_inverse(factor) - torch.outer(solved, solved)
         of_noise = sensitivity.diagonal() @ share + n_repeats / noise - within / noise**2
         gradient = torch.cat([flat @ sensitivity.flatten(), of_noise[None]]) * variances / 2
-        z = (logs - PRIOR_MEAN) / PRIOR_STD
+        z = (logs - PRIOR_MEAN) / PRIOR_STD  # a log-normal prior on each variance
         return minus_log_evidence.item() + 0.5 * float(z @ z), gradient.cpu().numpy() + z / PRIOR_STD
 
     start = np.log(np.append(np.full(n_parts, 0.5 / n_parts), 0.5))

@@ -33,20 +33,20 @@ BATCH_NUMBERS = 2**19
 class SumKernelProcess(nn.Module):
     """Posterior mean and variance of a Gaussian process with a sum of kernels, of the function without noise.
 
-    Fitted by `fit`. With points Z and their kernel matrix K_ZZ the features ``phi(x) = W^T k(Z, x)``, ``W W^T`` the
-    pseudo-inverse of K_ZZ, stand for the kernel. Up to 1,500 rows Z is all of them, and nothing is left out; beyond,
-    the part of the kernel that Z does not explain stays in the variance.
+    With points Z and their kernel matrix K_ZZ, the features ``phi(x) = W^T k(Z, x)`` represent the kernel, where
+    ``W W^T`` is the pseudo-inverse of K_ZZ. Up to 1,500 rows Z is all of them, and the process is exact. Beyond, Z is
+    some of the rows, and the part of the kernel that Z does not explain stays in the variance.
 
     Parameters
     ----------
     parts : Parts
     networks : CrossFittedNetworks, optional
-        Their mean is one more feature, and what they disagree on is added to the variance.
+        Their mean is one more feature, and their disagreement is added to the variance.
 
     Attributes
     ----------
     variances : dict of str to float
-        Of each part that is kept, in units of y's variance.
+        Variance of each part that is kept, in units of y's variance.
     noise : float
         Variance of the noise, in the same units.
     """
@@ -93,7 +93,7 @@ class SumKernelProcess(nn.Module):
         held_out = None if held_out is None else held_out.to(y.device)
         row_noise = RowNoise.read(len(x)) if row_noise is None else row_noise
         found = self._fit_parts(x, y, held_out, order[:EVIDENCE_ROWS], row_noise)
-        # Rows times these have noise of one variance: `noise`.
+        # Multiply each row by the root of its precision, so that all rows have the same noise variance.
         roots = row_noise.root_precision(self.noise).to(y)
         n_points = len(x) if len(x) <= MAX_POINTS else SOME_POINTS
         rows = order[:n_points]
@@ -103,6 +103,7 @@ class SumKernelProcess(nn.Module):
         self._point_names = list(points)
         exact, q = n_points == len(x), roots[rows]
         kernel = self._kernel(points, points)
+        # One eigendecomposition, V diag(s) V^T, gives the posterior: (K + noise I)^-1 = V diag(1 / (s + noise)) V^T.
         s, vectors = torch.linalg.eigh(q[:, None] * kernel * q if exact else kernel)
         if exact:
             s = s.clamp_min(1e-15 * float(s[-1]))
@@ -111,7 +112,9 @@ class SumKernelProcess(nn.Module):
             kept = s > 1e-10 * s[-1]
             W = vectors[:, kept] / s[kept].sqrt()
             s, W, moment = self._see_rows(x, y, held_out, order, points, W, roots)
+        # Rasmussen and Williams, equation (2.25): the mean is k(x, Z) weights.
         weights = W @ (moment / (s + self.noise))
+        # Shrink the mean towards 0 if the parts gain so little evidence that y may be noise alone.
         share = 1 / (1 + math.exp(min(GAIN_ON_NOISE - found.gain, 700.0)))
         if exact:
             share *= left_out_share(q * y[rows], weights / q, vectors.square() @ (1 / (s + self.noise)))
@@ -126,7 +129,7 @@ class SumKernelProcess(nn.Module):
         """Mean and variance (n,) of points (n, \\*space.shape), float64, with gradients."""
         views, predictions = self._seen(x)
         kernel = self._kernel(views, self._points())
-        # The kernel's own diagonal, less what the rows tell.
+        # Equation (2.26): the prior variance minus the part that the rows explain.
         known = (kernel @ self.root).square().sum(dim=1)
         variance = (self._diagonal(views) - known).clamp_min(0.0)
         if predictions is not None:
