@@ -49,11 +49,11 @@ class DiffusionModel(SavedModel, abc.ABC):
     Attributes
     ----------
     network : nn.Module or None
-        What the policies are computed from; None before training.
+        The network that the policies are computed from; None before training.
     decoder : nn.Module or None
-        The pretrained network of a fine-tuned model, for the readout; None where that is `network` itself.
+        The pretrained network of a fine-tuned model, for the readout; None if that is `network` itself.
     kind : str or None
-        Kind of designs that `fit` saw and `sample` gives.
+        Kind of designs that `fit` saw, and that `sample` returns.
     frozen : bool
         Whether the weights may no longer be changed.
     """
@@ -62,7 +62,7 @@ class DiffusionModel(SavedModel, abc.ABC):
     _reads_out_by_network: ClassVar[bool] = True
     # Whether the policies are Gaussian, with deviations that do not depend on the state.
     constant_std: bool = False
-    # Trajectories that run together where no gradient is kept.
+    # Most trajectories at a time where no gradient is kept.
     rows_at_once: int = 256
 
     network: nn.Module | None
@@ -103,10 +103,10 @@ class DiffusionModel(SavedModel, abc.ABC):
 
     @abc.abstractmethod
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
-        """Expected designs (n, \\*space.shape) given states x_t, as the chain's own network has them."""
+        """Expected designs (n, \\*space.shape) given states x_t, by the chain's own network."""
 
     def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        """States as points (n, \\*space.shape), noise and all: what a network of designs can read; differentiable.
+        """States as noisy points (n, \\*space.shape), which a network of designs can read; differentiable.
 
         `t` is that of `noised`.
         """
@@ -135,7 +135,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         raise NotImplementedError(f"{type(self).__name__} has neither a `_loss` nor a `_train` of its own.")
 
     def _calibrate(self, x: Tensor, generator: torch.Generator) -> None:
-        """Set what depends on the trained network, from points that it was not trained on where there are enough."""
+        """Set quantities that depend on the trained network; uses points held out from training if there are enough."""
         return
 
     @property
@@ -252,7 +252,7 @@ class DiffusionModel(SavedModel, abc.ABC):
     def trainable_copy(self) -> DiffusionModel:
         """A copy whose `trainable` part is its own, to be changed; all else shares the storage of this model's.
 
-        It reads out by the network as it is here, frozen.
+        Its readout uses a frozen copy of the present network.
         """
         model = share(self, own=self.trainable)
         if self._reads_out_by_network:
@@ -262,7 +262,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         return model
 
     def digest_parts(self) -> list[Any]:
-        """What the model is, for `braidkit.persistence.digest`: settings, weights, and the networks it shares."""
+        """Contents of the model for `braidkit.persistence.digest`: settings, weights, and the networks it shares."""
         shared = [part.module for part in shared_parts(self)]
         return [[json.dumps(self.to_config())], [*map(repr, shared)], *self.state_dict().values(), *shared]
 
@@ -294,7 +294,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         return model
 
     def _view(self) -> Self:
-        """The same chain as another object: weights are shared, and what is set on the one is not on the other."""
+        """The same chain as another object: weights are shared, attributes are not."""
         model = copy.copy(self)
         for own in ("_modules", "_parameters", "_buffers"):
             model.__dict__[own] = dict(self.__dict__[own])
@@ -353,7 +353,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         n_samples : int, default=1
         random_state : int, RandomState, torch.Generator or None
         batch_size : int, default=256
-            Designs at a time; it does not change them.
+            Designs at a time; the designs do not depend on it.
         precision : {"float32", "bfloat16"}, default="float32"
             Of the network within the policies. In bfloat16 wide networks are twice as fast on some processors, and the
             designs of a seed are other ones.

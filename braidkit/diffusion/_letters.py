@@ -14,7 +14,7 @@ from braidkit.diffusion.markov import MarkovLaw
 from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import Points, SequenceSpace
 
-# The logarithm that stands for zero: its exponential is exactly 0, and differences of two of them are finite.
+# Used in place of log 0 = -inf: its exponential is exactly 0, and differences of two of them are finite.
 LOG_ZERO = -1e4
 # Draws that tell how probable designs of a law are; and nats, as draws of a nearly uniform law hardly differ.
 N_TYPICAL, LEAST_DEVIATION = 2000, 2.0
@@ -123,5 +123,5 @@ def zero_at_first(last: nn.Module) -> None:
 
 
 def without_zeros(log_q: Tensor) -> Tensor:
-    """Log-probabilities in which LOG_ZERO stands for minus infinity."""
+    """Log-probabilities with LOG_ZERO in place of minus infinity."""
     return log_q.clamp(min=LOG_ZERO)

@@ -42,7 +42,7 @@ class Level(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How often each letter follows each context at each position, by fold of the rows.
+    """Count the letters that follow each context at each position, by fold of the rows.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ def count(tokens: NDArray[np.int64], folds: NDArray[np.int64], weights: Floats, 
 
 
 class HeldOut(NamedTuple):
-    """What rows of each fold look like to the frequencies of the others; E letters, H levels.
+    """Probabilities of each fold's letters by the frequencies of the other folds; E letters, H levels.
 
     Attributes
     ----------

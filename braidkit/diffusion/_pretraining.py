@@ -89,7 +89,7 @@ def pretrain(
 
 
 def count_held_out(n_rows: int, validation_fraction: float) -> int:
-    """How many rows decide which weights are kept."""
+    """Number of rows that choose which weights are kept."""
     n_held_out = int(validation_fraction * n_rows)
     if validation_fraction > 0 and n_rows >= 4 * MIN_HELD_OUT:
         n_held_out = max(n_held_out, MIN_HELD_OUT)

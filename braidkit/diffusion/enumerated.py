@@ -60,7 +60,7 @@ class EnumeratedDiffusion(DiffusionModel):
     Parameters
     ----------
     space : SequenceSpace
-        Of at most 300,000 designs; positions that its template holds do not count.
+        A space of at most 300,000 designs; positions that its template holds do not count.
 
     References
     ----------

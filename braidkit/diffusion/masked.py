@@ -170,7 +170,7 @@ class MaskedDiffusion(LetterChain):
 
     @property
     def n_masked(self) -> list[int]:
-        """How many positions are masked in x_0, ..., x_T."""
+        """Number of masked positions in x_0, ..., x_T."""
         return [round(self.space.n_free_positions * t / self.n_steps) for t in range(self.n_steps + 1)]
 
     def in_space(self, space: Space) -> MaskedDiffusion:

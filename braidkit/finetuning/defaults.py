@@ -1,23 +1,23 @@
-"""What "auto" comes to, by the number of rows."""
+"""The values of "auto" by number of rows."""
 
 from __future__ import annotations
 
-# Designs that a listed space keeps at least: a lighter alpha would give a few of them again and again.
+# Least effective number of designs of a listed space. A smaller alpha would give the same few designs repeatedly.
 N_EFFECTIVE = 1000
 # Standard deviations by which designs' log-probability may lie below that of the pretrained model's own draws.
 MAX_RARITY = 1.5
 
 
 def auto_alpha(n_rows: int, *, is_least: bool = False) -> float:
-    """The weight of the KL: designs must stay nearer to the data where a reward of few rows is soon fooled.
+    """The weight of the KL. It is larger for few rows, because designs soon exploit the errors of such a reward.
 
-    With `is_least` it is where a solver starts from that raises it by itself.
+    With `is_least` it is the smallest alpha of a solver that raises alpha by itself.
     """
     return 0.1 if n_rows < 1000 and not is_least else 0.02
 
 
 def auto_max_iter(n_rows: int) -> int:
-    """Updates for a number of rows: measured at 500 (``benchmarks/few_rows_updates.py``), the thresholds judgement."""
+    """Number of updates: measured at 500 rows (``benchmarks/few_rows_updates.py``); the thresholds are a judgement."""
     if n_rows < 250:
         return 20
     return 60 if n_rows < 1000 else 200

@@ -52,10 +52,10 @@ class ConservativeDiffusionFinetuner(Designer):
         E[ r_hat(x_0) - g_hat(x_0) ] - alpha * sum_t E[ KL( p_t(.|x_t) || p_pre_t(.|x_t) ) ]      (6)
 
     by direct back-propagation, or by another solver. The penalty g_hat keeps designs where the data speak, the KL
-    keeps them where the pretrained model finds them valid. A judge, fitted on rows that the reward never saw and never
-    optimised, has a veto: the checkpoint kept has the highest objective of those whose designs the judge does not find
-    worse than its favourites, so surely that of runs of equal checkpoints it would be wrong in 5 % at most. It shares
-    the blind spots of the measurements.
+    keeps them where the pretrained model finds them plausible. A second reward, the judge, is fitted on rows that the
+    first never saw, and is never optimised. The checkpoint with the highest objective is kept, unless the judge finds
+    its designs significantly worse than those of another. Among runs with equal checkpoints at most 5 % have a false
+    rejection. The judge cannot see errors that all measurements share.
 
     Parameters
     ----------
@@ -65,13 +65,12 @@ class ConservativeDiffusionFinetuner(Designer):
         (with the solvers "auto" and "exact"), else a MaskedDiffusion over a Markov law (with "auto" and "tempering"),
         and a SimplexDiffusion, the paper's, with other solvers.
     alpha : float or "auto", default="auto"
-        Weight of the KL, in standard deviations of y per nat. Larger stays closer to the pretrained model. "auto" is
-        0.1 for
-        fewer than 1,000 rows, whose reward is soon fooled, else 0.02, and more if few designs would be left (see
-        `ExactSolver`). For sequences in general it is the smallest from 0.02 on at which enough designs are left that
-        are not rare under the pretrained model (see `TemperingSolver`). The paper has 1e-3 (Table 2), at which designs
-        leave a pretrained model without a support within tens of updates. Not scikit-learn's ridge penalty: that is the
-        reward's `lam`.
+        Weight of the KL, in standard deviations of y per nat. A larger alpha keeps designs closer to the pretrained
+        model. "auto" is 0.1 for fewer than 1,000 rows and 0.02 for more; in a small space it is raised if few different
+        designs would be left (see `ExactSolver`). With the solver "tempering" it is the smallest value from 0.02 on
+        that leaves enough designs that are not rare under the pretrained model (see `TemperingSolver`). The paper has
+        1e-3 (Table 2), at which designs soon leave the pretrained model. alpha is not a ridge penalty as in
+        scikit-learn; that is the reward's `lam`.
     reward : regressor, default=GPBonusReward()
         The conservative reward; a clone is fitted. A fitted one in ``sklearn.frozen.FrozenEstimator`` is used as it is.
         Any regressor of designs will do for solvers that need no gradient, see `BlackBoxReward`; the others need one
@@ -81,35 +80,34 @@ class ConservativeDiffusionFinetuner(Designer):
         Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
         otherwise.
     solver : str or Solver, default="auto"
-        How the objective is maximised; by default the way that suits the chain and the reward: "exact" (all designs of a
-        small
-        space are listed), "tempering" (sequences follow the pretrained Markov law as it is tilted towards the reward,
-        and the chain is fitted to them; with or without a gradient), "direct" (back-propagation through the chain),
-        "adjoint_matching" (the reward's gradient carried back step by step along the pretrained chain, the lean
-        adjoint; for a GaussianDiffusion, or a SimplexDiffusion with bridges), or, for any reward, "policy_gradient" and
-        "trajectory_balance". An instance has options: ``DirectSolver(truncation=5)``.
+        How the objective is maximised. "auto" takes a solver that suits the chain and the reward. "exact" lists all
+        designs of a small space. "tempering" moves sequences that follow the pretrained Markov law towards the tilted
+        law, and fits the chain to them; it needs no gradient, but uses one. "direct" back-propagates through the chain.
+        "adjoint_matching" carries the reward's gradient back along the pretrained chain, for a GaussianDiffusion or a
+        SimplexDiffusion with bridges. "policy_gradient" and "trajectory_balance" take any reward. Pass an instance to
+        set options: ``DirectSolver(truncation=5)``.
     max_iter : int or "auto", default="auto"
         Updates; "auto" grows with the number of rows, and is 40 with "tempering".
     batch_size : int, default=128
-        Trajectories an update; the paper's value (Table 2).
+        Trajectories per update; the paper's value (Table 2).
     learning_rate : float, default=1e-3
-        Of Adam; the paper's for images (Table 4), as it gives none for sequences; compared by the same script.
+        Learning rate of Adam; the paper's value for images (Table 4), as it gives none for sequences.
     max_grad_norm : float, default=1.0
         Gradients are scaled down to this norm.
     validation_fraction : float, default=0.25
-        Share of the rows that the judge is fitted on, and the reward is not.
+        Share of the rows that are held out from the reward, and that the judge is fitted on.
     n_iter_no_change : int, default=5
         Evaluations (there are 20 in a run, 10 with "tempering") without a better checkpoint after which the run stops.
     selection : BudgetedSelection, optional
-        What picks the checkpoint to keep, and stops the run, in their place: a small number of true measurements.
+        A small number of true measurements that choose the checkpoint instead of objective and judge.
     checkpoint_dir : path-like, optional
         Save here as the run goes; `fit` with the same data and settings goes on from what is there. It needs a whole
         number as `random_state`.
     device : str, default="auto"
     precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the chain's network in updates; states, KL, reward and optimiser, and all that is reported, predicted or
-        sampled, stay in float32. "auto" is bfloat16 for convolutions of 64 channels and more on CPUs with AVX512-BF16
-        or AMX (an update of 256 channels is 1.7 and 2.5 times as fast), else float32.
+        Precision of the chain's network in updates. States, KL, reward, optimiser and results stay in float32. "auto"
+        is bfloat16 for convolutions of 64 channels and more on CPUs with AVX512-BF16 or AMX, where an update of 256
+        channels is 1.7 and 2.5 times as fast. Otherwise it is float32.
     random_state : int, RandomState or None
     verbose : int, default=0
         Show progress if not 0.
@@ -128,30 +126,30 @@ class ConservativeDiffusionFinetuner(Designer):
     judge_ : GPBonusReward
         Fitted on those rows.
     judge_spread_ : float
-        What its posterior's deviations of differences are multiplied by, see `backtest_spread`; infinite, where there
-        were too few rows to keep some from the reward: then it forbids nothing.
+        Factor of its posterior's deviations of differences, from `backtest_spread`. It is infinite if there were too
+        few rows to hold some out from the reward: the judge then rejects nothing.
     judge_rows_ : ndarray
-        Their numbers in X; all rows, where there were too few to keep some from the reward.
+        Row numbers in X of the judge's rows; all rows if there were too few to hold some out.
     history_ : dict of list
         At each evaluation: "iteration", and for designs after discretisation the averages of "mean" (r_hat), "lower"
         (r_hat - g_hat), "penalty" (g_hat) and "judge", in y's units, and of "kl", the path KL over all steps, in nats;
         with a `selection` also "oracle", the average of what it measured.
     best_iter_ : int
-        Updates of the checkpoint that `model_` is: best by objective and veto, or by the `selection`.
+        Number of updates of the kept checkpoint, which is `model_`.
     n_iter_ : int
-        Updates done.
+        Number of updates done.
     over_optimising_since_ : int or None
-        `best_iter_`, if `fit` warned that what came after over-optimised: the reward likes it better, and the judge or
-        the `selection` finds it surely worse.
+        `best_iter_`, if later checkpoints over-optimised: the reward scores them higher, and the judge or the
+        `selection` finds them significantly worse. None otherwise.
     alpha_, precision_ : float, str
-        What "auto" came to.
+        The values used, after resolving "auto".
     space_ : Space
     n_features_in_ : int
 
     Notes
     -----
-    Processes of ``accelerate launch`` or ``torchrun`` divide the trajectories of each update among them (solvers
-    "direct" and "adjoint_matching"), and all end with the same model.
+    The processes of ``accelerate launch`` or ``torchrun`` share the trajectories of each update (solvers "direct" and
+    "adjoint_matching"), and all end with the same model.
 
     References
     ----------
@@ -234,7 +232,7 @@ class ConservativeDiffusionFinetuner(Designer):
         NotTrainedError
             If `pretrained` was never trained.
         CheckpointError
-            If `checkpoint_dir` belongs to a run with other data or settings, or to one that is at work.
+            If `checkpoint_dir` belongs to a run with other data or settings, or to one that is still running.
         """
         device = resolve_device(self.device)
         processes = Processes(device)
@@ -292,11 +290,11 @@ class ConservativeDiffusionFinetuner(Designer):
         return self.model_.sample(n_samples, random_state)
 
     def check(self, X: Any, y: Any) -> None:
-        """Raise what `fit` would raise at once for these designs, measurements and parameters."""
+        """Check designs, measurements and parameters as `fit` does before it starts work, and raise the same errors."""
         self._check(X, y, Processes(resolve_device(self.device)))
 
     def _check(self, X: Any, y: Any, processes: Processes) -> tuple[Solver, TrainingData]:
-        """The solver, designs and measurements, after all that can be refused before any work."""
+        """The solver, designs and measurements, after all checks that need no work."""
         check_solver(self.solver)
         self._check_parameters(processes)
         if hasattr(self.reward, "_check_parameters"):
@@ -311,7 +309,7 @@ class ConservativeDiffusionFinetuner(Designer):
         return solver, data
 
     def _new_chain(self) -> DiffusionModel:
-        """One that has its optimum in reach, where no solver that needs another was asked for."""
+        """The chain to train: one whose optimum the solver can reach, if the solver allows it; else the default."""
         space: Any = self.space_
         if self.solver in ("auto", "exact") and space.n_designs <= MAX_ENUMERATED:
             return EnumeratedDiffusion(space)
@@ -375,7 +373,7 @@ class ConservativeDiffusionFinetuner(Designer):
         usual = auto_max_iter(n_rows) if solver.usual_updates is None else solver.usual_updates
         max_iter = usual if self.max_iter == "auto" else int(self.max_iter)
         max_iter = max_iter if solver.n_updates is None else solver.n_updates
-        # The first round of a selection is for the chain as it is.
+        # The first round of a selection is for the pretrained chain, before any update.
         every = max(1, max_iter // solver.n_evaluations)
         if self.selection is not None:
             every = math.ceil(max_iter / max(1, self.selection.n_rounds - 1))

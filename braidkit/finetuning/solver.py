@@ -1,4 +1,4 @@
-"""What every solver of the fine-tuning problem shares: the problem, the optimiser, and a state to resume from."""
+"""Base of the solvers of the fine-tuning problem: the problem, the optimiser, and a state to resume from."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ class Problem:
     Attributes
     ----------
     model : DiffusionModel
-        Whose network is changed.
+        The chain that the solver changes.
     pretrained : DiffusionModel
     reward : callable
-        From points (n, \\*space.shape) to r_hat - g_hat (n,), in standard deviations of y. Only solvers with
-        `needs_gradient` ask that it be differentiable.
+        From points (n, \\*space.shape) to r_hat - g_hat (n,), in standard deviations of y. Solvers with
+        `needs_gradient` differentiate it.
     alpha : float
         Weight of the KL, on that scale.
     batch_size : int
-        Trajectories, and calls of the reward, an update.
+        Trajectories per update; each is one call of the reward.
     learning_rate, max_grad_norm : float
-        Of Adam, and the norm that gradients are scaled down to.
+        Learning rate of Adam, and the largest norm of the gradient.
     seed : int
         The noise of update i depends on the seed and i alone, so a run that resumes goes on as it would have.
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the networks of both chains' policies in updates; all else is float32.
+        Precision of the policies' networks in updates; everything else is float32.
     processes : Processes, optional
-        Among which the trajectories of an update are divided; by default those that a launcher started.
+        The processes that share the trajectories of an update; by default those that a launcher started.
     """
 
     model: DiffusionModel
@@ -65,10 +65,10 @@ class Solver(BaseEstimator, abc.ABC):
     """
 
     needs_gradient: ClassVar[bool] = False
-    n_updates: ClassVar[int | None] = None  # how many it takes, where that is known
-    usual_updates: ClassVar[int | None] = None  # how many it takes unless it is told, where rows do not decide
-    n_evaluations: ClassVar[int] = 20  # of a run, besides that of the pretrained chain
-    splits_batches: ClassVar[bool] = False  # the gradient of a batch is the mean of those of its parts
+    n_updates: ClassVar[int | None] = None  # number of updates that it needs, if that is fixed
+    usual_updates: ClassVar[int | None] = None  # default number of updates, if it does not depend on the rows
+    n_evaluations: ClassVar[int] = 20  # evaluations in a run, besides that of the pretrained chain
+    splits_batches: ClassVar[bool] = False  # True if the gradient of a batch is the mean over its parts
 
     def setup(self, problem: Problem) -> Solver:
         """Take on a problem, with a fresh optimiser.
@@ -104,10 +104,10 @@ class Solver(BaseEstimator, abc.ABC):
 
     @abc.abstractmethod
     def update(self, i: int) -> dict[str, float]:
-        """Do update number `i` (from 0) and give figures to show."""
+        """Do update number `i` (from 0), and return numbers for the progress bar."""
 
     def draw_noise(self, i: int) -> Tensor:
-        """The noise of update i's trajectories: of those that are this process's."""
+        """The noise of update i's trajectories, this process's share of them."""
         model = self.problem.model
         noise = model.draw_noise(self.problem.batch_size, self.generator(i))
         return self.problem.processes.own_rows(noise).to(model.device)
@@ -128,7 +128,7 @@ class Solver(BaseEstimator, abc.ABC):
             loss.backward()
 
     def step(self) -> None:
-        """One step of Adam on the gradients that were accumulated, here and in other processes."""
+        """One step of Adam on the accumulated gradients of all processes."""
         self.problem.processes.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.problem.max_grad_norm)
         self.optimizer.step()

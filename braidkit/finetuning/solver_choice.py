@@ -1,4 +1,4 @@
-"""Solvers by name: which suits a chain and a reward, and whether the reward has the gradient that it needs."""
+"""Choose a solver by name, or by chain and reward, and check that the reward has the gradient that it needs."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def check_solver(solver: str | Solver) -> None:
 
 
 def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None, *, choose_alpha: bool = False) -> Solver:
-    """A fresh solver: from its name, as a clone of an instance, or the one that suits a chain and a reward.
+    """A new solver: by name, as a clone of an instance, or with "auto" the one that suits the chain and the reward.
 
-    With `choose_alpha`, those that can may take a larger alpha than the problem's.
+    With `choose_alpha`, the solvers that can may raise alpha.
     """
     check_solver(solver)
     if isinstance(solver, Solver):
@@ -57,12 +57,12 @@ def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None, *
 
 
 def is_black_box(reward: Any) -> bool:
-    """Whether a reward plainly has no gradient."""
+    """Whether a reward has no gradient: it has no ``lower(x)``."""
     return reward is not None and not hasattr(reward, "lower")
 
 
 def check_solver_reward(solver: Solver, reward: Any) -> None:
-    """Raise if a solver needs a gradient that the reward plainly does not give."""
+    """Raise if the solver needs a gradient and the reward has none."""
     if solver.needs_gradient and is_black_box(reward):
         raise InvalidParameterError(
             f"reward is a {type(reward).__name__} without lower(x): a black box, which {type(solver).__name__} cannot "
@@ -71,7 +71,7 @@ def check_solver_reward(solver: Solver, reward: Any) -> None:
 
 
 def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) -> None:
-    """Raise unless the reward's gradient at pretrained designs is finite and somewhere not zero."""
+    """Raise unless the reward's gradient at pretrained designs is finite and not zero everywhere."""
     noise = pretrained.draw_noise(16, torch.Generator().manual_seed(seed))
     gradients = [_gradient(reward, pretrained, part) for part in noise.split(min(16, pretrained.rows_at_once))]
     found = [part for part in gradients if part is not None]
@@ -86,7 +86,7 @@ def check_reward_gradient(reward: Any, pretrained: DiffusionModel, seed: int) ->
 
 
 def _gradient(reward: Any, pretrained: DiffusionModel, noise: Tensor) -> Tensor | None:
-    """Gradient of the reward's lower bound at the designs of some noise; None if it has none."""
+    """Gradient of the reward's lower bound at the designs that noise makes; None if it has none."""
     point = pretrained.sample_points(noise).requires_grad_(True)
     mean, penalty = standardised(reward, pretrained.space.discretise(point))
     lower = mean - penalty
