@@ -6,10 +6,38 @@ import math
 import numbers
 from typing import Any
 
+import numpy as np
+import sklearn.utils
 import torch
-from sklearn.utils import check_random_state
 
 from braidkit.exceptions import InvalidParameterError
+
+# Counts beyond it overflow in numpy or torch, or never end.
+LARGEST_COUNT = 2**31 - 1
+
+
+def check_number(
+    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, above: bool = False, whole: bool = False
+) -> None:
+    """Raise unless a value is a number from `low` (or above it) to `high`; whole where asked.
+
+    Examples
+    --------
+    >>> check_number("n_designs", 2.5, low=1, whole=True)
+    Traceback (most recent call last):
+    braidkit.exceptions.InvalidParameterError: n_designs must be a whole number of at least 1; got 2.5.
+    """
+    kind = numbers.Integral if whole else numbers.Real
+    fine = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    if fine and whole and value > LARGEST_COUNT:
+        high = min(high, LARGEST_COUNT)
+    if not fine or value < low or value > high or (above and value == low):
+        lower = "" if low == -math.inf else f"above {low:g}" if above else f"of at least {low:g}"
+        limits = [lower, "" if high == math.inf else f"at most {high:,}" if whole else f"at most {high:g}"]
+        text = " and ".join(limit for limit in limits if limit)
+        raise InvalidParameterError(
+            f"{name} must be a {'whole ' * whole}number{' ' * bool(text)}{text}; got {value!r}."
+        )
 
 
 def check_positive(estimator: Any, *names: str, allow_zero: bool = False) -> None:
@@ -25,9 +53,7 @@ def check_positive(estimator: Any, *names: str, allow_zero: bool = False) -> Non
 def check_count(estimator: Any, *names: str, minimum: int = 1) -> None:
     """Raise unless the named parameters of an estimator are whole numbers of at least `minimum`."""
     for name in names:
-        value = getattr(estimator, name)
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
-            raise InvalidParameterError(f"{name} must be a whole number of at least {minimum}; got {value!r}.")
+        check_number(name, getattr(estimator, name), low=minimum, whole=True)
 
 
 def check_fraction(estimator: Any, name: str, *, allow_zero: bool = False) -> None:
@@ -44,6 +70,19 @@ def check_whole_seed(random_state: Any, who: str, why: str) -> None:
         raise InvalidParameterError(f"{who} needs a whole number as random_state, {why}; got {random_state!r}.")
 
 
+def check_random_state(random_state: Any) -> np.random.RandomState:
+    """What scikit-learn makes of a random_state; one that cannot be used is refused by name."""
+    if isinstance(random_state, (bool, np.bool_)):
+        random_state = repr(random_state)
+    try:
+        return sklearn.utils.check_random_state(random_state)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(
+            f"random_state must be None, a whole number from 0 to 2**32 - 1, or a numpy RandomState; got "
+            f"{random_state!r}."
+        ) from error
+
+
 def as_generator(random_state: Any) -> torch.Generator:
     """A CPU generator from what scikit-learn's users pass as random_state, or the generator itself."""
     if isinstance(random_state, torch.Generator):
@@ -57,7 +96,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise InvalidParameterError(f'device must be "auto", "cpu" or "cuda"; got {device!r}.') from error
     if resolved.type == "meta":  # it holds no numbers
         raise InvalidParameterError(f'device must be "auto", "cpu" or "cuda"; got {str(device)!r}.')

@@ -99,7 +99,7 @@ class DesignPipeline(Pipeline):
     >>> import numpy as np
     >>> from sklearn.preprocessing import StandardScaler
     >>> from braidkit import ConservativeDiffusionFinetuner, DesignPipeline
-    >>> X = np.random.default_rng(0).normal(loc=100, size=(200, 2))
+    >>> X = np.random.default_rng(0).normal(loc=100, size=(50, 2))
     >>> steps = [("scale", StandardScaler()), ("design", ConservativeDiffusionFinetuner(random_state=0))]
     >>> pipeline = DesignPipeline(steps).fit(X, X.sum(axis=1))
     >>> bool(pipeline.sample(50, random_state=0).mean() > 90)

@@ -25,7 +25,7 @@ LEVELS = {
     "training": 3,
     "preprocessing": 3,
     "data": 3,
-    "parameters": 3,
+    "parameters": 1,
     "rewards": 4,
     "diffusion": 4,
     "finetuning": 5,

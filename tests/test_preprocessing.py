@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
 
 from braidkit import ConservativeDiffusionFinetuner, DesignPipeline, GPBonusReward, SequenceEncoder, SequenceSpace
 from braidkit.exceptions import InvalidDesignError
@@ -60,3 +61,20 @@ def test_rows_that_are_no_rows_of_the_encoder_are_refused():
     for rows in (np.zeros((2, 5)), np.full((1, 12), np.nan)):
         with pytest.raises(InvalidDesignError, match="X must be finite rows of 12 numbers"):
             encoder.inverse_transform(rows)
+
+
+def test_scikit_learn_s_checks_fail_where_they_do_for_its_own_pipeline():
+    """A pipeline replaces its steps by the fitted ones, and so changes a parameter."""
+
+    def failures(kind):
+        checks = check_estimator(kind([("scale", StandardScaler()), ("model", Ridge())]), on_fail=None, on_skip=None)
+        return {found["check_name"] for found in checks if found["status"] == "failed"}
+
+    assert (
+        failures(DesignPipeline)
+        == failures(Pipeline)
+        <= {
+            "check_dont_overwrite_parameters",
+            "check_estimators_overwrite_params",
+        }
+    )

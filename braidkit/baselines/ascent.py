@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.contracts import standardised
-from braidkit.parameters import check_count, check_positive
+from braidkit.parameters import check_count, check_positive, check_random_state
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -70,7 +69,7 @@ class RewardAscent(Baseline):
     --------
     >>> import numpy as np
     >>> from braidkit.baselines import RewardAscent
-    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
     >>> designs = RewardAscent(random_state=0).fit(X, X.sum(axis=1)).sample(10, random_state=0)
     >>> bool((designs.sum(axis=1) > X.sum(axis=1).max()).all())  # far outside the data
     True

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel
-from braidkit.parameters import as_generator, check_count
+from braidkit.parameters import as_generator, check_count, check_random_state
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -56,7 +55,7 @@ class BestOfN(Baseline):
     --------
     >>> import numpy as np
     >>> from braidkit.baselines import BestOfN
-    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
     >>> designs = BestOfN(random_state=0).fit(X, X.sum(axis=1)).sample(100, random_state=0)
     >>> bool(designs.sum(axis=1).mean() > X.sum(axis=1).mean() + 1)
     True

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from braidkit.baselines.baseline import Baseline
+from braidkit.data import read_measurements
 from braidkit.diffusion import DiffusionModel, TabularDiffusion, fit_guided
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError, InvalidTargetError
 from braidkit.finetuning.designer import untrained_chain
-from braidkit.parameters import check_count, check_positive
+from braidkit.parameters import check_count, check_positive, check_random_state
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -278,6 +278,9 @@ def bin_weights(
     >>> bin_weights(np.array([0.0, 0.0, 0.0, 1.0]), n_bins=2, temperature_quantile=0.5).round(3)
     array([0.504, 0.504, 0.504, 2.487])
     """
+    y = read_measurements(y)
+    if len(y) < 2 or np.ptp(y) == 0:
+        raise InvalidTargetError("y must hold measurements that differ; otherwise there is nothing to weigh.")
     standardised = (y - y.mean()) / y.std()
     top = standardised.max()
     temperature = max(top - np.quantile(standardised, temperature_quantile), 1e-3)

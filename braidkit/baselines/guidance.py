@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
 from braidkit.exceptions import InvalidParameterError
-from braidkit.parameters import check_count, check_positive
+from braidkit.parameters import check_count, check_positive, check_random_state
 from braidkit.rewards.features import auto_max_iter
 from braidkit.spaces import Points, Space
 from braidkit.torch_state import ordinary_torch, seeded

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel, walk
-from braidkit.parameters import as_generator, check_count, check_positive
+from braidkit.parameters import as_generator, check_count, check_positive, check_random_state
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -98,7 +97,11 @@ def twisted_smc(
     ess = torch.ones(n_steps + 1)
     log_z, log_weights, value = 0.0, torch.zeros(()), torch.zeros(())
 
-    def move(x: Tensor, t: int, draw: Tensor) -> Tensor:
+    def fresh() -> Tensor:
+        """Noise of one step: a particle takes over another's state, and must not meet noise that made it."""
+        return torch.randn(n_particles, *pretrained.noise_shape, generator=generator).to(device)
+
+    def move(x: Tensor, t: int, _: Tensor) -> Tensor:
         """Resample where few particles carry the weight, then draw from the pretrained policies."""
         nonlocal log_z, log_weights, value
         ess[t] = effective_share(log_weights)
@@ -108,10 +111,11 @@ def twisted_smc(
             rows = systematic(log_weights, n_particles, generator).to(device)
             log_z += float(log_weights.logsumexp(dim=0)) - math.log(n_particles)
             x, value, log_weights = x[rows], value[rows], torch.zeros_like(log_weights)
-        parts = zip(x.split(batch_size), draw.split(batch_size), strict=True)
+        parts = zip(x.split(batch_size), fresh().split(batch_size), strict=True)
         return torch.cat([pretrained.policy(part, t).rsample(z) for part, z in parts])
 
-    for t, x in walk(pretrained, pretrained.draw_noise(n_particles, generator).to(device), move):
+    first = fresh()[:, None].expand(-1, n_steps + 1, *pretrained.noise_shape)
+    for t, x in walk(pretrained, first, move):
         # Proposals are the pretrained policies, so a particle's weight changes by the ratio of guessed values alone.
         # The guesses cancel along the path but for the last, which is exact.
         new_value = guess(x, t).double()
@@ -180,7 +184,7 @@ class SMCSampler(Baseline):
     --------
     >>> import numpy as np
     >>> from braidkit.baselines import SMCSampler
-    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
     >>> sampler = SMCSampler(alpha=0.5, random_state=0).fit(X, X.sum(axis=1))
     >>> designs = sampler.sample(100, random_state=0)
     >>> bool(designs.sum(axis=1).mean() > X.sum(axis=1).mean())

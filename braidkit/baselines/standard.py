@@ -38,7 +38,7 @@ class StandardFinetuner(ConservativeDiffusionFinetuner):
     --------
     >>> import numpy as np
     >>> from braidkit.baselines import StandardFinetuner
-    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
     >>> finetuner = StandardFinetuner(random_state=0).fit(X, X.sum(axis=1))
     >>> bool(finetuner.sample(100, random_state=0).sum(axis=1).mean() > X.sum(axis=1).mean())
     True

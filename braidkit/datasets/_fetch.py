@@ -13,13 +13,15 @@ from typing import Any
 
 from braidkit.datasets._streams import LimitedFile
 from braidkit.exceptions import DownloadError, MissingExtraError
-from braidkit.persistence import replace_file
+from braidkit.persistence import make_folder, read_path, replace_file
 
 TIMEOUT = 60  # seconds without any data
 
 
 def data_folder(data_home: str | os.PathLike[str] | None = None) -> Path:
     """Folder of data sets: `data_home`, else $BRAIDKIT_DATA, else ``~/braidkit_data``."""
+    if data_home is not None:
+        read_path("data_home", data_home)
     return Path(data_home or os.environ.get("BRAIDKIT_DATA") or "~/braidkit_data").expanduser()
 
 
@@ -49,7 +51,7 @@ def fetch_file(url: str, folder: Path, *, check: Callable[[Path], object], downl
     DownloadError
         If the file cannot be downloaded, is not what was expected, or differs from the recorded checksum.
     MissingExtraError
-    from braidkit.persistence import replace_file
+    from braidkit.persistence import make_folder, read_path, replace_file
         If a download is needed and pooch is not installed.
     """
     path = folder / url.rpartition("/")[2]
@@ -68,7 +70,7 @@ def fetch_file(url: str, folder: Path, *, check: Callable[[Path], object], downl
         )
     if not url.startswith(("http://", "https://")):
         raise DownloadError(f"{url} is no address to download from; pass one that starts with http:// or https://.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with tempfile.TemporaryDirectory(dir=folder, prefix=f"{path.name}.") as partial:
         fresh = _download(url, Path(partial), known, record)
         check(fresh)

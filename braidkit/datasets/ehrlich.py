@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import EhrlichLandscape
+from braidkit.parameters import check_number, check_random_state
 
 
 def make_ehrlich(
@@ -51,10 +51,10 @@ def make_ehrlich(
     >>> len(X[0]), bool((y >= 0).all() and (y <= 1).all())
     (32, True)
     """
-    if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
-        raise InvalidParameterError(f"n_samples must be a whole number of at least 1; got {n_samples!r}.")
-    if not 0 <= noise < np.inf:
-        raise InvalidParameterError(f"noise must be a finite number >= 0; got {noise!r}.")
+    check_number("n_samples", n_samples, low=1, whole=True)
+    check_number("noise", noise, low=0)
+    if landscape is not None and not isinstance(landscape, EhrlichLandscape):
+        raise InvalidParameterError(f"landscape must be an EhrlichLandscape; got {landscape!r:.60}.")
     landscape = EhrlichLandscape() if landscape is None else landscape
     rng = check_random_state(random_state)
     X = np.array(landscape.sample(n_samples, rng), dtype=object)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ def read_images(
     """
     if channels not in (1, 3):
         raise InvalidParameterError(f"channels must be 1 or 3; got {channels!r}.")
+    if isinstance(files, str) or not isinstance(files, Collection):
+        raise InvalidParameterError(f"files must be a list of paths or of images; got {files!r:.60}.")
     if len(files) == 0:
         raise InvalidDesignError("there are no files to read.")
     try:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing, check_random_state
+from sklearn.utils import _safe_indexing
 
 from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
-from braidkit.spaces import join_groups
+from braidkit.parameters import check_number, check_random_state
+from braidkit.spaces import join_groups, read_designs
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,16 @@ def offline_split(
     >>> len(split.X_oracle), len(split.X_offline), bool(split.y_offline.max() < split.cut)
     (500, 300, True)
     """
-    if not 0 <= oracle_fraction < 1:
-        raise InvalidParameterError(f"oracle_fraction must be at least 0 and less than 1; got {oracle_fraction!r}.")
-    if not 0 < quantile < 1:
-        raise InvalidParameterError(f"quantile must lie between 0 and 1; got {quantile!r}.")
+    check_number("oracle_fraction", oracle_fraction, low=0, high=1)
+    check_number("quantile", quantile, low=0, high=1, above=True)
+    if 1 in (oracle_fraction, quantile):
+        raise InvalidParameterError(
+            f"oracle_fraction and quantile must be less than 1; got {oracle_fraction}, {quantile}."
+        )
     y = read_measurements(y)
-    check_lengths(X, y)
-    units = join_groups(X, groups)
+    designs = read_designs(X)
+    check_lengths(designs, y)
+    units = join_groups(designs, groups)
     n_units = int(units.max(initial=-1)) + 1
     order = check_random_state(random_state).permutation(n_units)
     to_oracle = np.isin(units, order[: round(oracle_fraction * n_units)])

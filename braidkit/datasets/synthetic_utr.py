@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
-from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import UTRLandscape
+from braidkit.parameters import check_number, check_random_state
 
 
 def make_utr(
@@ -53,10 +52,8 @@ def make_utr(
     >>> bool((y == UTRLandscape().predict(X)).all())
     True
     """
-    if not isinstance(n_samples, (int, np.integer)) or n_samples < 1:
-        raise InvalidParameterError(f"n_samples must be a whole number of at least 1; got {n_samples!r}.")
-    if not 0 <= noise < np.inf:
-        raise InvalidParameterError(f"noise must be a finite number >= 0; got {noise!r}.")
+    check_number("n_samples", n_samples, low=1, whole=True)
+    check_number("noise", noise, low=0)
     rng = check_random_state(random_state)
     landscape = UTRLandscape(length)
     X = np.array(landscape.sample(n_samples, rng), dtype=object)

@@ -23,7 +23,7 @@ from braidkit.datasets._targets import (
     read_values,
 )
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
-from braidkit.persistence import digest
+from braidkit.persistence import digest, read_path
 from braidkit.spaces import SequenceSpace
 
 # Letters that stand for more than one nucleotide or amino acid (IUPAC), and amino acids beyond the twenty.
@@ -178,7 +178,7 @@ def read_table(
     """
     if on_ambiguous not in ("error", "drop"):
         raise InvalidParameterError(f"on_ambiguous must be 'error' or 'drop'; got {on_ambiguous!r}.")
-    path = Path(path)
+    path = read_path("path", path)
     targets = _parse_targets([target] if isinstance(target, str) else list(target))
     errors = [target_se] if isinstance(target_se, str) else list(target_se)
     check_noise_told_once(targets, errors, weight)

@@ -14,6 +14,7 @@ from sklearn.utils import Bunch
 
 from braidkit.datasets._fetch import data_folder, fetch_file
 from braidkit.exceptions import DownloadError, InvalidParameterError
+from braidkit.parameters import check_number
 
 BASE_URL = "https://ftp.ncbi.nlm.nih.gov/geo/samples/GSM3130nnn/GSM3130435/suppl"
 FILE_NAME = "GSM3130435_egfp_unmod_1.csv.gz"
@@ -87,8 +88,10 @@ def fetch_utr(
     -----
     Rows without a finite load, or that are not 50 letters of ACGT, are left out.
     """
-    if n_rows is not None and (not isinstance(n_rows, (int, np.integer)) or n_rows < 1):
-        raise InvalidParameterError(f"n_rows must be a whole number of at least 1, or None; got {n_rows!r}.")
+    if n_rows is not None:
+        check_number("n_rows", n_rows, low=1, whole=True)
+    if not isinstance(base_url, str):
+        raise InvalidParameterError(f"base_url must be an address, such as 'https://...'; got {base_url!r}.")
     folder = data_folder(data_home)
     path = folder / PREPARED_NAME
     if path.exists():

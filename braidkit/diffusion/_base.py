@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from torch import Tensor, nn
 
 from braidkit.diffusion._policies import Policy
@@ -24,7 +23,7 @@ from braidkit.exceptions import (
     NotTrainedError,
 )
 from braidkit.networks import share, shared_parts
-from braidkit.parameters import as_generator
+from braidkit.parameters import as_generator, check_number, check_random_state
 from braidkit.spaces import Points, Space
 from braidkit.torch_state import ordinary_torch, seeded
 
@@ -60,6 +59,8 @@ class DiffusionModel(SavedModel, abc.ABC):
 
     # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
     _reads_out_by_network: ClassVar[bool] = True
+    # Whether all steps of a trajectory read one draw of noise, which is then held once.
+    _draws_once: ClassVar[bool] = False
     # Whether the policies are Gaussian, with deviations that do not depend on the state.
     constant_std: bool = False
     # Most trajectories at a time where no gradient is kept.
@@ -70,8 +71,7 @@ class DiffusionModel(SavedModel, abc.ABC):
 
     def __init__(self, space: Space, *, n_steps: int) -> None:
         super().__init__()
-        if not isinstance(n_steps, (int, np.integer)) or n_steps < 1:
-            raise InvalidParameterError(f"n_steps must be a whole number of at least 1; got {n_steps!r}.")
+        check_number("n_steps", n_steps, low=1, whole=True)
         self.space = space
         self.n_steps = int(n_steps)
         self.kind: str | None = None
@@ -220,7 +220,7 @@ class DiffusionModel(SavedModel, abc.ABC):
                 f"this {type(self).__name__} is trained already, and others may share it; train a new model, or go on "
                 "from a copy: copy.deepcopy(model).fit(X)."
             )
-        check_training(max_iter, batch_size, learning_rate, validation_fraction)
+        check_training(max_iter, batch_size, learning_rate, validation_fraction, verbose)
         x = self.space.points(X).to(self.device)
         if len(x) == 0:
             raise InvalidDesignError("X is empty: there is nothing to learn from.")
@@ -287,7 +287,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         """
         if space == self.space:
             return self
-        if space.with_template(None) != self.space.with_template(None):
+        if not isinstance(space, Space) or space.with_template(None) != self.space.with_template(None):
             raise IncompatibleModelError(f"this {type(self).__name__} makes designs of {self.space}, not of {space}.")
         model = self._view()
         model.space = space
@@ -323,20 +323,34 @@ class DiffusionModel(SavedModel, abc.ABC):
         Returns
         -------
         noise : Tensor of shape (n, n_steps + 1, \\*noise_shape)
-            Entry 0 makes x_T; entry t makes x_{t-1}.
+            Entry 0 makes x_T; entry t makes x_{t-1}. Where all entries are one draw, they share its memory.
         """
-        shape = (self.n_steps + 1, *self.noise_shape)
+        check_number("n", n, low=0, whole=True)
+        if not isinstance(generator, torch.Generator):
+            raise InvalidParameterError(f"generator must be a torch.Generator; got {generator!r}.")
+        shape = (1 if self._draws_once else self.n_steps + 1, *self.noise_shape)
         noise = torch.empty(n, *shape)
         row = torch.Generator()
         for i, seed in enumerate(torch.randint(2**62, (n,), generator=generator).tolist()):
             torch.randn(shape, generator=row.manual_seed(seed), out=noise[i])
-        return noise
+        return noise.expand(n, self.n_steps + 1, *self.noise_shape)
 
     @torch.no_grad()
     def sample_points(self, noise: Tensor) -> Tensor:
         """Run the chain on given noise; gives points of shape (n, \\*space.shape), not yet discretised."""
         self.check_trained()
+        self.check_noise(noise)
         return self.readout(last_state(self, noise.to(self.device)))
+
+    def check_noise(self, noise: Any) -> None:
+        """Raise unless this is noise of whole trajectories, as `draw_noise` gives it."""
+        expected = (self.n_steps + 1, *self.noise_shape)
+        if not isinstance(noise, Tensor) or tuple(noise.shape[1:]) != expected:
+            found = tuple(noise.shape) if isinstance(noise, Tensor) else f"a {type(noise).__name__}"
+            raise InvalidParameterError(
+                f"noise must be a tensor of shape (n, {', '.join(map(str, expected))}), as draw_noise gives it; got "
+                f"{found}."
+            )
 
     @ordinary_torch()
     def sample(
@@ -363,8 +377,8 @@ class DiffusionModel(SavedModel, abc.ABC):
         designs : list of str, or ndarray
         """
         self.check_trained()
-        if n_samples < 1:
-            raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")
+        check_number("n_samples", n_samples, low=1, whole=True)
+        check_number("batch_size", batch_size, low=1, whole=True)
         generator, chain = as_generator(random_state), at_precision(self, precision)
         batch_size = min(batch_size, self.rows_at_once)
         sizes = [min(batch_size, n_samples - i) for i in range(0, n_samples, batch_size)]

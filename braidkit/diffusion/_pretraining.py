@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from braidkit.parameters import check_count, check_fraction, check_positive
+from braidkit.parameters import check_count, check_fraction, check_number, check_positive
 from braidkit.spaces import Points
 from braidkit.training import fit_supervised
 
@@ -27,13 +27,16 @@ class HeldOutLoss(NamedTuple):
     after: float
 
 
-def check_training(max_iter: Any, batch_size: Any, learning_rate: Any, validation_fraction: Any) -> None:
+def check_training(
+    max_iter: Any, batch_size: Any, learning_rate: Any, validation_fraction: Any, verbose: Any = 0
+) -> None:
     """Raise for settings of `DiffusionModel.fit` that are out of range."""
     settings = SimpleNamespace(
         max_iter=max_iter, batch_size=batch_size, learning_rate=learning_rate, validation_fraction=validation_fraction
     )
     check_count(settings, *(["batch_size"] if max_iter == "auto" else ["batch_size", "max_iter"]))
     check_positive(settings, "learning_rate")
+    check_number("verbose", verbose, low=0, whole=True)
     check_fraction(settings, "validation_fraction", allow_zero=True)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from braidkit import persistence
 from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.exceptions import CheckpointError, InvalidParameterError
+from braidkit.persistence import read_path
 from braidkit.spaces import SequenceSpace
 
 # Their weights over time stand at 0.01, 0.02, ...
@@ -85,6 +86,7 @@ def load_ddsm_checkpoint(path: str | os.PathLike[str], *, space: SequenceSpace, 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The score network's tensors by their published names."""
+    path = read_path("path", path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

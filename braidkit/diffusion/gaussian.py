@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Gaussian
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.exceptions import IncompatibleModelError
+from braidkit.parameters import check_number
 from braidkit.spaces import Space, VectorSpace
 from braidkit.torch_state import seeded
 
@@ -60,8 +61,7 @@ class GaussianDiffusion(DiffusionModel):
         super().__init__(space, n_steps=n_steps)
         if not isinstance(space, VectorSpace):
             raise IncompatibleModelError(f"GaussianDiffusion needs a VectorSpace; got {space!r}.")
-        if n_hidden < 1:
-            raise InvalidParameterError(f"n_hidden must be at least 1; got {n_hidden}.")
+        check_number("n_hidden", n_hidden, low=1, whole=True)
         self.n_hidden = int(n_hidden)
         self.register_buffer(
             "angles", torch.linspace(self._first_angle, self._last_angle, self.n_steps + 1), persistent=False

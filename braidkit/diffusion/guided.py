@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Policy
-from braidkit.exceptions import IncompatibleModelError
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.networks import SequenceFeatures, VectorFeatures, share
+from braidkit.parameters import check_number
 from braidkit.spaces import Space
 
 # Waves of the time that the network sees beside the state.
@@ -104,6 +105,11 @@ class GuidedDiffusion(DiffusionModel):
     def __init__(
         self, chain: DiffusionModel, guide: Callable[[Tensor, Tensor], Tensor], *, strength: float = 1.0
     ) -> None:
+        if not isinstance(chain, DiffusionModel):
+            raise InvalidParameterError(f"chain must be a DiffusionModel; got {chain!r:.60}.")
+        if not callable(guide):
+            raise InvalidParameterError(f"guide must be callable, from states and times to values; got {guide!r:.60}.")
+        check_number("strength", strength)
         super().__init__(chain.space, n_steps=chain.n_steps)
         self.chain = chain
         self.guide = guide
@@ -139,7 +145,13 @@ class GuidedDiffusion(DiffusionModel):
         with torch.enable_grad():
             state = x_t if differentiate else x_t.detach().requires_grad_(True)
             time = torch.full((len(x_t),), t / self.n_steps, device=x_t.device)
-            value = self.guide(self.chain.as_points(state, t), time).sum()
+            values = self.guide(self.chain.as_points(state, t), time)
+            if not isinstance(values, Tensor) or len(values) != len(x_t) or not values.requires_grad:
+                raise InvalidParameterError(
+                    f"guide must give a tensor of {len(x_t)} values, one a state, whose gradient is known; got "
+                    f"{values!r:.60}."
+                )
+            value = values.sum()
             (gradient,) = torch.autograd.grad(value, state, create_graph=differentiate)
         return self.chain.policy(x_t, t).shifted(self.strength * gradient)
 

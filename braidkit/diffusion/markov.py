@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from braidkit.diffusion import _markov_fit as fitting
 from braidkit.diffusion._forward_backward import draw_sequences, letter_log_posterior, letter_log_prediction
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.parameters import check_number
 
 # Largest table (L, K ** order, K) of orders above 1. Each policy of a chain goes through it forwards and backwards:
 # order 3 of 50 nucleotides costs about as much as order 1, order 4 six times as much.
@@ -47,6 +49,9 @@ class MarkovLaw(nn.Module):
 
     def __init__(self, length: int, n_letters: int, order: int = 1) -> None:
         super().__init__()
+        check_number("length", length, low=1, whole=True)
+        check_number("n_letters", n_letters, low=1, whole=True)
+        check_number("order", order, low=1, high=2 * _MAX_ORDER, whole=True)
         self.length, self.n_letters, self.order = length, n_letters, order
         shape = (length, n_letters**order, n_letters)
         self.register_buffer("transitions", torch.full(shape, 1 / n_letters, dtype=torch.float64))
@@ -84,10 +89,19 @@ class MarkovLaw(nn.Module):
         held_out : dict of int to float
             Negative log-likelihood of held-out rows by order, in nats a letter; 0 stands for independent letters.
         """
-        rows = np.asarray(tokens, dtype=np.int64)
+        check_number("n_letters", n_letters, low=1, whole=True)
+        check_number("max_order", _MAX_ORDER if max_order is None else max_order, low=0, whole=True)
+        rows = _checked_tokens(tokens, n_letters)
         length = rows.shape[1]
-        w = np.ones(len(rows)) if weights is None else np.asarray(weights, dtype=np.float64)
-        w = w / w.mean()
+        w = np.ones(len(rows)) if weights is None else np.asarray(weights)
+        if (
+            w.dtype.kind not in "fiub"
+            or w.shape != (len(rows),)
+            or not (np.isfinite(w) & (w >= 0)).all()
+            or w.max() == 0
+        ):
+            raise InvalidParameterError(f"weights must be {len(rows):,} numbers >= 0, not all 0, one a row.")
+        w = w.astype(np.float64) / w.mean(dtype=np.float64)
         rng = np.random.RandomState(random_state)
         # Draws of a law may repeat; measured designs that do are replicates, which tell nothing of each other.
         folds = fitting.folds_of(rows, rng) if within is None else rng.randint(fitting.N_FOLDS, size=len(rows))
@@ -216,3 +230,13 @@ def order_within_table(length: int, n_letters: int, largest: int = _MAX_ORDER) -
     """The largest order, up to some, of which the table of transitions is not too large; order 1 never is."""
     orders = range(min(length - 1, largest) + 1)
     return max(order for order in orders if order < 2 or length * n_letters ** (order + 1) <= _MAX_TABLE)
+
+
+def _checked_tokens(tokens: Any, n_letters: int) -> np.ndarray:
+    """Letter codes (n, length) as whole numbers; raises unless they are codes of so many letters."""
+    rows = np.asarray(tokens)
+    if rows.ndim != 2 or rows.size == 0 or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n_letters:
+        raise InvalidDesignError(
+            f"tokens must be whole numbers from 0 to {n_letters - 1} of shape (n, length); got {tokens!r:.60}."
+        )
+    return rows.astype(np.int64)

@@ -15,6 +15,7 @@ from braidkit.diffusion._policies import Categorical, Fixed, Policy
 from braidkit.diffusion.simplex import NETWORKS
 from braidkit.exceptions import InvalidParameterError
 from braidkit.networks import DilatedConvNet
+from braidkit.parameters import check_number
 from braidkit.spaces import SequenceSpace, Space
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ class MaskedDiffusion(LetterChain):
     """
 
     _reads_out_by_network: ClassVar[bool] = False
+    # A position is revealed once, so no entry of a draw is read twice: ranks that stay give the positions in random
+    # order, and the letter's entries are fresh when its position's turn comes. Memory grows with the length alone.
+    _draws_once: ClassVar[bool] = True
     space: SequenceSpace
 
     def __init__(
@@ -151,8 +155,7 @@ class MaskedDiffusion(LetterChain):
                 f"n_steps must be at most the {which}, {space.n_free_positions}, so that each step reveals a position; "
                 f"got {self.n_steps}."
             )
-        if n_hidden < 1:
-            raise InvalidParameterError(f"n_hidden must be at least 1; got {n_hidden}.")
+        check_number("n_hidden", n_hidden, low=1, whole=True)
         self.n_hidden = int(n_hidden)
         self._seen_last_layer: tuple[Any, bool] = (None, False)
 
@@ -291,6 +294,7 @@ class MaskedDiffusion(LetterChain):
         log_probs : Tensor of shape (n, length, n_letters)
             Without meaning at positions that are not masked.
         """
+        self.space.check_points(states)
         chunks = states.to(self.device).split(ROWS_AT_ONCE)
         return torch.cat([self._logits(chunk).log_softmax(dim=-1) for chunk in chunks])
 

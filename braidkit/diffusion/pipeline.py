@@ -23,6 +23,7 @@ from braidkit.diffusion.precision import at_precision
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
 from braidkit.networks import Adapter
 from braidkit.parameters import as_generator
+from braidkit.persistence import read_path
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -84,7 +85,7 @@ class PipelineDiffusion(DiffusionModel):
         if not math.isfinite(guidance_scale) or guidance_scale < 0:
             raise InvalidParameterError(f"guidance_scale must be a number of at least 0; got {guidance_scale!r}.")
         dtype = resolve_dtype(dtype)
-        folder = Path(base).resolve()
+        folder = read_path("base", base).resolve()
         parts = PipelineParts(folder, lora_rank=int(lora_rank), dtype=dtype)
         if fingerprint not in (None, parts.fingerprint):
             raise CheckpointError(

@@ -18,6 +18,7 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.bridge import sticks_of_angles
 from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after
 from braidkit.networks import DilatedConvNet, share
+from braidkit.parameters import check_number
 from braidkit.spaces import SequenceSpace
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -172,7 +173,7 @@ class SimplexDiffusion(LetterChain):
             raise InvalidParameterError(f"SimplexDiffusion needs a SequenceSpace; got {space!r}.")
         if head not in ("letters", "score"):
             raise InvalidParameterError(f'head must be "letters" or "score"; got {head!r}.')
-        if network not in NETWORKS:
+        if not isinstance(network, str) or network not in NETWORKS:
             raise InvalidParameterError(f"network must be one of {', '.join(NETWORKS)}; got {network!r}.")
         if scheme not in ("euler", "bridge"):
             raise InvalidParameterError(f'scheme must be "bridge" or "euler"; got {scheme!r}.')
@@ -184,6 +185,8 @@ class SimplexDiffusion(LetterChain):
             raise InvalidParameterError('a prior predicts letters; pass head="letters", or prior=None.')
         if min_time is None:
             min_time = 0.4 if head == "letters" else 1 / 400
+        check_number("min_time", min_time)
+        check_number("max_time", max_time, high=100)
         if not 1e-3 <= min_time < max_time:
             raise InvalidParameterError(
                 f"min_time must be at least 0.001 and below max_time; got {min_time} and {max_time}."
@@ -196,11 +199,12 @@ class SimplexDiffusion(LetterChain):
         self.law = StickLaw(space.n_letters, self.times)
         self.register_buffer("clock", torch.tensor(self.times), persistent=False)
         self.register_buffer("speed", 2 / (1 + self.law.b), persistent=False)
-        self._scale_curve = None if score_scale is None else [np.asarray(part).tolist() for part in score_scale]
+        self._scale_curve = None if score_scale is None else _checked_curve(score_scale)
         if head == "score":
             scale = self.law.mean_lineages.mean(dim=1)
             if self._scale_curve is not None:
-                scale = torch.from_numpy(np.interp(self.times, *self._scale_curve)).float()
+                times, scales = self._scale_curve
+                scale = torch.from_numpy(np.interp(self.times, times, scales)).float()
             self.register_buffer("score_scale", scale, persistent=False)
 
     clock: Tensor
@@ -369,3 +373,19 @@ class SimplexDiffusion(LetterChain):
             "score_scale": self._scale_curve,
             "prior": self.prior_kind,
         }
+
+
+def _checked_curve(score_scale: Any) -> list[list[float]]:
+    """Times and scales of a score; raises unless times ascend and scales are positive, one a time."""
+    try:
+        curve = np.array([np.asarray(part, dtype=np.float64) for part in score_scale])
+    except (TypeError, ValueError):
+        curve = np.zeros(0)
+    if curve.ndim != 2 or len(curve) != 2 or not np.isfinite(curve).all() or not (np.diff(curve[0]) > 0).all():
+        curve = np.zeros(0)
+    if not curve.size or curve[1].min() <= 0:
+        raise InvalidParameterError(
+            f"score_scale must be two lists of one length: ascending times, and the scales there, > 0; got "
+            f"{score_scale!r:.60}."
+        )
+    return curve.tolist()

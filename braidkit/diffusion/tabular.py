@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Categorical
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.parameters import check_number
 from braidkit.spaces import Points, SequenceSpace
 
 MAX_DESIGNS = 1024
@@ -63,8 +64,7 @@ class TabularDiffusion(DiffusionModel):
                 f"TabularDiffusion lists all designs, at most {MAX_DESIGNS:,}; the space has {n_designs:,}: use a "
                 "MaskedDiffusion."
             )
-        if not 0 < smoothing < float("inf"):
-            raise InvalidParameterError(f"smoothing must be > 0 and finite; got {smoothing}.")
+        check_number("smoothing", smoothing, low=0, above=True)
         self.smoothing = float(smoothing)
         letters = torch.tensor(list(itertools.product(range(space.n_letters), repeat=space.length)))
         self.register_buffer("designs", nn.functional.one_hot(letters, space.n_letters).float(), persistent=False)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,28 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import read_designs
-
-
-def check_number(
-    name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, above: bool = False, whole: bool = False
-) -> None:
-    """Raise unless a value is a number from `low` (or above it) to `high`; whole where asked.
-
-    Examples
-    --------
-    >>> check_number("n_designs", 2.5, low=1, whole=True)
-    Traceback (most recent call last):
-    braidkit.exceptions.InvalidParameterError: n_designs must be a whole number of at least 1; got 2.5.
-    """
-    kind = numbers.Integral if whole else numbers.Real
-    fine = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
-    if not fine or value < low or value > high or (above and value == low):
-        lower = "" if low == -math.inf else f"above {low:g}" if above else f"of at least {low:g}"
-        limits = [lower, "" if high == math.inf else f"at most {high:g}"]
-        text = " and ".join(limit for limit in limits if limit)
-        raise InvalidParameterError(
-            f"{name} must be a {'whole ' * whole}number{' ' * bool(text)}{text}; got {value!r}."
-        )
 
 
 def check_fitted(estimator: Any, *attributes: str) -> None:
@@ -58,3 +35,23 @@ def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[np.ndarray, np
     designs = read_designs(X)
     check_lengths(designs, values)
     return designs, values
+
+
+def read_values(values: Any) -> dict[Any, np.ndarray]:
+    """Numbers by name as arrays, none of them empty; refused by the name."""
+    if not isinstance(values, Mapping):
+        raise InvalidParameterError(f"values must be a dictionary of lists of numbers; got {values!r:.60}.")
+    arrays = {}
+    for name, value in values.items():
+        try:
+            arrays[name] = np.asarray(value, dtype=float).reshape(-1)
+        except (TypeError, ValueError) as error:
+            raise InvalidParameterError(f"{name!r} must have numbers ({error}).") from error
+        wrong = int((~np.isfinite(arrays[name])).sum())
+        if wrong or not len(arrays[name]):
+            raise InvalidParameterError(
+                f"{name!r} must have at least one value, all finite; got {len(arrays[name])} with {wrong} not finite."
+            )
+    if not arrays:
+        raise InvalidParameterError("values is empty; pass at least one group.")
+    return arrays

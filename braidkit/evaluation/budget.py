@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -172,6 +172,8 @@ class BudgetedSelection:
         InvalidParameterError
             If there is none, or not one call left for each.
         """
+        if not isinstance(estimators, Iterable):
+            raise InvalidParameterError(f"estimators must be a list or a dictionary of them; got {estimators!r:.60}.")
         named = dict(estimators) if isinstance(estimators, Mapping) else dict(enumerate(estimators))
         if not named:
             raise InvalidParameterError("there is no estimator to choose from; pass at least one.")

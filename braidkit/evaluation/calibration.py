@@ -11,12 +11,13 @@ import pandas as pd
 from scipy.stats import binomtest, spearmanr
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
-from braidkit.data import read_measurements, read_targets
+from braidkit.data import check_lengths, read_measurements, read_targets
+from braidkit.evaluation.arguments import check_fitted
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
+from braidkit.parameters import check_number, check_random_state
 from braidkit.spaces import design_groups, read_designs
 
 # With fewer rows than this in a decile its coverage is too uncertain to report.
@@ -143,6 +144,10 @@ class CalibrationReport:
         if oracle is not None and designs is None:
             raise InvalidParameterError("an oracle has nothing to judge; pass designs as well.")
         refuse_shared_rows(oracle, X)
+        if missing := [name for name in ("predict", "predict_lower") if not hasattr(reward, name)]:
+            raise InvalidParameterError(f"reward must be a fitted reward; {reward!r:.60} has no {missing[0]}.")
+        if oracle is not None and not callable(getattr(oracle, "predict", oracle)):
+            raise InvalidParameterError(f"oracle must have predict(X) or be callable; got {oracle!r:.60}.")
         rows = _row_numbers(held_out, len(y))
         if level is None and getattr(reward, "c", None) == "calibrated":
             level = float(reward.level)
@@ -160,7 +165,8 @@ class CalibrationReport:
             unusual = float((mean - lower > usual).mean())
             notes.append(f"{100 * unusual:.0f} % of designs have a penalty above that of 99 % of held-out rows.")
             if oracle is not None:
-                truth = np.asarray(oracle.predict(designs), dtype=np.float64)
+                truth = read_measurements(getattr(oracle, "predict", oracle)(designs))
+                check_lengths(designs, truth)
                 groups.append(_coverage("designs", "all", truth, mean, lower))
         coverage = pd.DataFrame(groups)
         return cls(coverage, level, notes=notes, warnings=_warnings(coverage, level))
@@ -191,6 +197,8 @@ class CalibrationReport:
         level, backtest, random_state
             As for `from_reward`.
         """
+        check_fitted(estimator, "judge_rows_", "reward_")
+        check_number("n_designs", n_designs, low=1, whole=True)
         rng = check_random_state(random_state)
         if len(estimator.judge_rows_) > len(y) or max(estimator.judge_rows_) >= len(y):
             raise InvalidParameterError(

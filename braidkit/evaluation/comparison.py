@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ from scipy.stats import ks_2samp
 from scipy.stats import t as student
 from tqdm.auto import tqdm
 
+from braidkit.data import read_measurements
 from braidkit.datasets import OfflineSplit
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.runs import REFERENCES, Bench, Outcome, Run
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
-from braidkit.persistence import digest, is_saved
+from braidkit.parameters import check_number
+from braidkit.persistence import digest, is_saved, make_folder, read_path
 from braidkit.progress import Progress
 from braidkit.training import interrupts_propagate
 
@@ -175,7 +176,9 @@ def compare(
     >>> list(comparison.differences("alpha = 1.0").columns)
     ['mean', 'low', 'high', 'n_seeds']
     """
-    _check(methods, oracles, seeds, n_designs, pretrained)
+    _check(methods, split, oracles, seeds, n_designs, pretrained)
+    if cache_dir is not None:
+        make_folder(read_path("cache_dir", cache_dir))
     for oracle in oracles.values():
         refuse_shared_rows(oracle, split.X_offline)
     if natural is None:
@@ -188,7 +191,7 @@ def compare(
         oracles=dict(oracles),
         valid=valid,
         n_designs=n_designs,
-        cache_dir=None if cache_dir is None else Path(cache_dir),
+        cache_dir=None if cache_dir is None else read_path("cache_dir", cache_dir),
         data_key=digest([np.asarray(split.X_offline), split.y_offline]),
     )
     chains = dict(
@@ -220,8 +223,10 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
     >>> round(low, 2), mean, round(high, 2)
     (-0.48, 2.0, 4.48)
     """
-    if not 0 < confidence < 1:
-        raise InvalidParameterError(f"confidence must be > 0 and < 1; got {confidence!r}.")
+    check_number("confidence", confidence, low=0, high=1, above=True)
+    if confidence == 1:
+        raise InvalidParameterError("confidence must be below 1, where an interval has no end; got 1.")
+    values = read_measurements(values)
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return mean, np.nan, np.nan
@@ -278,26 +283,37 @@ def _collect(outcomes: list[Outcome], oracles: list[str]) -> Comparison:
 
 
 def _check(
-    methods: Mapping[str, Any], oracles: Mapping[str, Any], seeds: Sequence[int], n_designs: int, pretrained: Chains
+    methods: Mapping[str, Any],
+    split: Any,
+    oracles: Mapping[str, Any],
+    seeds: Sequence[int],
+    n_designs: int,
+    pretrained: Chains,
 ) -> None:
     """Raise for arguments that are not valid, before any work."""
+    if not isinstance(split, OfflineSplit):
+        raise InvalidParameterError(f"split must be what offline_split gives; got {split!r:.60}.")
+    if not isinstance(methods, Mapping) or not isinstance(oracles, Mapping):
+        raise InvalidParameterError("methods and oracles must be dictionaries, by name.")
     if not methods:
         raise InvalidParameterError("methods is empty; pass at least one estimator by its name.")
     for name, method in methods.items():
         if name in REFERENCES:
             raise InvalidParameterError(f"a method cannot be called {name!r}, as a reference is; choose another name.")
-        if not all(callable(getattr(method, needed, None)) for needed in ("fit", "sample", "get_params")):
+        needs = ("fit", "sample", "get_params")
+        if isinstance(method, type) or not all(callable(getattr(method, needed, None)) for needed in needs):
             raise InvalidParameterError(f"method {name!r} must be an estimator with fit and sample; got {method!r}.")
     for name, oracle in oracles.items():
         if name in ("method", "seed", "design", "designs", "promised", "cost"):
             raise InvalidParameterError(f"an oracle cannot be called {name!r}, as a column is; choose another name.")
         if not callable(getattr(oracle, "predict", oracle)):
             raise InvalidParameterError(f"oracle {name!r} must have predict(X) or be callable; got {oracle!r}.")
+    if not isinstance(seeds, Iterable):
+        raise InvalidParameterError(f"seeds must be different whole numbers >= 0; got {seeds!r}.")
     whole = all(isinstance(seed, numbers.Integral) and seed >= 0 for seed in seeds)
     if len(seeds) == 0 or not whole or len(set(seeds)) < len(seeds):
         raise InvalidParameterError(f"seeds must be different whole numbers >= 0; got {seeds!r}.")
-    if not isinstance(n_designs, numbers.Integral) or n_designs < 1:
-        raise InvalidParameterError(f"n_designs must be a whole number of at least 1; got {n_designs!r}.")
+    check_number("n_designs", n_designs, low=1, whole=True)
     if isinstance(pretrained, DiffusionModel):
         pretrained.check_trained()
     elif pretrained is not None and not callable(pretrained):

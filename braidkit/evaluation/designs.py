@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 
 from braidkit.datasets.table import quoted
-from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
+from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.choosing import (
     LARGE_PENALTY,
     MAX_IDENTITY,
@@ -29,7 +28,8 @@ from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.scoring import scored
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
-from braidkit.persistence import replace_file
+from braidkit.parameters import check_number, check_random_state
+from braidkit.persistence import read_path, replace_file
 from braidkit.progress import Progress
 
 MAX_HOMOPOLYMER = 8
@@ -105,7 +105,7 @@ def design_table(
     --------
     >>> from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion, make_utr
     >>> from braidkit.evaluation import design_table
-    >>> X, y = make_utr(100, random_state=0)
+    >>> X, y = make_utr(60, random_state=0)
     >>> chain = SimplexDiffusion(SequenceSpace("DNA", 50), n_steps=3).fit(X, max_iter=5, random_state=0)
     >>> finetuner = ConservativeDiffusionFinetuner(chain, max_iter=1, batch_size=16, random_state=0).fit(X, y)
     >>> table = design_table(finetuner, X, y, n_designs=5, n_candidates=20, random_state=0)
@@ -193,6 +193,13 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
     In the CSV file sequences that a spreadsheet would take for a formula, such as those that begin with the gap letter
     "-", have an apostrophe in front; `read_table` takes it off.
     """
+    columns = ("id", "sequence", "mean", "lower")
+    if not isinstance(table, pd.DataFrame) or (missing := [name for name in columns if name not in table]):
+        raise InvalidParameterError(
+            "table must be one of design_table"
+            + (f"; it has no column {missing[0]!r}." if isinstance(table, pd.DataFrame) else f"; got {table!r:.60}.")
+        )
+    directory = read_path("directory", directory)
     cells = {column: quoted(table[column]) for column in ("sequence", "nearest") if column in table}
     with replace_file(os.path.join(directory, "designs.csv")) as path:
         table.assign(**cells).to_csv(path, index=False, float_format="%.6g")

@@ -13,7 +13,6 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_random_state
 
 from braidkit import __version__
 from braidkit.evaluation.arguments import check_fitted, read_measured
@@ -32,6 +31,7 @@ from braidkit.evaluation.displays._drawing import pyplot
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.quantities import reward_of_quantities
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_random_state
 from braidkit.persistence import replace_file
 
 # Measured sequences whose k-mers are counted.
@@ -111,6 +111,12 @@ def report(
     path = _check_path(path)
     if (X is None) != (y is None):
         raise InvalidParameterError("X and y belong together; pass both, or neither.")
+    if designs is not None and not isinstance(designs, pd.DataFrame):
+        raise InvalidParameterError("designs must be a table of design_table or select.")
+    if calibration is not None and not isinstance(calibration, CalibrationReport):
+        raise InvalidParameterError(f"calibration must be a CalibrationReport; got {calibration!r:.60}.")
+    if not all(isinstance(text, str) for text in (name, title)):
+        raise InvalidParameterError(f"name and title must be texts; got {name!r} and {title!r}.")
     if designs is not None and (missing := [name for name in ("sequence", "mean", "lower") if name not in designs]):
         raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table of design_table or select.")
     rng = check_random_state(random_state)

@@ -20,12 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
 
-from braidkit.evaluation.arguments import check_number
 from braidkit.evaluation.edit_distance import as_strings, edit_distances, nearest
 from braidkit.evaluation.families import effective_number, families
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.parameters import check_number, check_random_state
 
 # More columns would take minutes and gigabytes.
 _MAX_KMERS = 4_000_000
@@ -61,6 +60,8 @@ def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = N
     rows = as_strings(sequences)
     seen = set().union(*rows)
     letters = "".join(sorted(seen)) if letters is None else letters
+    if not isinstance(letters, str) or len(set(letters)) < len(letters):
+        raise InvalidParameterError(f"letters must be a text of different letters; got {letters!r}.")
     if strangers := seen - set(letters):
         raise InvalidDesignError(f"{min(strangers)!r} is not in the alphabet {letters}; pass all letters that occur.")
     if len(letters) ** k > _MAX_KMERS:
@@ -344,8 +345,8 @@ def validity_report(
         Columns "designs", "held out", "shuffled"; the index names the measures, see `validity_measures`.
     """
     rng = check_random_state(random_state)
-    order = rng.permutation(len(natural))
     natural = as_strings(natural)
+    order = rng.permutation(len(natural))
     reference = [natural[i] for i in order[: len(order) // 2]]
     held_out = [natural[i] for i in order[len(order) // 2 :]]
     columns = {"designs": designs, "held out": held_out, "shuffled": shuffle_dinucleotides(held_out, rng)}

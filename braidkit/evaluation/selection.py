@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_random_state
 
-from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
+from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.choosing import MAX_IDENTITY, choose_different, default_candidates
 from braidkit.evaluation.designs import MAX_HOMOPOLYMER
 from braidkit.evaluation.metrics import gc_content, shuffle_dinucleotides
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_number, check_random_state
 from braidkit.spaces import SequenceSpace
 
 # Shuffles of one design that are tried for one that meets the limits.
@@ -95,7 +95,7 @@ def select(
     --------
     >>> from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion, make_utr
     >>> from braidkit.evaluation import select
-    >>> X, y = make_utr(100, random_state=0)
+    >>> X, y = make_utr(60, random_state=0)
     >>> chain = SimplexDiffusion(SequenceSpace("DNA", 50), n_steps=3).fit(X, max_iter=5, random_state=0)
     >>> finetuner = ConservativeDiffusionFinetuner(chain, max_iter=1, batch_size=16, random_state=0).fit(X, y)
     >>> table = select(finetuner, X, y, n_designs=3, n_candidates=50, n_controls=1, random_state=0)

@@ -13,7 +13,9 @@ from braidkit.persistence import (
     digest,
     is_saved,
     locked,
+    make_folder,
     read_json,
+    read_path,
     remove_saved,
     saved_digest,
     temporaries,
@@ -65,8 +67,8 @@ def open_checkpoint(estimator: Any, data: str, held: contextlib.ExitStack) -> Pa
     """
     if estimator.checkpoint_dir is None:
         return None
-    directory, settings = Path(estimator.checkpoint_dir), run_settings(estimator, data)
-    directory.mkdir(parents=True, exist_ok=True)
+    directory, settings = read_path("checkpoint_dir", estimator.checkpoint_dir), run_settings(estimator, data)
+    make_folder(directory)
     held.enter_context(locked(directory))
     path = directory / SETTINGS
     if not path.exists():

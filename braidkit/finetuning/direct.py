@@ -72,6 +72,10 @@ class DirectSolver(Solver):
     def check(self, model: DiffusionModel) -> None:
         if self.truncation != "random":
             check_count(self, "truncation")
+        if self.rows_at_once is not None:
+            check_count(self, "rows_at_once")
+        if not isinstance(self.checkpointing, bool):
+            raise InvalidParameterError(f"checkpointing must be True or False; got {self.checkpointing!r}.")
         if self.kl_steps not in ("all", "one"):
             raise InvalidParameterError(f'kl_steps must be "all" or "one"; got {self.kl_steps!r}.')
 

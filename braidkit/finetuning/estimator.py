@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
@@ -36,7 +35,14 @@ from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.finetuning.solver_choice import as_solver, check_reward_gradient, check_solver, check_solver_reward
 from braidkit.finetuning.tempering import TemperingSolver
-from braidkit.parameters import check_count, check_fraction, check_positive, check_whole_seed, resolve_device
+from braidkit.parameters import (
+    check_count,
+    check_fraction,
+    check_positive,
+    check_random_state,
+    check_whole_seed,
+    resolve_device,
+)
 from braidkit.persistence import digest
 from braidkit.spaces import Space, join_groups
 from braidkit.torch_state import ordinary_torch
@@ -160,7 +166,7 @@ class ConservativeDiffusionFinetuner(Designer):
     --------
     >>> import numpy as np
     >>> from braidkit import ConservativeDiffusionFinetuner
-    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> X = np.random.default_rng(0).normal(size=(50, 2))
     >>> finetuner = ConservativeDiffusionFinetuner(random_state=0).fit(X, X.sum(axis=1))
     >>> designs = finetuner.sample(100, random_state=0)
     >>> bool(designs.sum(axis=1).mean() > X.sum(axis=1).mean())
@@ -237,39 +243,33 @@ class ConservativeDiffusionFinetuner(Designer):
         device = resolve_device(self.device)
         processes = Processes(device)
         solver, (_, X, x, y) = self._check(X, y, processes)
-        kind = self.space_.kind_of(X)
-        seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = (
-            check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
-        )
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
+        seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = seeds
         raises_alpha = isinstance(solver, TemperingSolver) and solver.max_rarity is not None
         self.alpha_ = auto_alpha(len(y), is_least=raises_alpha) if self.alpha == "auto" else float(self.alpha)
         processes.check_same(X=x.rows, y=y, pretrained=self.pretrained)
         groups = join_groups(x, groups)
         with contextlib.ExitStack() as held:
             checkpoint = processes.once(functools.partial(open_checkpoint, self, digest(x.rows, y, groups), held))
-
-            for_reward, for_judge = split_for_judge(y, self.validation_fraction, split_seed, groups)
-            self.judge_rows_ = for_judge
+            for_reward, judged = split_for_judge(y, self.validation_fraction, split_seed, groups)
+            self.judge_rows_ = judged
             quiet = processes.rank > 0
             with interrupts_propagate():
                 train_chain = functools.partial(self._chain, X, pretrained_seed, device, checkpoint)
-                given = self.pretrained is not None
-                self.pretrained_ = train_chain() if given else processes.once(train_chain).to(device)
+                self.pretrained_ = train_chain() if self.pretrained else processes.once(train_chain).to(device)
                 self.reward_ = self._fit_reward(
                     self.reward, X[for_reward], y[for_reward], reward_seed, groups[for_reward], quiet=quiet
                 )
-                self.reward_check_ = check_reward(self.reward_, X[for_judge], y[for_judge])
+                self.reward_check_ = check_reward(self.reward_, X[judged], y[judged])
                 if self.verbose and not quiet:
                     tqdm.write(describe_reward(self.reward_, self.reward_check_))
-                self.judge_ = self._fit_reward(
-                    None, X[for_judge], y[for_judge], judge_seed, groups[for_judge], quiet=quiet
-                )
-                seen, unseen = ((x.take(rows), y[rows]) for rows in (for_judge, for_reward))
-                apart = len(for_judge) < len(y)  # else there are no rows to test the judge on, and it forbids nothing
+                self.judge_ = self._fit_reward(None, X[judged], y[judged], judge_seed, groups[judged], quiet=quiet)
+                seen, unseen = ((x.take(rows), y[rows]) for rows in (judged, for_reward))
+                apart = len(judged) < len(y)  # else there are no rows to test the judge on, and it forbids nothing
                 self.judge_spread_ = backtest_spread(self.judge_, *seen, *unseen, judge_seed) if apart else math.inf
             if solver.needs_gradient:
                 check_reward_gradient(self.reward_, self.pretrained_, seed)
-            self._fine_tune(solver, kind, len(y), seed, noise_seed, checkpoint, device, processes)
+            self._fine_tune(solver, self.space_.kind_of(X), len(y), seed, noise_seed, checkpoint, device, processes)
         return self
 
     @ordinary_torch()
@@ -332,10 +332,10 @@ class ConservativeDiffusionFinetuner(Designer):
         check_selection(self.selection)
         if self.max_iter != "auto":
             check_count(self, "max_iter")
-        if self.checkpoint_dir is not None:
-            check_whole_seed(self.random_state, "a run with a checkpoint_dir", "to go on as it began")
         if processes.count > 1:
             check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
+        elif self.checkpoint_dir is not None:
+            check_whole_seed(self.random_state, "a run with a checkpoint_dir", "to go on as it began")
 
     def _fine_tune(
         self,

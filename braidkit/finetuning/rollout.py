@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from braidkit.diffusion import DiffusionModel, Policy, last_state
+from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_number
 
 
 class Rollout(NamedTuple):
@@ -157,6 +159,11 @@ def policy_without_gradient(model: DiffusionModel, x: Tensor, t: int) -> Policy:
 @torch.no_grad()
 def sample_with_kl(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor, batch_size: int = 256) -> Rollout:
     """Sample designs and the exact path KL over all steps, without gradient, in batches."""
+    for chain in (model, pretrained):
+        if not isinstance(chain, DiffusionModel):
+            raise InvalidParameterError(f"a chain must be a DiffusionModel; got {chain!r:.60}.")
+        chain.check_noise(noise)
+    check_number("batch_size", batch_size, low=1, whole=True)
     chunks = noise.split(min(batch_size, model.rows_at_once))
     paths = [rollout(model, pretrained, chunk.to(model.device)) for chunk in chunks]
     return Rollout(torch.cat([path.point for path in paths]), torch.cat([path.kl for path in paths]))

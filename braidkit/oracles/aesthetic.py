@@ -39,6 +39,8 @@ class AestheticOracle(Oracle):
     """
 
     def __init__(self, features: CLIPFeatures, weight: Any, bias: float) -> None:
+        if not isinstance(features, CLIPFeatures):
+            raise InvalidParameterError(f"features must be CLIPFeatures; got {features!r:.60}.")
         weight = torch.as_tensor(np.asarray(weight, dtype=np.float32))
         if weight.shape != (features.n_features,):
             raise IncompatibleModelError(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles._base import Oracle
+from braidkit.parameters import check_number, check_random_state
 from braidkit.spaces import SequenceSpace
 
 Tokens = NDArray[np.int64]  # (n, length): numbers of letters
@@ -87,17 +87,13 @@ class EhrlichLandscape(Oracle):
         random_state: int | RandomState | None = 0,
     ) -> None:
         for name, value, least in (("length", length, 1), ("n_motifs", n_motifs, 1), ("motif_length", motif_length, 2)):
-            if not isinstance(value, (int, np.integer)) or value < least:
-                raise InvalidParameterError(f"{name} must be a whole number of at least {least}; got {value!r}.")
+            check_number(name, value, low=least, whole=True)
         if length < n_motifs * motif_length:
             raise InvalidParameterError(
                 f"length must be at least n_motifs * motif_length = {n_motifs * motif_length}; got {length}."
             )
         quantization = motif_length if quantization is None else quantization
-        if not isinstance(quantization, (int, np.integer)) or not 1 <= quantization <= motif_length:
-            raise InvalidParameterError(
-                f"quantization must be a whole number from 1 to motif_length = {motif_length}; got {quantization!r}."
-            )
+        check_number("quantization", quantization, low=1, high=motif_length, whole=True)
         self.space = SequenceSpace(alphabet, int(length))
         if self.space.n_letters < 3:
             raise InvalidParameterError(f"alphabet must have at least three letters; got {self.space.alphabet!r}.")
@@ -139,6 +135,7 @@ class EhrlichLandscape(Oracle):
 
     def sample(self, n_samples: int = 1, random_state: int | RandomState | None = None) -> list[str]:
         """Draw feasible sequences from the chain of the transitions: the initial solutions of the benchmark."""
+        check_number("n_samples", n_samples, low=1, whole=True)
         tokens = _walk(self.initial, self.transitions, n_samples, self.length, check_random_state(random_state))
         return self._strings(tokens)
 

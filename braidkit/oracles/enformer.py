@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +20,7 @@ from braidkit.exceptions import CheckpointError, InvalidDesignError, InvalidPara
 from braidkit.networks.attention import AttentionBlock, PositionalPool, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d
 from braidkit.oracles._base import Oracle, hash_rows, refuse_shared_rows
-from braidkit.parameters import check_count, check_positive, resolve_device
+from braidkit.parameters import check_count, check_positive, check_random_state, resolve_device
 from braidkit.spaces import Points, SequenceSpace, space_from_config
 from braidkit.torch_state import ordinary_torch, seeded
 from braidkit.training import fit_supervised
@@ -282,6 +281,12 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         check_is_fitted(self, "network_")
         refuse_shared_rows(self, X)
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False
+        return tags
+
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write the oracle to a directory: ``model.safetensors`` and ``config.json``."""
         check_is_fitted(self, "network_")
@@ -329,6 +334,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         if self.validation_fraction >= 1:
             raise InvalidParameterError(f"validation_fraction must be >= 0 and < 1; got {self.validation_fraction!r}.")
         check_count(self, "batch_size", minimum=2)
+        check_count(self, "verbose", minimum=0)
         if self.max_iter != "auto":
             check_count(self, "max_iter")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from braidkit.exceptions import CheckpointError, InvalidParameterError
 from braidkit.oracles._base import Oracle
+from braidkit.persistence import read_path
 from braidkit.spaces import SequenceSpace
 
 OUTPUTS = ("HEK293T", "T cells", "HepG2")
@@ -73,6 +74,7 @@ class Optimus5Prime(Oracle):
         CheckpointError
             If the file is missing, is no ``.npz`` file of arrays, or holds others than the arrays named above.
         """
+        path = read_path("path", path)
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 weights = {name: arrays[name] for name in arrays.files}
@@ -140,6 +142,8 @@ def _read_layer(
     weights: Mapping[str, NDArray[np.float32]], layer: str, shape: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
     """Kernel and bias of a layer, checked."""
+    if not isinstance(weights, Mapping):
+        raise CheckpointError(f"the weights of Optimus 5-Prime must be arrays by name; got {weights!r:.60}.")
     for part, expected in (("kernel", shape), ("bias", shape[-1:])):
         name = f"{layer}_{part}"
         found = weights[name].shape if name in weights else None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from braidkit.exceptions import CheckpointError, InvalidParameterError, MissingExtraError
+from braidkit.persistence import read_path
 from braidkit.spaces import read_designs
 
 QUESTION = "Does this image include {prompt}? Answer with Yes or No"
@@ -29,6 +29,10 @@ class PromptCheck:
     """
 
     def __init__(self, shows: Callable[[NDArray[Any], Sequence[str]], Any]) -> None:
+        if not callable(shows):
+            raise InvalidParameterError(
+                f"shows must be callable, from images and prompts to numbers; got {shows!r:.60}."
+            )
         self.shows = shows
 
     @classmethod
@@ -71,7 +75,7 @@ class PromptCheck:
         CheckpointError
             If the directory is not there, or holds no such model.
         """
-        folder = Path(directory)
+        folder = read_path("directory", directory)
         if not (folder / "config.json").is_file():
             state = "is not a directory" if not folder.is_dir() else "has no config.json"
             raise CheckpointError(f"{folder} {state}; pass the directory of a vision-language model of transformers.")
@@ -97,7 +101,7 @@ class PromptCheck:
             One for each image.
         """
         images = read_designs(X)
-        if isinstance(prompts, str) or len(prompts) != len(images):
+        if not isinstance(prompts, Sequence) or isinstance(prompts, str) or len(prompts) != len(images):
             raise InvalidParameterError(f"prompts must be a list of {len(images)} texts, one for each image.")
         return np.asarray(self.shows(images, prompts)) > 0
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.random import RandomState
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles._base import Oracle
 from braidkit.oracles.utr_law import UTRLaw
+from braidkit.parameters import check_number, check_random_state
 from braidkit.spaces import SequenceSpace
 
 Tokens = NDArray[np.int64]  # (n, length): 0 to 3 for A, C, G, T
@@ -158,6 +158,7 @@ class UTRLandscape(Oracle):
 
     def sample(self, n_samples: int = 1, random_state: int | RandomState | None = None) -> list[str]:
         """Draw sequences from the law."""
+        check_number("n_samples", n_samples, low=1, whole=True)
         tokens = self.law.sample(n_samples, check_random_state(random_state))
         return ["".join(row) for row in np.array(list("ACGT"))[tokens]]
 

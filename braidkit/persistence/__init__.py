@@ -5,7 +5,7 @@ save leaves what was there before, a damaged one is refused, and a directory tha
 """
 
 from braidkit.persistence._digest import FREE, digest, module_parts
-from braidkit.persistence._files import is_empty, locked, replace_file, temporaries
+from braidkit.persistence._files import is_empty, locked, make_folder, read_path, replace_file, temporaries
 from braidkit.persistence._json import file_contents, read_json, write_json
 from braidkit.persistence._objects import from_parts, to_parts
 from braidkit.persistence._saved import CONFIG, TENSORS, is_saved, load, load_weights, remove_saved, save, saved_digest
@@ -22,8 +22,10 @@ __all__ = [
     "load",
     "load_weights",
     "locked",
+    "make_folder",
     "module_parts",
     "read_json",
+    "read_path",
     "remove_saved",
     "replace_file",
     "save",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -10,8 +11,9 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from braidkit.exceptions import CheckpointError
+from braidkit.exceptions import CheckpointError, InvalidParameterError
 
 try:
     import fcntl
@@ -23,6 +25,23 @@ _TEMPORARY = re.compile(r"\.braidkit-[0-9a-f]{16}-(.+)")
 _MAX_NAME = 100
 # Seconds between looks at a directory that another process has locked.
 _PATIENCE = 0.05
+
+
+def read_path(name: str, value: Any) -> Path:
+    """A path as it was given; anything else, and an empty one, is refused by name."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or isinstance(os.fspath(value), bytes):
+        raise InvalidParameterError(f"{name} must be a path, such as 'runs/first'; got {value!r}.")
+    return Path(value)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it; where that cannot be, the error names it and what to do."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # which is no fault of the path's
+            raise
+        raise CheckpointError(f"{folder} cannot be made ({error.strerror}); choose another directory.") from error
 
 
 def new_temporary(target: Path) -> Path:
@@ -76,7 +95,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     if target.is_dir():
         raise CheckpointError(f"{target} is a directory; pass the path of a file.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     temporary = new_temporary(target)
     try:
         yield temporary

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.exceptions import CheckpointError
-from braidkit.persistence._files import flush, is_regular, locked, new_temporary, temporaries
+from braidkit.persistence._files import flush, is_regular, locked, make_folder, new_temporary, read_path, temporaries
 from braidkit.persistence._json import DIGEST, MARK
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
@@ -53,14 +53,14 @@ def save(
     CheckpointError
         If the directory holds anything else than an earlier save. Nothing has been changed then.
     """
-    folder = Path(directory)
+    folder = read_path("directory", directory)
     _check_only_ours(folder)
     beside = beside or {}
     config = {**config, BESIDE: sorted(beside)} if beside else config
     held = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     digest = _digest(config, held)
     text = json.dumps({**config, DIGEST: digest}, indent=2) + "\n"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with locked(folder, wait=_WAIT):
         _check_only_ours(folder)
         # What a killed save left: only with the weights there may a new configuration already be the right one.
@@ -119,7 +119,7 @@ def load(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, T
     CheckpointError
         If the directory is not there, is not a save, cannot be read, or is damaged.
     """
-    folder = Path(directory)
+    folder = read_path("directory", directory)
     for look in range(_LOOKS):
         if not folder.is_dir():
             raise CheckpointError(f"{folder} is not a directory; pass the directory that save_pretrained wrote.")

@@ -9,13 +9,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from braidkit.data import read_new_designs, read_training_data
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
-from braidkit.parameters import check_count, check_fraction, check_positive, resolve_device
+from braidkit.parameters import check_count, check_fraction, check_positive, check_random_state, resolve_device
 from braidkit.rewards.features import (
     PREDICT_BATCH,
     auto_batch_size,
@@ -105,6 +104,7 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
             `x`.
         """
         check_is_fitted(self)
+        self.space_.check_points(x)
         # Under autocast the network would run in half precision, and differ from `predict`.
         with torch.autocast(self.device_.type, enabled=False):
             mean, _, penalty = self._standardised(x.to(self.device_, torch.float32))

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from braidkit.data import read_training_data
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_random_state
 from braidkit.rewards._base import standardise
-from braidkit.spaces import Space
+from braidkit.spaces import Space, read_designs
 from braidkit.torch_state import ordinary_torch
 
 
@@ -59,6 +59,8 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
     @ordinary_torch()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BlackBoxReward:
         """Fit a clone of the regressor to designs and measurements, with weights if there are any."""
+        if isinstance(self.regressor, type) or not all(hasattr(self.regressor, name) for name in ("fit", "predict")):
+            raise InvalidParameterError(f"regressor must be a regressor with fit and predict; got {self.regressor!r}.")
         self.space_, X, _, y = read_training_data(self, X, y, space=self.space)
         self.kind_ = self.space_.kind_of(X)
         _, self.y_mean_, self.y_std_ = standardise(y)
@@ -106,6 +108,7 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
 
     def _numbers(self, predict: Callable[[Any], Any], X: Any) -> np.ndarray:
         """The regressor's predictions, one finite number per design."""
+        X = read_designs(X)
         values = np.asarray(predict(X), dtype=np.float64)
         if values.shape != (len(X),) or not np.isfinite(values).all():
             raise InvalidParameterError(

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import chi2, norm
 
+from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidParameterError
 
 # Quantiles of the distribution of an estimated scale; averages over them replace integrals.
@@ -144,8 +145,12 @@ def lower_coverage(reward: PredictsLower, X: Any, y: Any) -> dict[str, float]:
         ``"overall"``, the share of rows with ``y >= predict_lower(X)``, and ``"top_decile"``, the same among the tenth
         of the rows that the reward *predicts* highest: closest to designs, and chosen, as they are, with its errors.
     """
-    y = np.asarray(y, dtype=np.float64)
-    holds = y >= reward.predict_lower(X)
+    if missing := [name for name in ("predict", "predict_lower") if not hasattr(reward, name)]:
+        raise InvalidParameterError(f"reward must be a fitted reward; {reward!r:.60} has no {missing[0]}.")
+    y = read_measurements(y)
+    bound = reward.predict_lower(X)
+    check_lengths(bound, y)
+    holds = y >= bound
     mean = reward.predict(X)
     top = mean >= np.quantile(mean, 0.9)
     return {"overall": float(holds.mean()), "top_decile": float(holds[top].mean())}

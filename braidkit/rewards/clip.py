@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, MissingExtraError
 from braidkit.networks import Shared
-from braidkit.persistence import digest
+from braidkit.persistence import digest, read_path
 
 # The settings CLIP was trained with, for directories that have no others.
 _DEFAULTS = {
@@ -62,7 +62,7 @@ class CLIPFeatures(nn.Module):
 
     def __init__(self, directory: str | os.PathLike[str], *, normalised: bool = True) -> None:
         super().__init__()
-        folder = Path(directory)
+        folder = read_path("directory", directory)
         self.normalised = normalised
         self._settings = _preparation(folder)
         tower = _load_tower(folder)

@@ -10,7 +10,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from braidkit.exceptions import InvalidParameterError
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.parameters import check_count, check_fraction, check_positive
 from braidkit.rewards._base import MIN_VALIDATION_ROWS, BaseReward
 from braidkit.rewards.calibration import conformal_c, designs_to_calibrate, noise_free_c
@@ -254,6 +254,10 @@ class GPBonusReward(BaseReward):
             in common, with that of a mean over n pairs.
         """
         check_is_fitted(self)
+        for points in (x, other):
+            self.space_.check_points(points)
+        if len(x) != len(other):
+            raise InvalidDesignError(f"x has {len(x):,} points and other {len(other):,}; pass pairs.")
         with torch.autocast(self.device_.type, enabled=False):
             points, others = (part.to(self.device_, torch.float32) for part in (x, other))
             pairs, variance = self.process_.difference(points, others)

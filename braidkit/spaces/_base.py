@@ -147,11 +147,20 @@ class Space(abc.ABC):
         """Raise IncompatibleModelError if `X` plainly holds designs of another space; `X` is an array as read."""
         return
 
-    def _check_points(self, x: Tensor, kind: str | None, kinds: tuple[str, ...]) -> None:
-        """Raise unless points have the space's shape, and the kind to decode them to is one of the space's."""
+    def check_points(self, x: Any) -> None:
+        """Raise unless `x` is a tensor of points: finite numbers of shape (n, \\*shape)."""
+        if not isinstance(x, Tensor):
+            raise InvalidDesignError(f"points must be a tensor, as encode gives them; got a {type(x).__name__}.")
         if tuple(x.shape[1:]) != self.shape or x.ndim != len(self.shape) + 1:
             expected = ", ".join(map(str, self.shape))
             raise InvalidDesignError(f"points must have shape (n, {expected}); got {tuple(x.shape)}.")
+
+    def _check_decoding(self, x: Any, kind: str | None, kinds: tuple[str, ...]) -> None:
+        """Raise unless these are points, and the kind to decode them to is one of the space's."""
+        self.check_points(x)
+        if not bool(torch.isfinite(x).all()):
+            row = int((~torch.isfinite(x.flatten(1))).any(dim=1).nonzero()[0])
+            raise InvalidDesignError(f"points must be finite; row {row:,} is not.")
         if kind is not None and kind not in kinds:
             raise InvalidDesignError(f"kind must be one of {', '.join(kinds)}; got {kind!r}.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from braidkit.exceptions import InvalidDesignError
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.spaces._base import Space
 from braidkit.spaces.images import ImageSpace
 from braidkit.spaces.reading import read_designs
@@ -15,6 +15,8 @@ from braidkit.spaces.vectors import VectorSpace
 def space_from_config(config: dict[str, Any]) -> Space:
     """Build a space from what its `to_config` gave."""
     kinds: dict[str, type[Space]] = {kind.__name__: kind for kind in (SequenceSpace, VectorSpace, ImageSpace)}
+    if not isinstance(config, dict) or config.get("space") not in kinds:
+        raise InvalidParameterError(f"config must be what to_config of a space gives; got {config!r:.60}.")
     arguments = {name: value for name, value in config.items() if name != "space"}
     return kinds[config["space"]](**arguments)
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.exceptions import InvalidDesignError
+from braidkit.parameters import check_number
 from braidkit.spaces._base import Space
 from braidkit.spaces.points import Points
 from braidkit.spaces.reading import read_designs
@@ -34,8 +35,7 @@ class ImageSpace(Space):
     def __init__(self, height: int, width: int, channels: int = 3) -> None:
         sizes = {"height": height, "width": width, "channels": channels}
         for name, value in sizes.items():
-            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-                raise InvalidParameterError(f"{name} must be a whole number of at least 1; got {value!r}.")
+            check_number(name, value, low=1, whole=True)
         self.shape = (int(channels), int(height), int(width))
 
     @property
@@ -89,7 +89,7 @@ class ImageSpace(Space):
 
     def decode(self, x: Tensor, kind: str | None = "uint8") -> np.ndarray:
         """Turn points into images, channels last (no channel axis for one channel)."""
-        self._check_points(x, kind, ("uint8", "float"))
+        self._check_decoding(x, kind, ("uint8", "float"))
         images = (x.detach().clamp(-1, 1).permute(0, 2, 3, 1).cpu().numpy() + 1) / 2
         images = images[..., 0] if self.shape[0] == 1 else images
         return images if kind == "float" else np.round(images * 255).astype(np.uint8)

@@ -115,7 +115,13 @@ def join_groups(X: Any, groups: Any = None) -> np.ndarray:
     designs = design_groups(X)
     if groups is None:
         return designs
-    given = pd.factorize(np.asarray(groups).reshape(-1), use_na_sentinel=False)[0]
+    try:
+        given = pd.factorize(np.asarray(groups).reshape(-1), use_na_sentinel=True)[0]
+    except TypeError as error:
+        raise InvalidDesignError(f"groups must hold numbers or strings ({error}).") from error
+    if (given < 0).any():
+        row = int((given < 0).argmax())
+        raise InvalidDesignError(f"groups: row {row:,} is missing; give each design a group, or one of its own.")
     if len(given) != len(designs):
         raise InvalidDesignError(
             f"groups has {len(given):,} entries for {len(designs):,} designs; pass one for each design."
@@ -134,6 +140,8 @@ def _as_array(X: Any) -> np.ndarray:
     if isinstance(X, Tensor):
         X = X.detach().cpu()
         return X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+    if np.ma.is_masked(X):
+        raise InvalidDesignError("X has masked entries, which are missing; fill or drop such rows.")
     if isinstance(X, np.ndarray):
         array = X
     elif isinstance(X, (list, tuple)):

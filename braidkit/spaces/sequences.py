@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
+from braidkit.parameters import check_number
 from braidkit.spaces._base import Space, ranges
 from braidkit.spaces.points import Points
 from braidkit.spaces.reading import is_strings, read_designs
@@ -60,11 +61,12 @@ class SequenceSpace(Space):
             )
         if length is None and isinstance(template, str):
             length = len(template)
-        if not isinstance(length, (int, np.integer)) or isinstance(length, bool) or length < 1:
+        if length is None:
             raise InvalidParameterError(
-                f"length must be a whole number of at least 1; got {length!r}. A space has sequences of one length: "
+                "length must be a whole number of at least 1; got None. A space has sequences of one length: "
                 f"SequenceSpace({alphabet!r}, length=50)."
             )
+        check_number("length", length, low=1, whole=True)
         self.alphabet = letters
         self.length = int(length)
         self.shape = (self.length, len(letters))
@@ -147,7 +149,7 @@ class SequenceSpace(Space):
 
     def decode(self, x: Tensor, kind: str | None = "strings") -> Any:
         """Turn points into sequences by the likeliest letter of each position."""
-        self._check_points(x, kind, ("strings", "tokens", "one_hot", "flat"))
+        self._check_decoding(x, kind, ("strings", "tokens", "one_hot", "flat"))
         tokens = self.hold(x.detach()).argmax(dim=-1)
         if kind in (None, "strings"):
             return self._write(tokens.cpu().numpy())

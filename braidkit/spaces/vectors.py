@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
+from braidkit.parameters import check_number
 from braidkit.spaces._base import Space, ranges
 from braidkit.spaces.points import Points
 from braidkit.spaces.reading import is_strings, read_designs
@@ -40,11 +41,10 @@ class VectorSpace(Space):
         scale: Sequence[float] | np.ndarray | None = None,
         template: Sequence[float | None] | np.ndarray | None = None,
     ) -> None:
-        if not isinstance(n_features, (int, np.integer)) or isinstance(n_features, bool) or n_features < 1:
-            raise InvalidParameterError(f"n_features must be a whole number of at least 1; got {n_features!r}.")
+        check_number("n_features", n_features, low=1, whole=True)
         self.shape = (int(n_features),)
-        self.loc = np.zeros(n_features) if loc is None else np.asarray(loc, dtype=np.float64)
-        self.scale = np.ones(n_features) if scale is None else np.asarray(scale, dtype=np.float64)
+        self.loc = np.zeros(n_features) if loc is None else _numbers("loc", loc)
+        self.scale = np.ones(n_features) if scale is None else _numbers("scale", scale)
         if self.loc.shape != self.shape or self.scale.shape != self.shape:
             raise InvalidParameterError(f"loc and scale must have n_features = {n_features} entries each.")
         if not np.isfinite(self.loc).all():
@@ -57,7 +57,7 @@ class VectorSpace(Space):
     @classmethod
     def from_data(cls, X: Any) -> VectorSpace:
         """Standardise by the columns of `X`; a constant column has its value as loc, and scale 1."""
-        array = np.asarray(read_designs(X), dtype=np.float64)
+        array = _numbers("X", read_designs(X))
         if array.ndim != 2 or len(array) == 0:
             raise InvalidDesignError(f"X must have shape (n, n_features), with at least one row; got {array.shape}.")
         constant = (array == array[0]).all(axis=0)
@@ -104,7 +104,7 @@ class VectorSpace(Space):
 
     def decode(self, x: Tensor, kind: str | None = None) -> np.ndarray:
         """Undo the standardisation; gives a float64 array of shape (n, n_features)."""
-        self._check_points(x, kind, ("vectors",))
+        self._check_decoding(x, kind, ("vectors",))
         designs = x.detach().cpu().numpy().astype(np.float64) * self.scale + self.loc
         for column in self._held_columns():
             designs[:, column] = self.template[column]
@@ -155,7 +155,8 @@ class VectorSpace(Space):
 
     def _check_template(self, template: Any) -> tuple[float | None, ...]:
         """The template with None where it is free, checked."""
-        values = np.array([np.nan if value is None else value for value in template], dtype=np.float64)
+        listed = list(template) if isinstance(template, Iterable) else [template]
+        values = _numbers("template", [np.nan if value is None else value for value in listed])
         if values.shape != self.shape or np.isinf(values).any():
             raise InvalidParameterError(
                 f"template must have n_features = {self.n_features} entries, each a finite number or None; got "
@@ -169,3 +170,14 @@ class VectorSpace(Space):
         config = {"n_features": self.shape[0], "loc": self.loc.tolist(), "scale": self.scale.tolist()}
         template = {} if self.template is None else {"template": list(self.template)}
         return {"space": "VectorSpace"} | config | template
+
+
+def _numbers(name: str, values: Any) -> np.ndarray:
+    """Real numbers as float64; anything else is refused by name."""
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "cMmSU":
+            raise TypeError(f"of type {array.dtype}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"{name} must hold numbers; got {values!r:.60} ({error}).") from error

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from braidkit.theory._checks import check_number, check_tensor
+
 Means = Callable[[Tensor, int], Tensor]  # angles (n, d) at time t -> mean angles (n, d) at time t - 1
 Reward = Callable[[Tensor], Tensor]  # angles (n, d) -> rewards (n,)
 
@@ -70,9 +72,11 @@ def letters_optimum(probabilities: Tensor, reward: Tensor, alpha: float) -> Lett
     >>> round(optimum.gain.item(), 3)
     0.423
     """
-    if not alpha > 0:
-        raise ValueError(f"`alpha` must be > 0; got {alpha}.")
-    probabilities, reward = probabilities.double(), reward.double()
+    check_number("alpha", alpha)
+    reward = check_tensor("reward", reward)
+    probabilities = check_tensor("probabilities", probabilities, *reward.shape)
+    if (probabilities < 0).any() or not torch.allclose(probabilities.sum(dim=-1), probabilities.new_ones(())):
+        raise ValueError("probabilities must be at least 0 and sum to 1 at each position.")
     logits = probabilities.log() + reward / alpha
     log_c = logits.logsumexp(dim=-1)
     return LettersOptimum(logits.log_softmax(dim=-1), log_c, log_c - (probabilities * reward).sum(dim=-1) / alpha)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from braidkit.theory._checks import check_law, check_reward, check_tensor
+
 
 @dataclass(frozen=True, eq=False)
 class FiniteChain:
@@ -47,11 +49,11 @@ class FiniteChain:
 
     def __post_init__(self) -> None:
         """Turn tables into float64 and check them."""
-        object.__setattr__(self, "log_initial", self.log_initial.double())
-        object.__setattr__(self, "log_policies", [policy.double() for policy in self.log_policies])
-        if not self.log_policies:
-            raise ValueError("log_policies must hold at least one policy; got none.")
-        _check_law(self.log_initial, "log_initial")
+        if not isinstance(self.log_policies, Sequence) or not self.log_policies:
+            raise ValueError(f"log_policies must hold at least one policy, in a list; got {self.log_policies!r:.60}.")
+        tables = [check_tensor(f"log_policies[{t}]", policy) for t, policy in enumerate(self.log_policies)]
+        object.__setattr__(self, "log_initial", check_law("log_initial", self.log_initial, None))
+        object.__setattr__(self, "log_policies", tables)
         n_states = len(self.log_initial)
         for t in range(self.n_steps, 0, -1):
             policy = self.log_policies[t - 1]
@@ -60,7 +62,7 @@ class FiniteChain:
                     f"log_policies[{t - 1}] must have shape (S_{t}, S_{t - 1}) with S_{t} = {n_states}; "
                     f"got {tuple(policy.shape)}."
                 )
-            _check_law(policy, f"log_policies[{t - 1}]")
+            check_law(f"log_policies[{t - 1}]", policy)
             n_states = policy.shape[1]
 
     @property
@@ -115,6 +117,15 @@ def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     >>> kl_divergence(p, q).item(), kl_divergence(q, p).item()
     (0.693147..., inf)
     """
+    check_law("log_p", log_p)
+    check_law("log_q", log_q)
+    if log_p.shape[-1] != log_q.shape[-1]:
+        raise ValueError(f"both laws need as many states; got {log_p.shape[-1]} and {log_q.shape[-1]}.")
+    return kl_of_rows(log_p, log_q)
+
+
+def kl_of_rows(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """`kl_divergence` of rows that are known to be laws, or whose value does not count."""
     return torch.where(log_p > -torch.inf, log_p.exp() * (log_p - log_q), 0.0).sum(dim=-1)
 
 
@@ -142,7 +153,10 @@ def tilted(log_p: Tensor, reward: Tensor, alpha: float) -> Tensor:
     ----------
     BRAID, equations (3) and (5).
     """
-    logits = log_p.double() + _check_reward(reward, len(log_p), alpha) / alpha
+    law = check_tensor("log_p", log_p, None)
+    if not (law < torch.inf).all():
+        raise ValueError("log_p must be below +inf.")
+    logits = law + check_reward(reward, len(law), alpha) / alpha
     if logits.max() == -torch.inf:
         raise ValueError("the reward is -inf wherever the law has mass; allow at least one state.")
     return logits.log_softmax(dim=-1)
@@ -173,7 +187,7 @@ def soft_values(chain: FiniteChain, reward: Tensor, alpha: float) -> tuple[list[
     ----------
     BRAID, equation (8).
     """
-    values = [_check_reward(reward, chain.log_policies[0].shape[1], alpha)]
+    values = [check_reward(reward, chain.log_policies[0].shape[1], alpha)]
     for policy in chain.log_policies:
         values.append(alpha * (values[-1] / alpha + policy).logsumexp(dim=1))
     value = alpha * (values[-1] / alpha + chain.log_initial).logsumexp(dim=0)
@@ -257,7 +271,7 @@ def objective(chain: FiniteChain, pretrained: FiniteChain, reward: Tensor, alpha
     BRAID, equation (6).
     """
     log_p = chain.log_marginals()[0]
-    reward = _check_reward(reward, len(log_p), alpha)
+    reward = check_reward(reward, len(log_p), alpha)
     return expectation(log_p, reward) - alpha * path_kl(chain, pretrained)
 
 
@@ -304,28 +318,11 @@ def expectation(log_p: Tensor, values: Tensor) -> Tensor:
     >>> expectation(log_p, torch.tensor([4.0, 0.0, float("inf")]).double()).item()
     1.0
     """
+    check_tensor("log_p", log_p)
+    check_tensor("values", values, *log_p.shape)
     return torch.where(log_p > -torch.inf, log_p.exp() * values, 0.0).sum()
 
 
 def _finite(x: Tensor) -> Tensor:
     """The same with 0 for -inf, so that -inf minus it stays -inf."""
     return x.masked_fill(x == -torch.inf, 0.0)
-
-
-def _check_law(log_p: Tensor, name: str) -> None:
-    """Raise if rows (..., n_states) do not sum to 1 within rounding of float32 tables."""
-    error = (log_p.detach().exp().sum(dim=-1) - 1).abs().max()
-    if not error <= 1e-5:
-        raise ValueError(f"{name} must hold log-probabilities that sum to 1; off by {error:.3g}. Normalise it.")
-
-
-def _check_reward(reward: Tensor, n_states: int, alpha: float) -> Tensor:
-    """The reward in float64, checked together with alpha."""
-    if not alpha > 0:
-        raise ValueError(f"`alpha` must be > 0; got {alpha}.")
-    reward = reward.double()
-    if reward.shape != (n_states,):
-        raise ValueError(f"reward must have shape ({n_states},), one entry a design; got {tuple(reward.shape)}.")
-    if not (reward < torch.inf).all():
-        raise ValueError("reward must be below +inf and not NaN; -inf forbids a design.")
-    return reward

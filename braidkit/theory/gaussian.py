@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from braidkit.theory._checks import check_number
+
 
 class Quadratic(NamedTuple):
     """The function ``sum_i (linear_i x_i - curvature_i x_i^2 / 2) + constant``: a reward, or a soft value.
@@ -83,11 +85,13 @@ class LinearGaussianChain:
         offset: Tensor | float = 0.0,
         initial_mean: Tensor | float = 0.0,
     ) -> None:
-        self.slope = _rows(slope)
-        self.std = _rows(std).expand_as(self.slope)
-        self.offset = _rows(offset).expand_as(self.slope)
-        self.initial_std = torch.as_tensor(initial_std, dtype=torch.float64).expand(self.slope.shape[1])
-        self.initial_mean = torch.as_tensor(initial_mean, dtype=torch.float64).expand(self.slope.shape[1])
+        self.slope = _rows("slope", slope)
+        if self.slope.ndim != 2 or not len(self.slope):
+            raise ValueError(f"slope must have shape (T,) or (T, d), one row a step; got {tuple(self.slope.shape)}.")
+        self.std = _rows("std", std).expand_as(self.slope)
+        self.offset = _rows("offset", offset).expand_as(self.slope)
+        self.initial_std = _finite("initial_std", initial_std).expand(self.slope.shape[1])
+        self.initial_mean = _finite("initial_mean", initial_mean).expand(self.slope.shape[1])
         smallest = min(float(self.std.min()), float(self.initial_std.min()))
         if not smallest > 0:
             raise ValueError(
@@ -298,9 +302,10 @@ class LinearGaussianChain:
 
     def _coefficients(self, reward: Quadratic, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
         """Linear (T + 1, d) and curvature (T + 1, d) of v_0, ..., v_T; constants (T + 2,) of these and v_{T+1}."""
-        if not alpha > 0:
-            raise ValueError(f"`alpha` must be > 0; got {alpha}.")
-        first = [torch.as_tensor(part, dtype=torch.float64) for part in reward]
+        check_number("alpha", alpha)
+        if not isinstance(reward, Quadratic):
+            raise ValueError(f"reward must be a Quadratic; got {reward!r:.60}.")
+        first = [_finite(name, part) for name, part in zip(Quadratic._fields, reward, strict=True)]
         linear, curvature = [first[0].expand_as(self.initial_mean)], [first[1].expand_as(self.initial_mean)]
         constants = [first[2]]
         # The initial draw is a policy as well, of slope 0.
@@ -328,7 +333,18 @@ def _normal_kl(mean: Tensor, std: Tensor, other_mean: Tensor, other_std: Tensor)
     return (u - u.log1p() + ((mean - other_mean) / other_std).square()) / 2
 
 
-def _rows(x: Tensor | float) -> Tensor:
+def _finite(name: str, x: Tensor | float) -> Tensor:
+    """Finite numbers in float64."""
+    try:
+        x = torch.as_tensor(x, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be numbers; got {x!r:.60}.") from error
+    if not x.isfinite().all():
+        raise ValueError(f"{name} must be finite; got {x[~x.isfinite()][0]:g}.")
+    return x
+
+
+def _rows(name: str, x: Tensor | float) -> Tensor:
     """A number, or rows (T, d) from (T,) or (T, d), in float64."""
-    x = torch.as_tensor(x, dtype=torch.float64)
+    x = _finite(name, x)
     return x[:, None] if x.ndim == 1 else x

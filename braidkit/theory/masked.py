@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from braidkit.theory.finite import expectation, kl_divergence
+from braidkit.theory._checks import check_number, check_reward
+from braidkit.theory.finite import expectation, kl_of_rows
 
 
 def masked_states(length: int, n_letters: int, held: Sequence[int] | None = None) -> Tensor:
@@ -52,7 +53,13 @@ def masked_states(length: int, n_letters: int, held: Sequence[int] | None = None
     >>> masked_states(2, 1, held=[-1, 0]).tolist()
     [[0, 0], [1, 0]]
     """
-    letters = torch.full((length,), -1) if held is None else torch.tensor(held)
+    check_number("length", length, whole=True)
+    check_number("n_letters", n_letters, whole=True)
+    letters = torch.full((length,), -1)
+    if held is not None:
+        if not isinstance(held, Sequence) or len(held) != length or not all(h in range(-1, n_letters) for h in held):
+            raise ValueError(f"held must be {length} letters below {n_letters}, or -1 where free; got {held!r}.")
+        letters = torch.tensor([int(h) for h in held])
     free = letters < 0
     n_free = int(free.sum())
     states = letters.repeat((n_letters + 1) ** n_free, 1)
@@ -139,7 +146,7 @@ def masked_objective(letter_log_probs: Tensor, pretrained_log_probs: Tensor, rew
     complete = _complete(*_sizes(table))
     total = expectation(log_visits[complete], scaled[complete])
     for moves in _backwards(table):
-        kl = kl_divergence(moves.log_letters, pretrained[moves.states])  # (n_states, L)
+        kl = kl_of_rows(moves.log_letters, pretrained[moves.states])  # (n_states, L)
         kl = torch.where(moves.masked, kl, 0.0).sum(dim=1) / moves.masked.sum(dim=1)
         total = total - expectation(log_visits[moves.states], kl)
     return alpha * total
@@ -266,6 +273,8 @@ def _strides(length: int, base: int) -> Tensor:
 
 def _sizes(table: Tensor) -> tuple[int, int]:
     """Length L and number of letters K of a table."""
+    if not isinstance(table, Tensor):
+        raise ValueError(f"a table of letters must be a tensor; got {table!r:.60}.")
     if table.ndim != 3 or len(table) != (table.shape[2] + 1) ** table.shape[1]:
         raise ValueError(f"a table of letters must have shape ((K + 1) ** L, L, K); got {tuple(table.shape)}.")
     return table.shape[1], table.shape[2]
@@ -284,14 +293,7 @@ def _checked(table: Tensor) -> Tensor:
 
 def _scaled_reward(reward: Tensor, alpha: float, length: int, n_letters: int) -> Tensor:
     """Reward / alpha at the complete states of an array ((K + 1) ** L,), -inf elsewhere."""
-    if not alpha > 0:
-        raise ValueError(f"`alpha` must be > 0; got {alpha}.")
-    if reward.shape != (n_letters**length,):
-        raise ValueError(
-            f"reward must have shape ({n_letters**length},), one entry a complete sequence; got {tuple(reward.shape)}."
-        )
-    if not (reward < torch.inf).all():
-        raise ValueError("reward must be below +inf and not NaN; -inf forbids a sequence.")
+    reward = check_reward(reward, n_letters**length, alpha, "a complete sequence")
     scaled = torch.full(((n_letters + 1) ** length,), -torch.inf, dtype=torch.float64)
-    scaled[_complete(length, n_letters)] = reward.double() / alpha
+    scaled[_complete(length, n_letters)] = reward / alpha
     return scaled

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from braidkit.theory._checks import check_law, check_moment, check_number, check_tensor
 from braidkit.theory.finite import expectation, kl_divergence
 
 
@@ -36,6 +37,7 @@ def soft_value(log_p: Tensor, reward: Tensor, log_pretrained: Tensor, alpha: flo
     value : Tensor of shape ()
         In units of the reward; -inf where p has mass and p_pre has none.
     """
+    check_number("alpha", alpha, above=False)
     return expectation(log_p, reward) - alpha * kl_divergence(log_p, log_pretrained)
 
 
@@ -78,6 +80,8 @@ def concentrability(log_pi: Tensor, log_off: Tensor) -> Tensor:
     >>> concentrability(torch.tensor([0.9, 0.0, 0.1], dtype=torch.float64).log(), log_off).item()
     inf
     """
+    check_law("log_pi", log_pi, None)
+    check_law("log_off", log_off, *log_pi.shape)
     support = log_pi > -torch.inf
     return (log_pi[support] - log_off[support]).max().exp()
 
@@ -118,6 +122,9 @@ def regret_bound(log_pi: Tensor, log_off: Tensor, penalty: Tensor, *, shortfall:
     ----------
     BRAID, Theorem 2 and appendix C.2 (whose last line has p_pre for p_off).
     """
+    check_number("shortfall", shortfall, above=False)
+    if (check_tensor("penalty", penalty, *log_pi.shape) < 0).any():
+        raise ValueError("penalty must be at least 0.")
     on_comparator = 2 * expectation(log_pi, penalty)
     c_pi = concentrability(log_pi, log_off)
     by_coverage = c_pi if c_pi == torch.inf else 2 * (c_pi * expectation(log_off, penalty.square())).sqrt()
@@ -145,6 +152,8 @@ def linear_penalty(features: Tensor, data_features: Tensor, lam: float, beta: fl
     ----------
     BRAID, Example 1, in weight space.
     """
+    check_number("beta", beta, above=False)
+    check_tensor("features", features, None, None)
     root = torch.linalg.cholesky(_regularised_gram(data_features, lam))
     whitened = torch.linalg.solve_triangular(root, features.double().T, upper=False)  # (d, n_designs)
     return beta * whitened.square().sum(dim=0).sqrt()
@@ -183,8 +192,10 @@ def relative_condition_number(pi_moment: Tensor, off_moment: Tensor, *, rtol: fl
     >>> relative_condition_number(torch.diag(torch.tensor([3.0, 1.0])), S).item()
     inf
     """
-    pi_moment = pi_moment.double()
-    eigenvalues, vectors = torch.linalg.eigh(off_moment.double())
+    pi_moment, off_moment = check_moment("pi_moment", pi_moment), check_moment("off_moment", off_moment)
+    if pi_moment.shape != off_moment.shape:
+        raise ValueError(f"both moments need one shape; got {tuple(pi_moment.shape)} and {tuple(off_moment.shape)}.")
+    eigenvalues, vectors = torch.linalg.eigh(off_moment)
     inside = eigenvalues > rtol * eigenvalues[-1]
     null = vectors[:, ~inside]
     if torch.trace(null.T @ pi_moment @ null) > rtol * torch.trace(pi_moment):
@@ -210,7 +221,9 @@ def effective_dimension(off_moment: Tensor, lam: float, n: int) -> Tensor:
     d_eff : Tensor of shape ()
         Between 0 and d.
     """
-    eigenvalues = torch.linalg.eigvalsh(off_moment.double()).clamp(min=0)
+    check_number("lam", lam)
+    check_number("n", n, whole=True)
+    eigenvalues = torch.linalg.eigvalsh(check_moment("off_moment", off_moment)).clamp(min=0)
     return (eigenvalues / (eigenvalues + lam / n)).sum()
 
 
@@ -234,6 +247,8 @@ def corollary_bound(pi_moment: Tensor, off_moment: Tensor, lam: float, n: int, b
     BRAID, Corollary 1. With the empirical p_off, E_off[g_hat^2] = beta^2 d_eff / n: this is Theorem 2 with Cbar_pi in
     place of C_pi.
     """
+    check_number("beta", beta, above=False)
+    check_number("n", n, whole=True)
     c_bar = relative_condition_number(pi_moment, off_moment)
     return 2 * beta * (c_bar * effective_dimension(off_moment, lam, n) / n).sqrt()
 
@@ -269,15 +284,17 @@ def self_normalised_beta(
     Abbasi-Yadkori, Pal and Szepesvari (2011), theorem 2. It takes the place of BRAID's (D.2), whose C(delta) has an
     unspecified constant.
     """
-    if not 0 < delta < 1:
+    check_number("delta", delta)
+    if delta >= 1:
         raise ValueError(f"`delta` must be in (0, 1); got {delta}.")
+    check_number("noise_scale", noise_scale, above=False)
+    check_number("norm_bound", norm_bound, above=False)
     log_det = torch.linalg.slogdet(_regularised_gram(data_features, lam) / lam).logabsdet
     return noise_scale * (log_det + 2 * math.log(1 / delta)).sqrt() + math.sqrt(lam) * norm_bound
 
 
 def _regularised_gram(data_features: Tensor, lam: float) -> Tensor:
     """Phi^T Phi + lam I."""
-    if not lam > 0:
-        raise ValueError(f"`lam` must be > 0; got {lam}.")
-    phi = data_features.double()
+    check_number("lam", lam)
+    phi = check_tensor("data_features", data_features, None, None)
     return phi.T @ phi + lam * torch.eye(phi.shape[1], dtype=torch.float64)

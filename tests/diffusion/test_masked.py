@@ -313,7 +313,7 @@ def test_wrong_arguments_are_refused():
         ({"n_steps": 0}, "n_steps must be a whole number of at least 1; got 0"),
         ({"n_steps": 2.5}, "n_steps must be a whole number of at least 1; got 2.5"),
         ({"n_steps": 6}, "n_steps must be at most the length, 5, so that each step reveals a position; got 6"),
-        ({"n_hidden": 0}, "n_hidden must be at least 1; got 0"),
+        ({"n_hidden": 0}, "n_hidden must be a whole number of at least 1; got 0"),
     ):
         with pytest.raises(InvalidParameterError, match=message):
             MaskedDiffusion(space, **arguments)
@@ -334,3 +334,18 @@ def test_noised_states_keep_letters_and_mask_the_right_number():
     # Every position is as likely as the others.
     assert torch.allclose(masked[t == 1].float().mean(dim=0), torch.full((7,), 2 / 7), atol=0.06)
     assert torch.equal(model.noised(x, 3, torch.Generator().manual_seed(0)), torch.zeros_like(x))
+
+
+def test_the_noise_of_a_trajectory_is_held_once():
+    """Memory grows with the length, not its square, and every entry of a draw is read at one step alone."""
+    chain = MaskedDiffusion(SequenceSpace("DNA", 60))
+    noise = chain.draw_noise(3, torch.Generator().manual_seed(0))
+    assert noise.shape == (3, 61, 60, 5) and noise.untyped_storage().nbytes() == 3 * 60 * 5 * 4
+    read = torch.zeros(3, 60)
+    state = chain.initial(3).state
+    for t in range(60, 0, -1):
+        step = Unmasking(state, torch.zeros(3, 60, 4), (state.sum(dim=-1) == 0).float(), 1)
+        after = step.rsample(noise[:, t])
+        read += (after != state).any(dim=-1)
+        state = after
+    assert (read == 1).all()

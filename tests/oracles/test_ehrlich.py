@@ -128,7 +128,7 @@ def test_ehrlich_agrees_with_the_published_implementation(shape):
     ("settings", "message"),
     [
         ({"length": 7}, "length must be at least n_motifs . motif_length = 8; got 7"),
-        ({"quantization": 5}, "quantization must be a whole number from 1 to motif_length = 4; got 5"),
+        ({"quantization": 5}, "quantization must be a whole number of at least 1 and at most 4; got 5"),
         ({"motif_length": 1}, "motif_length must be a whole number of at least 2; got 1"),
         ({"n_motifs": 0.5}, "n_motifs must be a whole number of at least 1; got 0.5"),
         ({"alphabet": "AB"}, "at least three letters"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
+from sklearn.utils.estimator_checks import check_estimator
 
 from braidkit import SequenceSpace, persistence
 from braidkit.datasets import offline_split
@@ -128,3 +129,7 @@ def test_parameters_out_of_range(data, change, message):
 def test_numbers_are_no_sequences():
     with pytest.raises(InvalidDesignError, match="EnformerOracle takes sequences"):
         EnformerOracle().fit(np.zeros((4, 2)), np.arange(4))
+
+
+def test_scikit_learn_s_checks():
+    assert not [found for found in check_estimator(EnformerOracle(max_iter=1), on_fail=None) if found["exception"]]

@@ -220,7 +220,7 @@ CALLS = {
     "images without a chain": (
         lambda: BestOfN(space=ImageSpace(2, 2, 1)).fit(np.random.default_rng(0).random((6, 2, 2)), Y),
         IncompatibleModelError,
-        "no chain is trained on images from nothing; pass one as pretrained",
+        "cannot train a chain on images alone; pass a pretrained model",
     ),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from braidkit.evaluation.arguments import read_values
 from braidkit.evaluation.comparison import Comparison, t_interval
 from braidkit.evaluation.displays._drawing import BLUE, SKY, new_axes, plain
 from braidkit.exceptions import InvalidParameterError
@@ -64,15 +65,7 @@ class AblationDisplay:
         InvalidParameterError
             If there is no value, or one without a finite number.
         """
-        arrays = {value: np.asarray(numbers, dtype=float).reshape(-1) for value, numbers in values.items()}
-        if not arrays:
-            raise InvalidParameterError("values is empty; pass at least one value of the parameter.")
-        for value, array in arrays.items():
-            if len(array) == 0 or not np.isfinite(array).all():
-                raise InvalidParameterError(
-                    f"{value!r} must have at least one number, all finite; got {array.tolist()}."
-                )
-        return cls(arrays, **options)
+        return cls(read_values(values), **options)
 
     @classmethod
     def from_comparison(

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.evaluation.arguments import check_fitted, check_number, read_measured
+from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.displays._drawing import BLUE, GREY, ORANGE, new_axes, plain
 from braidkit.evaluation.edit_distance import as_strings, nearest
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_number
 from braidkit.spaces import read_designs
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, pyplot
 from braidkit.evaluation.edit_distance import as_strings
+from braidkit.parameters import check_number
 from braidkit.spaces import SequenceSpace, infer_space
 
 # The usual colours of nucleotides, in shades that colour-blind people can distinguish; other alphabets cycle.
@@ -84,6 +85,7 @@ class SequenceLogoDisplay:
         InvalidDesignError
             If the sequences are none, or differ in length, or have letters outside the alphabet.
         """
+        check_number("start", start, whole=True)
         rows = as_strings(sequences)
         space = SequenceSpace(letters or infer_space(rows).alphabet or "", len(rows[0]))
         return cls(

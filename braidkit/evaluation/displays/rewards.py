@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils import check_random_state
 
-from braidkit.evaluation.arguments import check_number, read_measured
+from braidkit.evaluation.arguments import check_fitted, read_measured, read_values
 from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, label_line, new_axes, plain, span
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_number, check_random_state
 
 if TYPE_CHECKING:
     from braidkit.evaluation.comparison import Comparison
@@ -68,16 +68,7 @@ class RewardDistributionDisplay:
         InvalidParameterError
             If a group is empty or has a value that is not finite.
         """
-        arrays = {group: np.asarray(value, dtype=float).reshape(-1) for group, value in values.items()}
-        for group, array in arrays.items():
-            if len(array) == 0 or not np.isfinite(array).all():
-                raise InvalidParameterError(
-                    f"group {group!r} must have at least one value, all finite; got {len(array)} with "
-                    f"{int((~np.isfinite(array)).sum())} not finite."
-                )
-        if not arrays:
-            raise InvalidParameterError("values has no group; pass at least one.")
-        return cls(arrays, **options)
+        return cls(read_values(values), **options)
 
     @classmethod
     def from_estimator(
@@ -99,6 +90,7 @@ class RewardDistributionDisplay:
         random_state : int, RandomState or None
         name : str, default="reward"
         """
+        check_fitted(estimator, "pretrained_", "reward_")
         check_number("n_designs", n_designs, whole=True, low=1)
         rng = check_random_state(random_state)
         measured, values = read_measured(X, y, estimator)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from braidkit.evaluation.arguments import check_fitted
 from braidkit.evaluation.displays._drawing import (
     BLUE,
     GREEN,
@@ -48,6 +49,7 @@ class TrainingCurveDisplay:
     @classmethod
     def from_estimator(cls, estimator: Any, *, name: str = "reward") -> TrainingCurveDisplay:
         """Build from a fitted ConservativeDiffusionFinetuner."""
+        check_fitted(estimator, "history_", "best_iter_")
         return cls(estimator.history_, best_iter=estimator.best_iter_, name=name)
 
     def plot(self, axes: Any = None) -> TrainingCurveDisplay:

@@ -55,7 +55,11 @@ def test_from_a_grid_search():
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({}, "values is empty"), ({0.1: []}, r"0.1 must have at least one"), ({1.0: [np.nan]}, r"all finite; got \[nan")],
+    [
+        ({}, "values is empty"),
+        ({0.1: []}, r"0.1 must have at least one"),
+        ({1.0: [np.nan]}, r"all finite; got 1 with 1 not finite"),
+    ],
 )
 def test_values_that_cannot_be_drawn_are_refused(values, message):
     with pytest.raises(InvalidParameterError, match=message):

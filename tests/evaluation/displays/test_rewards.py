@@ -31,7 +31,11 @@ def test_reward_display_draws_on_given_axes():
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({}, "no group"), ({"a": []}, "'a' must have at least one"), ({"a": [1.0, np.nan]}, "2 with 1 not finite")],
+    [
+        ({}, "values is empty; pass at least one group"),
+        ({"a": []}, "'a' must have at least one"),
+        ({"a": [1.0, np.nan]}, "2 with 1 not finite"),
+    ],
 )
 def test_values_that_cannot_be_drawn_are_refused(values, message):
     with pytest.raises(InvalidParameterError, match=message):
