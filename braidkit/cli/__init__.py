@@ -54,7 +54,7 @@ class _Group(click.Group):
 
 def _of_options(text: str) -> str:
     """An error of a parameter as one of the option that sets it."""
-    names = "alpha|c|device|lora_rank|max_iter|pretrained|reward"
+    names = "alpha|c|device|lora_rank|max_iter|objective|pretrained|reward|target_se|target|weight"
     return re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
 
 
@@ -86,7 +86,27 @@ def main() -> None:
 
 @main.command()
 @click.argument("table", type=click.Path(path_type=Path))
-@click.option("--target", required=True, metavar="COLUMN", help="Column of the measurements; larger is better.")
+@click.option(
+    "--target",
+    required=True,
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of the measurements, columns of replicates (rep1,rep2,rep3), or either with a name (kd=rep1,rep2). "
+    "Larger is better. Give it once for each quantity of an --objective.",
+)
+@click.option("--minimise", is_flag=True, help="Less of the target is better.")
+@click.option(
+    "--objective",
+    metavar="EXPRESSION",
+    help="What is wanted of several targets: 'hepg2 - k562', 'min(a, b)', 'affinity if expression >= 0.8'.",
+)
+@click.option(
+    "--target-se",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column of the measurements' standard errors; one for each target.",
+)
+@click.option("--weight", metavar="COLUMN", help="Column of the rows' weights, such as counts of reads.")
 @click.option("--sequence", metavar="COLUMN", help='Column of the sequences.  [default: "sequence"]')
 @click.option(
     "--values",
@@ -130,7 +150,11 @@ def main() -> None:
 @click.option("--overwrite", is_flag=True, help="Replace the run that is in DIR.")
 def design(
     table: Path,
-    target: str,
+    target: tuple[str, ...],
+    minimise: bool,
+    objective: str | None,
+    target_se: tuple[str, ...],
+    weight: str | None,
     sequence: str | None,
     values: Path | None,
     n: int,
@@ -154,13 +178,16 @@ def design(
 
     from braidkit.cli.held import held_space
     from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, run_job
+    from braidkit.cli.objectives import asked_objective
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
-    from braidkit.persistence import digest
 
+    targets, objective = asked_objective(target, objective, minimise)
     measured = read_table(
         table,
-        target=target,
+        target=targets,
+        target_se=target_se,
+        weight=weight,
         sequence=sequence,
         values=values,
         alphabet=alphabet,
@@ -168,10 +195,17 @@ def design(
         on_ambiguous="drop",
     )
     measured = replace(measured, space=held_space(measured.space, measured.sequences, template, hold, free))
-    settings = Settings(target=target, n=n, table=table, template=measured.space.template, **options)
+    settings = Settings(
+        target=", ".join(measured.targets),
+        objective=objective,
+        n=n,
+        table=table,
+        template=measured.space.template,
+        **options,
+    )
     say = _speaker(settings.quiet)
     say(measured.describe())
-    record = {"command": "design", "data": digest(measured.sequences, measured.y)} | settings.as_record()
+    record = {"command": "design", "data": measured.digest()} | settings.as_record()
     directory = RunDirectory(out, OUTPUTS)
     finetuner = build_finetuner(measured, directory, settings)
     with _resumable(out), directory.claimed(record, overwrite=overwrite) as resumed:

@@ -39,7 +39,8 @@ def score(run: Path, sequences: Path, sequence: str | None, out: Path | None) ->
         raise InvalidParameterError(f"{run} is a run on {space.designs}; ask its reward_ in Python.")
     asked = read_sequences(sequences, space, sequence=sequence)
     measured = read_measured(run, space)
-    table = score_table(finetuner, asked["sequence"].tolist(), measured.sequences, measured.y)
+    y = measured.y if finetuner.objective is None else measured.columns()
+    table = score_table(finetuner, asked["sequence"].tolist(), measured.sequences, y)
     table.insert(0, "id", asked["id"].to_numpy())
     cells = {column: quoted(table[column]) for column in ("id", "sequence", "nearest")}
     _write(table.assign(**cells).to_csv(index=False, float_format="%.6g"), out)

@@ -18,6 +18,7 @@ from braidkit.cli.run_directory import RunDirectory
 from braidkit.cli.run_files import CHECKPOINT
 from braidkit.datasets.table import MeasuredTable
 from braidkit.diffusion import DiffusionModel, MaskedDiffusion
+from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
@@ -45,6 +46,7 @@ class Settings:
 
     target: str
     n: int
+    objective: str | None = None
     alpha: float | None = None
     reward: str = "bonus"
     c: float | Literal["calibrated"] | None = None
@@ -57,6 +59,15 @@ class Settings:
     table: Path | None = None
     device: str = "auto"
     quiet: bool = False
+
+    @property
+    def wanted(self) -> str:
+        """What is to be large, in words."""
+        return self.target if self.objective is None else self.objective
+
+    def measured(self, table: MeasuredTable) -> Any:
+        """What the estimator is fitted to: the measurements, or a named column of each quantity of an objective."""
+        return table.y if self.objective is None else table.columns()
 
     def as_record(self) -> dict[str, Any]:
         """The settings that determine the result, as values that JSON can hold."""
@@ -126,6 +137,7 @@ def build_finetuner(
         load_chain(settings, table.space),
         "auto" if settings.alpha is None else settings.alpha,
         reward=settings.build_reward(),
+        objective=settings.objective,
         space=table.space if settings.pretrained is None or settings.template else None,
         max_iter=settings.max_iter or "auto",
         checkpoint_dir=directory / CHECKPOINT,
@@ -134,7 +146,7 @@ def build_finetuner(
         verbose=int(not settings.quiet),
     )
     try:
-        finetuner.check(table.sequences, table.y)
+        finetuner.check(table.sequences, settings.measured(table), **table.told)
     except InvalidParameterError as error:
         if settings.c == "calibrated" and str(error).startswith("c="):
             raise InvalidParameterError(
@@ -162,8 +174,9 @@ def run_job(
     results : dict
         What the record is to hold.
     """
+    y = settings.measured(table)
     with directory.timed("fit"), noted_interrupts() as interrupts:
-        finetuner.fit(table.sequences, table.y)
+        finetuner.fit(table.sequences, y, **table.told)
     n_held_out = round(finetuner.validation_fraction * len(table.y))
     warn_of_short_bound(finetuner.reward_, finetuner.reward_check_, n_held_out)
     with directory.timed("designs"):
@@ -172,7 +185,7 @@ def run_job(
                 write(path)
         with directory.writing(MEASURED) as path:
             write_measured(table, path)
-        designs = design_table(finetuner, table.sequences, table.y, n_designs=settings.n, random_state=settings.seed)
+        designs = design_table(finetuner, table.sequences, y, n_designs=settings.n, random_state=settings.seed)
         with directory.writing("designs.csv"), directory.writing("designs.fasta"):
             write_designs(designs, directory.path)
     out = directory.path
@@ -185,10 +198,13 @@ def run_job(
                 report(
                     finetuner,
                     table.sequences,
-                    table.y,
+                    y,
                     path=path,
                     designs=designs,
-                    name=settings.target,
+                    calibration=CalibrationReport.from_estimator(
+                        finetuner, table.sequences, y, **table.told, random_state=settings.seed
+                    ),
+                    name=settings.wanted,
                     source=table.describe(),
                     random_state=settings.seed,
                 )
@@ -214,10 +230,14 @@ def draw_figures(
 ) -> None:
     """Write ``rewards.png`` and ``training.png``."""
     rewards = RewardDistributionDisplay.from_estimator(
-        finetuner, table.sequences, table.y, random_state=settings.seed, name=settings.target
+        finetuner,
+        table.sequences,
+        settings.measured(table),
+        random_state=settings.seed,
+        name=settings.wanted,
     )
     save_figure(rewards, directory, "rewards.png")
-    save_figure(TrainingCurveDisplay.from_estimator(finetuner, name=settings.target), directory, "training.png")
+    save_figure(TrainingCurveDisplay.from_estimator(finetuner, name=settings.wanted), directory, "training.png")
 
 
 def save_figure(display: RewardDistributionDisplay | TrainingCurveDisplay, directory: RunDirectory, name: str) -> None:

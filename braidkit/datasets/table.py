@@ -82,6 +82,10 @@ class MeasuredTable:
         told = {"y_error": self.y_error, "sample_weight": self.sample_weight}
         return {name: values for name, values in told.items() if values is not None}
 
+    def columns(self) -> pd.DataFrame:
+        """The measurements, a named column for each target."""
+        return pd.DataFrame(self.y.reshape(len(self.y), -1), columns=list(self.targets))
+
     def digest(self) -> str:
         """That of the sequences and all that is known of them."""
         return digest(self.sequences, self.y, *([self.told] if self.told else []))

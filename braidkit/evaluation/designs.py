@@ -25,6 +25,7 @@ from braidkit.evaluation.choosing import (
 )
 from braidkit.evaluation.edit_distance import as_strings
 from braidkit.evaluation.metrics import gc_content
+from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
@@ -80,6 +81,8 @@ def design_table(
         - "sequence"
         - "mean", "penalty", "lower": r_hat, g_hat and their difference, in y's units
         - "judge": prediction of the judge, which was never optimised
+        - of each quantity of an objective "<name>_mean", "<name>_lower" (or "<name>_upper" where less is better) and
+          "<name>_judge"
         - "nearest", "nearest_value", "distance": the measured sequence with the smallest edit distance, its
           measurement, and that distance (number of letters)
         - "kl": KL along the design's path to the pretrained model (nats)
@@ -120,7 +123,7 @@ def design_table(
     check_number("max_identity", max_identity, low=0, high=1, above=True)
     n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=n_designs, whole=True)
-    rows, y = read_measured(X, y)
+    rows, y = read_measured(X, y, estimator)
     measured = as_strings(rows)
     if space.alphabet.upper() == space.alphabet:
         measured = [row.upper() for row in measured]
@@ -161,6 +164,7 @@ def _described(
         LARGE_PENALTY: table["penalty"] > usual_penalty,
         "mean above every measurement by more than a standard deviation": table["mean"] > y.max() + y.std(),
         RARE: drawn["rarity"].to_numpy() > MAX_RARITY,
+        **unsure_conditions(estimator, sequences),
     }
     if estimator.space_.nucleotides:
         table["gc"] = gc_content(sequences)

@@ -14,6 +14,7 @@ from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MarkovLaw, M
 from braidkit.diffusion._letters import LOG_ZERO
 from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.edit_distance import as_strings, nearest
+from braidkit.evaluation.quantities import quantity_columns
 from braidkit.exceptions import InvalidParameterError
 from braidkit.torch_state import ordinary_torch
 
@@ -40,6 +41,7 @@ def score_table(estimator: Any, sequences: Sequence[str], X: Any, y: Any) -> pd.
         - "sequence"
         - "mean", "penalty", "lower": r_hat, g_hat and their difference, in y's units
         - "judge": prediction of the judge
+        - of each quantity of an objective, the columns of `design_table`
         - "nearest", "nearest_value", "distance": the measured sequence with the smallest edit distance, its
           measurement, and that distance (number of letters)
         - "log_likelihood": see `log_likelihood`; only where the pretrained chain has one
@@ -64,7 +66,7 @@ def score_table(estimator: Any, sequences: Sequence[str], X: Any, y: Any) -> pd.
     check_fitted(estimator, "pretrained_", "reward_", "judge_", "space_")
     if estimator.space_.alphabet is None:
         raise InvalidParameterError(f"score_table is for sequences, but the designs are in {estimator.space_}.")
-    rows, y = read_measured(X, y)
+    rows, y = read_measured(X, y, estimator)
     measured, asked = as_strings(rows), estimator.space_.strings(list(sequences))
     if estimator.space_.alphabet.upper() == estimator.space_.alphabet:
         measured = [row.upper() for row in measured]
@@ -84,6 +86,7 @@ def scored(estimator: Any, sequences: list[str], measured: list[str], y: np.ndar
             "penalty": mean - lower,
             "lower": lower,
             "judge": estimator.judge_.predict(sequences),
+            **quantity_columns(estimator, sequences),
             "nearest": [measured[i] for i in index],
             "nearest_value": y[index],
             "distance": distance,

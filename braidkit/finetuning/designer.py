@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from braidkit.finetuning.contracts import check_scale, standardised
 from braidkit.finetuning.rescaled import in_space
 from braidkit.finetuning.saved import SavedDesigner
 from braidkit.parameters import check_count
-from braidkit.rewards import BlackBoxReward, GPBonusReward
+from braidkit.rewards import BlackBoxReward, GPBonusReward, ObjectiveReward
 from braidkit.spaces import Space, read_designs
 from braidkit.torch_state import ordinary_torch
 
@@ -51,6 +51,7 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
     device: str
     random_state: int | np.random.RandomState | None
     verbose: int
+    objective: str | None = None  # a parameter of the finetuner
 
     space_: Space
     reward_: Any
@@ -85,7 +86,8 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
         """
         check_is_fitted(self)
         read_new_designs(self, X)
-        judge = GPBonusReward(c=1, space=self.space_, random_state=0).fit(X, y)
+        judge: Any = GPBonusReward(c=1, space=self.space_, random_state=0)
+        judge = (judge if self.objective is None else ObjectiveReward(self.objective, judge)).fit(X, y)
         with torch.no_grad():
             mean, penalty = judge.standardised(self.space_.encode(self.sample(SCORE_DESIGNS, random_state=0)))
         return judge.y_mean_ + judge.y_std_ * float((mean - penalty).mean())
@@ -163,13 +165,13 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
         self,
         reward: Any,
         X: np.ndarray,
-        y: np.ndarray,
+        y: Any,
         seed: int,
-        groups: np.ndarray | None = None,
+        told: Mapping[str, np.ndarray] | None = None,
         *,
         quiet: bool = False,
     ) -> Any:
-        """A fitted clone of a reward, or of the default one, on the chain's space; it gets groups if it takes them."""
+        """A fitted clone of a reward, or of the default one, on the chain's space; it gets what it takes of `told`."""
         fitted = GPBonusReward(device=self.device) if reward is None else clone(reward)
         if not hasattr(fitted, "lower"):
             fitted = BlackBoxReward(fitted)
@@ -182,8 +184,8 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
         fitted.set_params(
             **{name: value for name, (unset, value) in defaults.items() if name in own and own[name] is unset}
         )
-        takes_groups = groups is not None and has_fit_parameter(fitted, "groups")
-        fitted.fit(X, y, **({"groups": groups} if takes_groups else {}))
+        fitted = fitted if self.objective is None else ObjectiveReward(self.objective, fitted)
+        fitted.fit(X, y, **{name: rows for name, rows in (told or {}).items() if has_fit_parameter(fitted, name)})
         check_scale(fitted)
         return in_space(fitted, self.space_)
 

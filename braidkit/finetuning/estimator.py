@@ -14,9 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
-from braidkit.data import TrainingData
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MaskedDiffusion
 from braidkit.diffusion.enumerated import MAX_ENUMERATED
 from braidkit.diffusion.precision import check_precision, resolve_precision
@@ -26,12 +24,14 @@ from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVet
 from braidkit.finetuning.contracts import CheckpointSelection, check_selection
 from braidkit.finetuning.defaults import auto_alpha, auto_max_iter
 from braidkit.finetuning.designer import Designer
-from braidkit.finetuning.held_out import check_enough_designs, check_reward, describe_reward, split_for_judge
-from braidkit.finetuning.judge import CalibratedJudge, backtest_spread
+from braidkit.finetuning.held_out import check_enough_designs
+from braidkit.finetuning.judge import CalibratedJudge
+from braidkit.finetuning.learning import learn_reward_and_judge
 from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
+from braidkit.finetuning.rows import MeasuredRows, read_rows
 from braidkit.finetuning.solver import Problem, Solver
 from braidkit.finetuning.solver_choice import as_solver, check_reward_gradient, check_solver, check_solver_reward
 from braidkit.finetuning.tempering import TemperingSolver
@@ -43,8 +43,7 @@ from braidkit.parameters import (
     check_whole_seed,
     resolve_device,
 )
-from braidkit.persistence import digest
-from braidkit.spaces import Space, join_groups
+from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 from braidkit.training import interrupts_propagate, train
 
@@ -81,6 +80,9 @@ class ConservativeDiffusionFinetuner(Designer):
         The conservative reward; a clone is fitted. A fitted one in ``sklearn.frozen.FrozenEstimator`` is used as it is.
         Any regressor of designs will do for solvers that need no gradient, see `BlackBoxReward`; the others need one
         with ``lower(x)``.
+    objective : str, optional
+        What is to be large, of the columns of y, such as "hepg2 - k562", "min(a, b)", "-kd" or
+        "affinity if expression >= 0.8"; see `ObjectiveReward`. Each column has its own reward and judge.
     space : Space, optional
         The design space, where `pretrained` does not tell it: strings make a SequenceSpace, 2-D numbers a VectorSpace.
         Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
@@ -107,13 +109,11 @@ class ConservativeDiffusionFinetuner(Designer):
     selection : BudgetedSelection, optional
         A small number of true measurements that choose the checkpoint instead of objective and judge.
     checkpoint_dir : path-like, optional
-        Save here as the run goes; `fit` with the same data and settings goes on from what is there. It needs a whole
-        number as `random_state`.
+        Save here, and go on from here if data and settings are the same. Needs a whole number as `random_state`.
     device : str, default="auto"
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the chain's network in updates. States, KL, reward, optimiser and results stay in float32. "auto"
-        is bfloat16 for convolutions of 64 channels and more on CPUs with AVX512-BF16 or AMX, where an update of 256
-        channels is 1.7 and 2.5 times as fast. Otherwise it is float32.
+        is bfloat16 for convolutions of 64 channels and more on CPUs with AVX512-BF16 or AMX.
     random_state : int, RandomState or None
     verbose : int, default=0
         Show progress if not 0.
@@ -128,8 +128,8 @@ class ConservativeDiffusionFinetuner(Designer):
         The fitted conservative reward.
     reward_check_ : dict of str to float
         `reward_` on the rows that it never saw: "r2" of its mean, and the share of measurements at or above its lower
-        bound, "overall" and in the "top_decile".
-    judge_ : GPBonusReward
+        bound, "overall" and in the "top_decile"; with an objective also "r2_<name>" of each quantity.
+    judge_ : GPBonusReward, or ObjectiveReward of such
         Fitted on those rows.
     judge_spread_ : float
         Factor of its posterior's deviations of differences, from `backtest_spread`. It is infinite if there were too
@@ -179,6 +179,7 @@ class ConservativeDiffusionFinetuner(Designer):
         alpha: float | Literal["auto"] = "auto",
         *,
         reward: Any = None,
+        objective: str | None = None,
         space: Space | None = None,
         solver: str | Solver = "auto",
         max_iter: int | str = "auto",
@@ -197,6 +198,7 @@ class ConservativeDiffusionFinetuner(Designer):
         self.pretrained = pretrained
         self.alpha = alpha
         self.reward = reward
+        self.objective = objective
         self.space = space
         self.solver = solver
         self.max_iter = max_iter
@@ -213,7 +215,9 @@ class ConservativeDiffusionFinetuner(Designer):
         self.verbose = verbose
 
     @ordinary_torch()
-    def fit(self, X: Any, y: Any, groups: Any = None) -> ConservativeDiffusionFinetuner:
+    def fit(
+        self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, y_error: Any = None
+    ) -> ConservativeDiffusionFinetuner:
         """Learn the conservative reward from measured designs, and fine-tune the chain on it (Algorithm 1).
 
         Parameters
@@ -221,9 +225,11 @@ class ConservativeDiffusionFinetuner(Designer):
         X : list of str, or array-like
             Designs, of any kind that the space encodes.
         y : array-like of shape (n_samples,)
-            Their measurements; larger is better.
+            Their measurements; larger is better. With an `objective` a DataFrame, or an array of columns y0, y1, ...
         groups : array-like of shape (n_samples,), optional
             Rows of one group, as rows of one design, go to the reward or to the judge, never to both.
+        sample_weight, y_error : array-like of shape (n_samples,), optional
+            Weights and standard errors (of the shape of y), for reward and judge; see `GPBonusReward.fit`.
 
         Returns
         -------
@@ -242,34 +248,23 @@ class ConservativeDiffusionFinetuner(Designer):
         """
         device = resolve_device(self.device)
         processes = Processes(device)
-        solver, (_, X, x, y) = self._check(X, y, processes)
+        solver, rows = self._check(X, y, processes, groups, sample_weight, y_error)
+        kind = self.space_.kind_of(rows.X)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = seeds
         raises_alpha = isinstance(solver, TemperingSolver) and solver.max_rarity is not None
-        self.alpha_ = auto_alpha(len(y), is_least=raises_alpha) if self.alpha == "auto" else float(self.alpha)
-        processes.check_same(X=x.rows, y=y, pretrained=self.pretrained)
-        groups = join_groups(x, groups)
+        self.alpha_ = auto_alpha(len(rows), is_least=raises_alpha) if self.alpha == "auto" else float(self.alpha)
+        processes.check_same(X=rows.x.rows, y=rows.y, pretrained=self.pretrained)
         with contextlib.ExitStack() as held:
-            checkpoint = processes.once(functools.partial(open_checkpoint, self, digest(x.rows, y, groups), held))
-            for_reward, judged = split_for_judge(y, self.validation_fraction, split_seed, groups)
-            self.judge_rows_ = judged
-            quiet = processes.rank > 0
+            checkpoint = processes.once(functools.partial(open_checkpoint, self, rows.digest(), held))
+
             with interrupts_propagate():
-                train_chain = functools.partial(self._chain, X, pretrained_seed, device, checkpoint)
+                train_chain = functools.partial(self._chain, rows.X, pretrained_seed, device, checkpoint)
                 self.pretrained_ = train_chain() if self.pretrained else processes.once(train_chain).to(device)
-                self.reward_ = self._fit_reward(
-                    self.reward, X[for_reward], y[for_reward], reward_seed, groups[for_reward], quiet=quiet
-                )
-                self.reward_check_ = check_reward(self.reward_, X[judged], y[judged])
-                if self.verbose and not quiet:
-                    tqdm.write(describe_reward(self.reward_, self.reward_check_))
-                self.judge_ = self._fit_reward(None, X[judged], y[judged], judge_seed, groups[judged], quiet=quiet)
-                seen, unseen = ((x.take(rows), y[rows]) for rows in (judged, for_reward))
-                apart = len(judged) < len(y)  # else there are no rows to test the judge on, and it forbids nothing
-                self.judge_spread_ = backtest_spread(self.judge_, *seen, *unseen, judge_seed) if apart else math.inf
+                learn_reward_and_judge(self, rows, split_seed, reward_seed, judge_seed, quiet=processes.rank > 0)
             if solver.needs_gradient:
                 check_reward_gradient(self.reward_, self.pretrained_, seed)
-            self._fine_tune(solver, self.space_.kind_of(X), len(y), seed, noise_seed, checkpoint, device, processes)
+            self._fine_tune(solver, kind, len(rows), seed, noise_seed, checkpoint, device, processes)
         return self
 
     @ordinary_torch()
@@ -289,24 +284,24 @@ class ConservativeDiffusionFinetuner(Designer):
         check_is_fitted(self, "model_")
         return self.model_.sample(n_samples, random_state)
 
-    def check(self, X: Any, y: Any) -> None:
+    def check(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, y_error: Any = None) -> None:
         """Check designs, measurements and parameters as `fit` does before it starts work, and raise the same errors."""
-        self._check(X, y, Processes(resolve_device(self.device)))
+        self._check(X, y, Processes(resolve_device(self.device)), groups, sample_weight, y_error)
 
-    def _check(self, X: Any, y: Any, processes: Processes) -> tuple[Solver, TrainingData]:
-        """The solver, designs and measurements, after all checks that need no work."""
+    def _check(self, X: Any, y: Any, processes: Processes, *told: Any) -> tuple[Solver, MeasuredRows]:
+        """Make the solver and read the measured rows, after all checks that need no work."""
         check_solver(self.solver)
         self._check_parameters(processes)
         if hasattr(self.reward, "_check_parameters"):
             self.reward._check_parameters()
-        data = self._read(X, y)
-        check_enough_designs(self.reward, data.x, self.validation_fraction)
+        rows = read_rows(self, X, y, *told)
+        check_enough_designs(self.reward, rows.x, self.validation_fraction)
         chain = self._new_chain() if self.pretrained is None else self.pretrained.in_space(self.space_)
         solver = as_solver(self.solver, chain, self.reward, choose_alpha=self.alpha == "auto")
         solver.check_processes(processes, self.batch_size)
         check_solver_reward(solver, self.reward)
         solver.check(chain)
-        return solver, data
+        return solver, rows
 
     def _new_chain(self) -> DiffusionModel:
         """The chain to train: one whose optimum the solver can reach, if the solver allows it; else the default."""

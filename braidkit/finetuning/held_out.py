@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 
 from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.rows import MeasuredRows
 from braidkit.rewards.calibration import lower_coverage
 from braidkit.spaces import Points, design_groups
 
@@ -50,9 +51,14 @@ def split_for_judge(
     return for_reward, for_judge
 
 
-def check_reward(reward: Any, X: np.ndarray, y: np.ndarray) -> dict[str, float]:
+def check_reward(reward: Any, rows: MeasuredRows) -> dict[str, float]:
     """Compute R2 and the coverage of the lower bound on rows that the reward has not seen."""
-    return {"r2": float(reward.score(X, y))} | lower_coverage(reward, X, y)
+    weights = {name: values for name, values in rows.noise.items() if name == "sample_weight"}
+    check = {"r2": float(reward.score(rows.X, rows.measured, **weights))} | lower_coverage(reward, rows.X, rows.y)
+    if rows.targets is not None:
+        parts = {name: part.score(rows.X, rows.targets[name], **weights) for name, part in reward.rewards_.items()}
+        check |= {f"r2_{name}": float(r2) for name, r2 in parts.items()}
+    return check
 
 
 def describe_reward(reward: Any, check: dict[str, float]) -> str:
@@ -62,4 +68,5 @@ def describe_reward(reward: Any, check: dict[str, float]) -> str:
     return (
         f"reward: held-out R2 {check['r2']:.2f}; {bound} holds for {100 * check['overall']:.1f} % of held-out rows "
         f"({100 * check['top_decile']:.0f} % of the top decile)"
+        + "".join(f"; R2 of {name[3:]} {value:.2f}" for name, value in check.items() if name.startswith("r2_"))
     )

@@ -1,0 +1,41 @@
+"""What a run learns before it fine-tunes: the reward, and the judge of rows that the reward never sees."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from braidkit.finetuning.held_out import check_reward, describe_reward, split_for_judge
+from braidkit.finetuning.judge import backtest_spread
+from braidkit.finetuning.rows import MeasuredRows
+
+
+def learn_reward_and_judge(
+    estimator: Any, rows: MeasuredRows, split_seed: int, reward_seed: int, judge_seed: int, *, quiet: bool
+) -> None:
+    """Set ``reward_``, ``reward_check_``, ``judge_``, ``judge_spread_`` and ``judge_rows_`` of an estimator."""
+    split = split_for_judge(rows.y, estimator.validation_fraction, split_seed, rows.groups)
+    for_reward, for_judge = map(rows.take, split)
+    estimator.judge_rows_ = for_judge.numbers
+    estimator.reward_ = estimator._fit_reward(
+        estimator.reward, for_reward.X, for_reward.measured, reward_seed, for_reward.told, quiet=quiet
+    )
+    estimator.reward_check_ = check_reward(estimator.reward_, for_judge)
+    if estimator.verbose and not quiet:
+        tqdm.write(describe_reward(estimator.reward_, estimator.reward_check_))
+    estimator.judge_ = estimator._fit_reward(
+        None, for_judge.X, for_judge.measured, judge_seed, for_judge.told, quiet=quiet
+    )
+    estimator.judge_spread_ = math.inf
+    if len(for_judge) < len(rows):  # else there are no rows to test the judge on, and it forbids nothing
+        estimator.judge_spread_ = _spread(estimator.judge_, for_judge, for_reward, judge_seed)
+
+
+def _spread(judge: Any, rows: MeasuredRows, others: MeasuredRows, seed: int) -> float:
+    """What backtests find of a judge, or the largest of what they find of its quantities."""
+    if rows.targets is not None:
+        parts = enumerate(judge.rewards_.values())
+        return max(_spread(part, rows.of_target(i), others.of_target(i), seed) for i, part in parts)
+    return backtest_spread(judge, rows.x, rows.y, others.x, others.y, seed, rows.row_noise().of_mean_weight())

@@ -1,0 +1,124 @@
+"""Rows of measured designs with all that `fit` was told of them, as reward and judge learn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import has_fit_parameter
+
+from braidkit.data import TrainingData, read_errors, read_targets, read_weights
+from braidkit.exceptions import InvalidParameterError
+from braidkit.persistence import digest
+from braidkit.rewards.objective import Objective
+from braidkit.rewards.objective_reward import read_error_columns
+from braidkit.rewards.row_noise import RowNoise
+from braidkit.spaces import Points, join_groups
+
+
+@dataclass(frozen=True)
+class MeasuredRows:
+    """Measured designs.
+
+    Attributes
+    ----------
+    numbers : ndarray of int of shape (n,)
+        Of the rows in what the user passed.
+    X, x, y
+        As in `TrainingData`.
+    groups : ndarray of int of shape (n,)
+        Rows of one design, or of one of the user's groups, have one number, from 0.
+    noise : dict of str to ndarray of shape (n,)
+        "sample_weight" and "y_error", if they were told; the latter a column a target, where there are `targets`.
+    targets : DataFrame of shape (n, n_targets) or None
+        The quantities that y, an objective, is of.
+    """
+
+    numbers: np.ndarray
+    X: np.ndarray
+    x: Points
+    y: np.ndarray
+    groups: np.ndarray
+    noise: dict[str, np.ndarray]
+    targets: pd.DataFrame | None = None
+
+    @classmethod
+    def read(
+        cls, data: TrainingData, groups: Any, sample_weight: Any, y_error: Any, targets: pd.DataFrame | None = None
+    ) -> MeasuredRows:
+        """Check what `fit` was told of rows; those of weight 0 are left out."""
+        n = len(data.y)
+        noise = {} if sample_weight is None else {"sample_weight": read_weights(sample_weight, n)}
+        if y_error is not None and targets is None:
+            noise["y_error"] = read_errors(y_error, n)
+        elif y_error is not None and targets is not None:
+            columns = read_error_columns(y_error, targets.shape)
+            noise["y_error"] = np.column_stack([np.full(n, np.nan) if one is None else one for one in columns])
+        rows = cls(np.arange(n), data.X, data.x, data.y, join_groups(data.x, groups), noise, targets)
+        return rows if sample_weight is None else rows.take(np.flatnonzero(noise["sample_weight"]))
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, rows: np.ndarray) -> MeasuredRows:
+        """Some of the rows, by number."""
+        noise = {name: values[rows] for name, values in self.noise.items()}
+        groups = np.unique(self.groups[rows], return_inverse=True)[1]
+        targets = None if self.targets is None else self.targets.iloc[rows]
+        return MeasuredRows(self.numbers[rows], self.X[rows], self.x.take(rows), self.y[rows], groups, noise, targets)
+
+    def digest(self) -> str:
+        """That of all that is known of the rows."""
+        noise = [self.noise] if self.noise else []
+        targets = [] if self.targets is None else [list(self.targets.columns), self.targets.to_numpy()]
+        return digest(self.x.rows, self.y, self.groups, *noise, *targets)
+
+    @property
+    def measured(self) -> Any:
+        """What a reward is fitted to: y, or the targets that it is of."""
+        return self.y if self.targets is None else self.targets
+
+    def of_target(self, i: int) -> MeasuredRows:
+        """The rows with one of the targets as y."""
+        assert self.targets is not None
+        noise = {name: values if values.ndim == 1 else values[:, i] for name, values in self.noise.items()}
+        noise = {name: values for name, values in noise.items() if not np.isnan(values).any()}
+        return replace(self, y=self.targets.iloc[:, i].to_numpy(), noise=noise, targets=None)
+
+    def row_noise(self) -> RowNoise:
+        """What was told of the noise, in y's units."""
+        return RowNoise.read(len(self), **self.noise)
+
+    @property
+    def told(self) -> dict[str, np.ndarray]:
+        """What a reward's `fit` may be given beside designs and measurements."""
+        return {"groups": self.groups, **self.noise}
+
+
+def read_rows(designer: Any, X: Any, y: Any, groups: Any, sample_weight: Any, y_error: Any) -> MeasuredRows:
+    """Designs and measurements as a designer reads them, with all that is told of the rows."""
+    targets = None
+    if designer.objective is not None:
+        names, columns = read_targets(y)
+        objective = Objective.parse(designer.objective, names)
+        y = objective.measured(columns, objective.scales(columns))
+        targets = pd.DataFrame(columns, columns=names)
+    rows = MeasuredRows.read(designer._read(X, y), groups, sample_weight, y_error, targets)
+    check_takes_noise(designer.reward, rows.noise)
+    return rows
+
+
+def check_takes_noise(reward: Any, noise: dict[str, np.ndarray]) -> None:
+    """Raise unless a reward, or a regressor in its place, learns from what was told of the noise."""
+    if reward is None or isinstance(reward, FrozenEstimator):  # the default takes all, and a frozen one learns nothing
+        return
+    learner = getattr(reward, "regressor", reward)  # of a BlackBoxReward
+    for name in noise:
+        if not has_fit_parameter(learner, name):
+            raise InvalidParameterError(
+                f"reward, a {type(learner).__name__}, takes no {name} in fit; leave it out, or pass a reward that "
+                "does, such as GPBonusReward()."
+            )
