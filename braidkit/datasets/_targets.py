@@ -1,4 +1,4 @@
-"""What a table measures: one value a row or several replicates, and what it tells of their noise."""
+"""Read the measurements of a table: one value or several replicates per row, and their noise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from braidkit.datasets._cells import Cells, others
 from braidkit.datasets._numbers import read_numbers
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
 
-# Repeated rows with fewer differences than this tell too little of the noise.
+# With fewer differences among repeated rows the estimate of the noise is too uncertain.
 MIN_DIFFERENCES = 20
 
 
@@ -97,7 +97,7 @@ def combine(
     errors: np.ndarray | None = None,
     weights: np.ndarray | None = None,
 ) -> Measured:
-    """The mean of each sequence, and its standard error if replicates or `errors` tell it.
+    """The mean of each sequence, and its standard error if it is known from replicates or `errors`.
 
     Parameters
     ----------
@@ -149,9 +149,9 @@ def combine(
 def moderated_variance(within: np.ndarray, differences: np.ndarray) -> np.ndarray:
     """Variance of a measurement of each sequence, by its own replicates and those of all.
 
-    Few replicates tell a variance badly, and may agree by chance. Where variances s_i^2 of d_i degrees of freedom vary
-    more than chance makes them, with a squared coefficient of variation V beyond it, a true variance is taken for one
-    of an inverse gamma law of that mean and V, and estimated by its posterior mean
+    A variance from few replicates is uncertain, and they may agree by chance. Where variances s_i^2 of d_i degrees of
+    freedom vary more than chance makes them, with a squared coefficient of variation V beyond it, a true variance is
+    taken for one of an inverse gamma law of that mean and V, and estimated by its posterior mean
     ``(m s^2 + d_i s_i^2) / (m + d_i)``, ``m = 2 + 2 / V``, s^2 the mean of all.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What a fitted estimator says of any sequences: its own designs, a parent, candidates of another program."""
+"""Score any sequences by a fitted estimator: its own designs, a parent, or candidates from elsewhere."""
 
 from __future__ import annotations
 

@@ -79,14 +79,14 @@ class Population:
         return len(self.tokens)
 
     def take(self, rows: Tensor) -> Population:
-        """Some of the sequences, in some order."""
+        """The sequences with these row numbers, in this order."""
         return Population(*(getattr(self, field.name)[rows] for field in dataclasses.fields(self)))
 
     def moved(self, target: Target, beta: float, generator: torch.Generator) -> Population:
         """Propose another letter at one position of each sequence, and take it by the rule of Metropolis and Hastings.
 
         A change is proposed in proportion to the square root of what it would multiply the target's density by, as far
-        as the reward's gradient tells: a locally balanced proposal (Zanella, 2020; Grathwohl et al., 2021). The
+        by the reward's gradient: a locally balanced proposal (Zanella, 2020; Grathwohl et al., 2021). The
         acceptance makes the target exact, whatever the gradient is worth.
         """
         log_q = self._log_proposals(beta)
@@ -136,5 +136,5 @@ def next_beta(reward: Tensor, beta: float, largest: float) -> float:
 
 
 def log_mean_weight(reward: Tensor, step: float) -> float:
-    """What a step of the tilt adds to the logarithm of the target's constant."""
+    """The change of the logarithm of the target's constant in a step of beta."""
     return float((step * reward).logsumexp(dim=0)) - math.log(len(reward))

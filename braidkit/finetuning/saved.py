@@ -55,7 +55,7 @@ class SavedDesigner:
         ------
         CheckpointError
             If it is not there, is damaged or another estimator's, or was saved by another version of braidkit; then the
-            message tells what can still be read.
+            message says what can still be read.
         """
         folder = Path(directory)
         if not persistence.is_saved(folder / STATE):
@@ -91,7 +91,7 @@ class SavedDesigner:
 
 
 def saved_parts(estimator: Any) -> dict[str, Callable[[Path], None]]:
-    """What writes each folder of a saved estimator, by its name, in the order in which they are to be written.
+    """Functions that write the folders of a saved estimator, by name, in the order of writing.
 
     Raises
     ------

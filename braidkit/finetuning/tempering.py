@@ -1,4 +1,4 @@
-"""The optimum of chains over a Markov law: sequences follow the law as it is tilted, and the chain follows them."""
+"""Sample the optimum of chains over a Markov law by sequential Monte Carlo, and fit the chain to the draws."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ LEAST_STEP = 0.1
 class TemperingSolver(Solver):
     """Sample the optimum (7) by annealed sequential Monte Carlo, and fit the chain's Markov law to what was drawn.
 
-    A population starts as draws of the pretrained Markov law p. Step by step it comes to follow
-    ``p(x) exp(beta reward(x))``, up to ``beta = 1 / alpha``: it is resampled by weights whenever beta rises, by as much
-    as leaves half of the weights effective, and then moved by Metropolis-Hastings steps that follow the reward's
-    gradient, if there is one. In each update the fine-tuned chain gets the Markov law of the population; it never
-    makes what the pretrained law makes impossible. A network on top of the law is kept as it was pretrained.
+    A population starts as draws of the pretrained Markov law p. Over the updates beta rises from 0 to ``1 / alpha``,
+    and the population follows ``p(x) exp(beta reward(x))``. Each rise of beta leaves half of the weights effective. The
+    population is then resampled by the weights, and moved by Metropolis-Hastings steps that follow the reward's
+    gradient if there is one. In each update the fine-tuned chain gets the Markov law of the population. It never makes
+    sequences that are impossible under the pretrained law. A network on top of the law stays as it was pretrained.
 
-    The population's law is exact in the limit of many sequences and moves, if the pretrained chain's network is zero.
-    The chain's is as near to it as a Markov law comes.
+    With many sequences and moves the population's law is exact, if the pretrained chain's network is zero. The chain
+    approximates it by a Markov law.
 
     Parameters
     ----------
     n_moves : int, default=8
-        Metropolis-Hastings steps of each sequence in an update.
+        Metropolis-Hastings steps of each sequence per update.
     n_effective : int, optional
-        Different designs that are to be left at least: the exponential of the tilted law's entropy. Where the problem's
-        alpha leaves fewer, beta stays smaller. An estimator with ``alpha="auto"`` asks for 1,000.
+        Least number of different designs: the exponential of the tilted law's entropy. If the problem's alpha would
+        leave fewer, beta stays smaller. An estimator with ``alpha="auto"`` asks for 1,000.
     max_rarity : float, optional
-        How rare designs may be on average under the pretrained law, in deviations of its draws' log-probability
-        (`LetterChain.rarity`); beta stays smaller where they would be rarer. An estimator with ``alpha="auto"`` asks
-        for 1.5.
+        Largest mean rarity of designs under the pretrained law, in standard deviations of its draws' log-probability
+        (`LetterChain.rarity`). If they would be rarer, beta stays smaller. An estimator with ``alpha="auto"`` asks for
+        1.5.
 
     References
     ----------
@@ -80,7 +80,7 @@ class TemperingSolver(Solver):
         assert isinstance(model, MaskedDiffusion)
         assert isinstance(model.prior, MarkovLaw)
         space = model.space
-        # The tilted law remembers more letters than the pretrained one may need to.
+        # The tilted law may depend on more letters than the pretrained one.
         order = max(model.prior.order, order_within_table(space.length, space.n_letters))
         model.prior = model.prior.widened(order)
         super().setup(problem)

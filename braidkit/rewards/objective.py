@@ -1,4 +1,4 @@
-"""Objectives of several measurements: small expressions, and bounds of them by those of what they name."""
+"""Objectives of several measured quantities: small expressions, and their bounds by interval arithmetic."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ class Objective:
 
     Numbers, names, ``+``, ``-``, products and quotients with numbers, ``min(...)`` and ``max(...)``; after ``if``,
     conditions ``expression >= number`` or ``<= number``, joined by ``and``. Bounds follow by interval arithmetic: the
-    lower bound of a difference has the upper bound of what is taken off. The value counts as it is where conditions
-    hold, by the bound that makes them harder; else 5 of its deviations are taken off for each deviation, of the
-    condition's own quantity, that lacks.
+    lower bound of a difference uses the upper bound of the subtracted term. If all conditions are met by their
+    pessimistic bounds, the value counts unchanged. Otherwise each deviation of shortfall, of the condition's own
+    quantity, costs 5 deviations of the value.
 
     Attributes
     ----------
     text : str
         As it was written.
     names : tuple of str
-        Of the quantities, in the order of their columns.
+        Names of the quantities, in the order of their columns.
     value : ast.expr
     conditions : tuple of Condition
     """
@@ -147,7 +147,7 @@ class Objective:
         return total
 
     def unmet(self, quantities: Mapping[str, Bounds]) -> dict[str, Tensor]:
-        """Where (n,) each condition does not hold by its bound, by its text."""
+        """Booleans (n,) by the text of each condition: its bound does not meet it."""
         found = {}
         for condition in self.conditions:
             surplus = _evaluate(condition.expression, quantities).times(condition.sign)

@@ -23,27 +23,28 @@ from braidkit.spaces import Space
 class ObjectiveReward(RegressorMixin, BaseEstimator):
     """A reward whose value is an expression of several measured quantities.
 
-    Each quantity gets a clone of `reward`. The lower bound of the expression follows from theirs by interval
-    arithmetic: that of "hepg2 - k562" is the lower bound of the one less the upper bound, mean + penalty, of the other.
+    Each quantity gets a clone of `reward`. The lower bound of the expression follows from their bounds by interval
+    arithmetic. For "hepg2 - k562" it is the lower bound of the first, minus the upper bound, mean + penalty, of the
+    second.
 
     Parameters
     ----------
     objective : str
         Larger is better: "hepg2 - k562", "0.7*a + 0.3*b", "min(a, b)", "-kd", or with conditions
-        "affinity if expression >= 0.8 and length <= 12". A condition holds if the bound that makes it harder does; what
-        lacks costs 5 deviations of the value for each deviation of the condition's quantity.
+        "affinity if expression >= 0.8 and length <= 12". A condition is met if its pessimistic bound meets it. A
+        shortfall costs 5 deviations of the value for each deviation of the condition's quantity.
     reward : regressor, default=GPBonusReward()
-        Of each quantity.
+        The reward of each quantity; clones are fitted.
 
     Attributes
     ----------
     objective_ : Objective
     scales_ : tuple of float
-        Deviations over the measured rows: of the value, and of what each condition is of.
+        Standard deviations over the measured rows: of the value, and of the quantity of each condition.
     rewards_ : dict of str to regressor
         The fitted rewards, by quantity.
     y_mean_, y_std_ : float
-        Of the value, conditions left out.
+        Mean and standard deviation of the value, without conditions.
     space_ : Space
     n_features_in_ : int
 
@@ -158,7 +159,7 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
         return mean - penalty
 
     def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
-        """How much better points are than others on average, and its deviation, as `GPBonusReward.mean_difference`.
+        """Mean difference between points and others, and its deviation, as `GPBonusReward.mean_difference`.
 
         The objective is taken as linear within the errors of its quantities, which are independent.
 

@@ -20,7 +20,7 @@ LEAST_SIGNAL = 0.05
 class RowNoise:
     """The variance of the noise of row i is ``noise / weights_i + known_i``, where evidence finds `noise`.
 
-    A row that stands for several measurements of one design has their mean, the sum of their weights, and their sum of
+    A row that merges several measurements of one design has their mean, the sum of their weights, and their sum of
     squares about the mean, `within`; they add ``-0.5 ((counts_i - 1) log noise + within_i / noise)`` to the evidence.
 
     Attributes
@@ -53,15 +53,15 @@ class RowNoise:
         return not self.known.any() and bool((self.weights == 1).all())
 
     def take(self, rows: Any) -> RowNoise:
-        """That of some rows."""
+        """The noise of the rows with these numbers."""
         return RowNoise(self.weights[rows], self.known[rows], self.within[rows], self.counts[rows])
 
     def over(self, scale: float) -> RowNoise:
-        """That of measurements divided by a number."""
+        """The noise of measurements that are divided by a number."""
         return replace(self, known=self.known / scale**2, within=self.within / scale**2)
 
     def of_mean_weight(self) -> RowNoise:
-        """The same with weights over that of a measurement on average: `noise` is then of a size to be found."""
+        """The same with weights divided by their mean per measurement, so that the unknown noise has a usual size."""
         factor = self.counts.sum() / self.weights.sum()
         return replace(self, weights=self.weights * factor, within=self.within * factor)
 
@@ -97,7 +97,7 @@ def merge_rows(
     """One row a design: replicates are averaged, and what they differ by is kept; rows of weight 0 are dropped.
 
     Without standard errors, the posterior and the evidence are those of all rows, exactly. But where no replicates
-    differ at all, they are taken for copies of one measurement, as a weight would count them, and tell no noise.
+    differ at all, they are taken for copies of one measurement, as a weight would count them, and show no noise.
 
     Parameters
     ----------

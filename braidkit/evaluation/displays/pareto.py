@@ -19,7 +19,7 @@ _MOST_ROWS = 3000
 class ParetoDisplay:
     """Designs among the measurements of two quantities.
 
-    The line is the front of the measurements: what no other row is better than in both quantities.
+    The line is the Pareto front of the measurements: rows that no other row exceeds in both quantities.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class ParetoDisplay:
     mean, bound : ndarray of shape (n_designs, 2)
         Predicted means of designs, and the bounds that count.
     names : sequence of str
-        Of the quantities.
+        Names of the quantities.
     directions : sequence of int
         1 where more of a quantity is better, -1 where less is.
 
