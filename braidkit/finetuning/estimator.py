@@ -140,10 +140,8 @@ class ConservativeDiffusionFinetuner(Designer):
         At each evaluation: "iteration", and for designs after discretisation the averages of "mean" (r_hat), "lower"
         (r_hat - g_hat), "penalty" (g_hat) and "judge", in y's units, and of "kl", the path KL over all steps, in nats;
         with a `selection` also "oracle", the average of what it measured.
-    best_iter_ : int
-        Number of updates of the kept checkpoint, which is `model_`.
-    n_iter_ : int
-        Number of updates done.
+    best_iter_, n_iter_ : int
+        Numbers of updates of the kept checkpoint, which is `model_`, and of all updates done.
     over_optimising_since_ : int or None
         `best_iter_`, if later checkpoints over-optimised: the reward scores them higher, and the judge or the
         `selection` finds them significantly worse. None otherwise.
@@ -239,17 +237,14 @@ class ConservativeDiffusionFinetuner(Designer):
         ------
         InvalidDesignError, InvalidTargetError, InvalidParameterError
             Naming the row, the value and the remedy.
-        IncompatibleModelError
-            If `pretrained` makes other designs than `X`.
-        NotTrainedError
-            If `pretrained` was never trained.
+        IncompatibleModelError, NotTrainedError
+            If `pretrained` makes other designs than `X`, or was never trained.
         CheckpointError
             If `checkpoint_dir` belongs to a run with other data or settings, or to one that is still running.
         """
         device = resolve_device(self.device)
         processes = Processes(device)
         solver, rows = self._check(X, y, processes, groups, sample_weight, y_error)
-        kind = self.space_.kind_of(rows.X)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=6).tolist()
         seed, split_seed, pretrained_seed, reward_seed, judge_seed, noise_seed = seeds
         raises_alpha = isinstance(solver, TemperingSolver) and solver.max_rarity is not None
@@ -264,6 +259,7 @@ class ConservativeDiffusionFinetuner(Designer):
                 learn_reward_and_judge(self, rows, split_seed, reward_seed, judge_seed, quiet=processes.rank > 0)
             if solver.needs_gradient:
                 check_reward_gradient(self.reward_, self.pretrained_, seed)
+            kind = self.space_.kind_of(rows.X)
             self._fine_tune(solver, kind, len(rows), seed, noise_seed, checkpoint, device, processes)
         return self
 

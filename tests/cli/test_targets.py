@@ -1,5 +1,6 @@
 """What the command line learns of noise and of several targets."""
 
+import io
 import json
 
 import numpy as np
@@ -82,6 +83,14 @@ def test_designs_tell_mean_bound_and_judge_of_each_quantity(two):
 def test_the_report_shows_quantities_against_each_other(two):
     page = (two[0] / "report.html").read_text()
     assert "Two quantities of the objective" in page and "The objective is on - off if off &lt;= 1.5" in page
+
+
+def test_a_run_can_be_asked_for_each_quantity_of_other_sequences(two, tmp_path):
+    (tmp_path / "asked.fasta").write_text(">one\nGGGGG\n>two\nAAAAA\n")
+    result = CliRunner().invoke(main, ["score", str(two[0]), str(tmp_path / "asked.fasta")])
+    assert result.exit_code == 0, result.output
+    asked = pd.read_csv(io.StringIO(result.stdout)).set_index("id")
+    assert asked["off_mean"]["two"] > 2 > asked["off_mean"]["one"] and asked["lower"]["one"] > asked["lower"]["two"]
 
 
 def test_a_run_of_the_same_options_is_known_by_its_objective(two, table):

@@ -72,6 +72,14 @@ def test_errors_and_weights_of_quantities_reach_their_rewards():
     assert noise["off"] < 0.1 < noise["on"]  # the errors explain that of one
 
 
+def test_a_saved_estimator_keeps_its_objective(runs, tmp_path):
+    finetuner = runs["on if off <= 0.5"]
+    finetuner.save(tmp_path)
+    again = ConservativeDiffusionFinetuner.load(tmp_path)
+    np.testing.assert_allclose(again.reward_.predict_lower(X), finetuner.reward_.predict_lower(X))
+    np.testing.assert_array_equal(again.judge_.combine(Y), finetuner.judge_.combine(Y))
+
+
 def test_a_run_resumes_only_for_the_same_objective(tmp_path):
     run("on - off", checkpoint_dir=tmp_path)
     with pytest.raises(CheckpointError, match="objective was 'on - off', now 'on - 2[*]off'"):
