@@ -24,8 +24,8 @@ _START_LOGIT = 2.0
 class RewardAscent(Baseline):
     """Gradient ascent on the reward's mean from the best measured designs: a warning, not a method to use.
 
-    There is no generative model, so nothing keeps designs valid, and no penalty, so nothing keeps them where the reward
-    was measured: ascent leaves the data, finds where the reward errs upwards, and reports high values that a
+    There is no generative model, so nothing keeps designs valid. There is no penalty, so nothing keeps them near the
+    data. The ascent leaves the data, finds places where the reward predicts too much, and reports high values that a
     measurement does not confirm. It is here to show by how much a comparison that trusts the reward is wrong. It also
     is the strongest baseline there is wherever the reward is right everywhere.
 

@@ -19,9 +19,8 @@ class BestOfN(Baseline):
     """Give the best of several pretrained designs, by the reward's lower bound.
 
     Each design is the best of `n_candidates` draws of its own, so designs are independent, and how many are asked for
-    does not change their law. Nothing is trained but the reward, and nothing is given that the pretrained model does
-    not make itself: the KL to it is at most ``log N - (N - 1) / N`` nats for N candidates, without ties exactly that
-    (2.5 nats at the default).
+    does not change their law. Only the reward is trained, and every design is one of the pretrained model. The KL to it
+    is at most ``log N - (N - 1) / N`` nats for N candidates, without ties exactly that (2.5 nats at the default).
 
     Parameters
     ----------

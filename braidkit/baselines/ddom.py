@@ -74,8 +74,8 @@ class DDOM(Baseline):
 
     Notes
     -----
-    The loss of a row is not multiplied by its weight: rows are drawn in proportion to it, anew for each mini-batch,
-    which has the same mean and lets a rare row come as often as it counts.
+    The loss of a row is not multiplied by its weight. Instead each mini-batch draws rows in proportion to their
+    weights. The expected loss is the same, and rare rows with large weights appear often.
 
     Four defects of the public code are not repeated here: (a) its shuffle has no effect, so that rows come in the order
     of the data and the last ones are those held out; (b) its forward process ends at 0.605 of the design, yet sampling

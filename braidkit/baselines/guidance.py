@@ -25,10 +25,10 @@ from braidkit.training import fit_supervised
 class ClassifierGuidance(Baseline):
     """Steer the pretrained chain toward designs whose noised states foretell that they are among the best.
 
-    The measured designs are noised as the chain's own forward process does, to its own levels t, and a small network
-    that is told the level learns the mean mu(x_t) of the standardised measurement. While sampling, each policy moves
-    along the gradient of the log-probability that a draw from N(mu, 1) is what is asked for, times `strength`. The
-    chain itself is not changed.
+    The measured designs are noised by the chain's own forward process, to its levels t. A small network, which also
+    gets the level, learns the mean mu(x_t) of the standardised measurement. While sampling, each policy moves along the
+    gradient of the log-probability that a draw from N(mu, 1) is what is asked for, times `strength`. The chain itself
+    is not changed.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ class ClassifierGuidance(Baseline):
     Some public codes average the energy over the designs of a batch before they take its gradient, so that their
     guidance weakens as the batch grows. Here gradients are summed: a design is the same in a batch of any size.
 
-    A network that is trained to tell the best 5 % from the rest has 100 of them in 2,000 rows, and less to learn from
-    once they are noised; the classifier is therefore derived from a regression on all measurements. The unit
-    deviation is that of all measurements. Where the network is more certain, at little noise, the deviation of its own
-    errors would make the gradient so steep that a step of strength 10 leaps over the goal and away.
+    A network that separates the best 5 % from the rest would see only 100 of them in 2,000 rows, and noise leaves less
+    to learn. The classifier is therefore derived from a regression on all measurements. The unit deviation is that of
+    all measurements. At little noise the network is certain. The deviation of its own errors would then make the
+    gradient so steep that a step of strength 10 overshoots.
 
     References
     ----------

@@ -19,9 +19,9 @@ class StandardFinetuner(ConservativeDiffusionFinetuner):
 
     Notes
     -----
-    The KL alone keeps designs where the pretrained model finds them likely, which is not where r_hat was measured: it
-    may be wrong there, and maximising it seeks out where it is too high. The more so the fewer the rows, the smaller
-    `alpha` and the longer the run.
+    The KL alone keeps designs where the pretrained model finds them likely. The reward was not measured everywhere
+    there. It may be wrong, and maximising it finds the places where it is too high. The more so the fewer the rows, the
+    smaller `alpha` and the longer the run.
 
     The judge is a part of conservatism, too: no checkpoint is kept whose designs a model of other rows finds surely
     worse than others. The paper's STRL has no judge and keeps the checkpoint that its oracle prefers. To see the run to

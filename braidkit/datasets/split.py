@@ -53,7 +53,7 @@ def offline_split(
 ) -> OfflineSplit:
     """Split measured designs into the oracle's share and offline data without the best designs.
 
-    The rows are split at random into D_ora, which trains the oracle, and the pool D'; the offline data are the rows of
+    The rows are split at random into D_ora, which trains the oracle, and the pool D'. The offline data are the rows of
     D' whose measurement is below a quantile of D'.
 
     Parameters

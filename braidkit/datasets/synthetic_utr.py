@@ -19,7 +19,7 @@ def make_utr(
 ) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
     """Generate 5'UTRs and measurements of their ribosome load.
 
-    The sequences follow a law under which some are impossible and some are rare; the load comes from a scanning model
+    The sequences follow a law under which some are impossible and some are rare. The load comes from a scanning model
     of translation: start codon context, upstream AUGs and their frame, hairpins, GC content. Both are known exactly:
     ``UTRLandscape(length)`` gives the noise-free load of any sequence, its log-probability and whether it is valid.
 

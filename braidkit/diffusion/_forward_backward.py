@@ -3,9 +3,9 @@
 Transitions have shape (L, K ** order, K): the probability of a letter at a position after the `order` letters before
 it, whose numbers are in base K, the oldest letter most significant. Before the first position they are numbers 0.
 
-Messages go over both directions at once, rows last. The forward one is over the last `order` letters, the oldest first;
-the backward one over the same letters, the newest first: so both sum over the first letter and gain one at the end. The
-likelihood of a letter enters where it is summed over. They are in float64 and scaled at each position, so that
+Messages go over both directions at once, rows last. The forward message is indexed by the last `order` letters, the
+oldest first. The backward message has the newest first. So both sum over their first letter, and gain one at the end.
+The likelihood of a letter enters where it is summed over. They are in float64 and scaled at each position, so that
 likelihoods may differ by hundreds of nats.
 """
 

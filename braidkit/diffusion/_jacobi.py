@@ -41,8 +41,8 @@ def log_lineage_law(b: float, tau: float) -> np.ndarray:
 
     The Laplace transform of ``tau -> q_m(tau)`` is ``prod_{k>m} (r_k / (r_k + p)) / (r_m + p)``, r_m = m (m + b) / 2.
     With ``c = m + b/2``, ``x^2 = b^2/4 - 2 p`` it is ``2 Gamma(c - x) Gamma(c + x) / (m! Gamma(m + b + 1))``. It is
-    inverted along a parabola through the saddle point, bent like the path of steepest descent, where the trapezoidal
-    rule converges geometrically: relative errors stay below 1e-9 in both tails, where the alternating series for q_m
+    inverted along a parabola through the saddle point that follows the path of steepest descent. There the trapezoidal
+    rule converges geometrically. Relative errors stay below 1e-9 in both tails, in which the alternating series for q_m
     loses all digits.
 
     Parameters

@@ -35,12 +35,12 @@ _NAMES = {
 def load_ddsm_checkpoint(path: str | os.PathLike[str], *, space: SequenceSpace, n_steps: int = 50) -> SimplexDiffusion:
     """Load a published DDSM or BRAID score network as a `SimplexDiffusion`, frozen.
 
-    Both unconditional networks and those with classes are read; of the latter, the null class, whose embedding enters
-    each block as a constant, is added to the block's bias, which changes nothing in the network's output.
+    Unconditional networks and networks with classes can be read. Of the latter only the null class is used: its
+    embedding is a constant in each block, and is added to the block's bias.
 
-    The published networks were trained on points ``x_t | letter, m ~ Dirichlet(1 + m e_letter)`` with m lineages at
-    tau = 2 t / K for every letter, not on the sticks that their sampler, and ours, runs backwards: the two laws agree
-    for the alphabet's first letter only. Rare letters therefore keep a bias, however well the network was trained.
+    The published networks were trained on points ``x_t | letter, m ~ Dirichlet(1 + m e_letter)`` with m lineages at tau
+    = 2 t / K for every letter. Their sampler, and ours, reverses the sticks instead. The two laws agree for the
+    alphabet's first letter only. Rare letters therefore keep a bias, however well the network was trained.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """The context of a trajectory: what it is conditioned on, in columns of the state that no step changes.
 
-A prompt's number, a target value or a held template is drawn with x_T, from the row's own noise, and is then part of
-the state: so it is recorded, replayed, resampled, divided among processes and saved as the state is. A chain with a
-context has flat states (n, m + c), the m entries of the inner state first, and flat noise likewise; `split_context`
-takes them apart where the chain's formulas begin, and `Conditioned` puts them together.
+A prompt's number, a target value or a held template is drawn with x_T, from the row's own noise. It is then a part of
+the state: it is recorded, replayed, resampled, divided among processes and saved with it. A chain with a context has
+flat states (n, m + c), the m entries of the inner state first, and flat noise likewise; `split_context` takes them
+apart where the chain's formulas begin, and `Conditioned` puts them together.
 """
 
 from __future__ import annotations

@@ -80,9 +80,9 @@ class GuidedDiffusion(DiffusionModel):
     """A chain moved, at every step, along the gradient of a log-probability: itself a chain in every way.
 
     The mean of a normal policy moves by ``strength std^2`` times the gradient at x_t. The logits of letters (of
-    designs, in a table) move by strength times the gradient with respect to their one-hot rows: to first order the
-    difference that each letter would make. The initial law and the readout are the chain's own, and so are the weights
-    that fine-tuning changes.
+    designs, in a table) move by strength times the gradient with respect to their one-hot rows. To first order this is
+    the difference that each letter would make. The initial law and the readout are the chain's own, and so are the
+    weights that fine-tuning changes.
 
     Parameters
     ----------

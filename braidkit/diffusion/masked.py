@@ -110,11 +110,11 @@ class MaskedDiffusion(LetterChain):
     Letters that are impossible under the Markov law given those revealed have probability zero in every policy, also of
     a fine-tuned chain. With a network of zero and one position a step the chain's law is the Markov law.
 
-    Letters that the space holds are there from the start, and steps exist for free positions only. So the law is the
-    conditional one, exactly, if positions are revealed one at a time and the letters' distributions are those of one
-    law; KL is that of free positions, and `in_space` gives a trained chain other letters to hold.
+    Letters that the space holds are there from the start, and steps exist for free positions only. The chain's law is
+    exactly the conditional one if positions are revealed one at a time, and if the letters' distributions belong to one
+    law. The KL counts free positions only. `in_space` gives a trained chain other letters to hold.
 
-    The training loss is the evidence bound of the whole chain: the number of free positions times it is an upper bound
+    The training loss is the evidence bound of the whole chain. Times the number of free positions it is an upper bound
     of the mean negative log-likelihood of the designs, in nats.
 
     References

@@ -196,7 +196,7 @@ class MaskedLMDiffusion(MaskedDiffusion):
         """Nats a letter of designs, in which a share of the letters that are not held is masked at random.
 
         A model that was trained with 15 % of the letters masked may predict no better than uniform letters,
-        ``log(n_letters)`` nats, when nearly all are; such shares come first in a chain.
+        ``log(n_letters)`` nats, when nearly all are masked. A chain starts with such shares.
 
         Parameters
         ----------

@@ -34,11 +34,11 @@ _ENTRIES_AT_ONCE = 2**17
 class PipelineDiffusion(DiffusionModel):
     """A Stable Diffusion or DDPM pipeline as a chain of normal steps; load one with `from_pretrained`.
 
-    The state is the latents, and beside them the number of the trajectory's prompt. The U-Net's frozen weights, the
-    VAE and the text encoder are shared by all copies; fine-tuning changes LoRA matrices of the attention projections
-    alone, and the chain with matrices that do nothing is the pretrained one. Steps are DDIM's at the levels of the
-    pipeline's scheduler. Where the last step has no noise, it belongs to the readout and is done by the pretrained
-    network, as is the VAE's decoding.
+    The state is the latents, and beside them the number of the trajectory's prompt. All copies share the U-Net's frozen
+    weights, the VAE and the text encoder. Fine-tuning changes only LoRA matrices of the attention projections. With
+    matrices that are zero the chain is the pretrained one. Steps are DDIM's at the levels of the pipeline's scheduler.
+    Where the last step has no noise, it belongs to the readout and is done by the pretrained network, as is the VAE's
+    decoding.
 
     Parameters
     ----------

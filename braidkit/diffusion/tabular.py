@@ -21,10 +21,10 @@ class TabularDiffusion(DiffusionModel):
     r"""A discrete diffusion on the S designs of a short space, known exactly.
 
     Noising step t replaces the design by a uniform draw with probability ``1 / (n_steps - t + 1)``, and else keeps it:
-    ``1 - t / n_steps`` of the designs are still what they were at x_t, and x_T knows nothing of x_0 (a memoryless
-    start). `fit` counts designs and sets the policies to the reversed chain by Bayes' rule,
-    ``p(x_{t-1} | x_t) \propto p_{t-1}(x_{t-1}) q(x_t | x_{t-1})``, so that x_0 has exactly the smoothed law of the
-    data. Nothing is learned by gradients, and of the settings of `fit` none has an effect.
+    at x_t a share ``1 - t / n_steps`` of the designs is unchanged, and x_T is independent of x_0 (a memoryless start).
+    `fit` counts designs and sets the policies to the reversed chain by Bayes' rule, ``p(x_{t-1} | x_t) \propto
+    p_{t-1}(x_{t-1}) q(x_t | x_{t-1})``, so that x_0 has exactly the smoothed law of the data. Nothing is learned by
+    gradients, and of the settings of `fit` none has an effect.
 
     States are one-hot over the designs in the order of ``itertools.product`` over the alphabet. For worlds whose exact
     optimum is to be known, and for tests; `MaskedDiffusion` is the chain for longer sequences.

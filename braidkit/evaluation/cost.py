@@ -66,9 +66,9 @@ def count_network_passes(chain: DiffusionModel | None = None) -> Iterator[PassCo
 class MemoryRise:
     """Measure the rise of memory while a ``with`` block runs, in MiB: `host`, and `gpu` if there is one.
 
-    `host` is the resident memory of this process above where it stood, looked at every 20 ms by a thread; memory that
-    earlier work left free for reuse does not show. Where /proc does not tell, it is the rise of the process's
-    all-time peak, which shows less. `gpu` is the rise of the memory that torch has allocated there.
+    `host` is the rise of this process's resident memory, measured every 20 ms by a thread. Memory that earlier work
+    left free for reuse does not count. Where /proc does not tell, it is the rise of the process's all-time peak, which
+    shows less. `gpu` is the rise of the memory that torch has allocated there.
     """
 
     host: float

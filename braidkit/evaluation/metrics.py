@@ -259,9 +259,9 @@ def _sample(sequences: Sequence[str], rng: np.random.RandomState) -> list[str]:
 def shuffle_dinucleotides(sequences: Sequence[str], random_state: Any = None) -> list[str]:
     """Shuffle each sequence such that its pairs of neighbouring letters keep their exact numbers.
 
-    Each sequence becomes a random Eulerian path through the graph whose edges are its pairs, drawn uniformly
-    from all paths with its first and last letter: random last edges that lead to the last letter (Wilson's
-    loop-erased walks), then the other edges of each letter in random order.
+    The pairs of a sequence are the edges of a graph. A random Eulerian path through it is drawn uniformly from all
+    paths with the same first and last letter: first the last edge of each letter, so that they lead to the last letter
+    (Wilson's loop-erased walks), then the other edges in random order.
 
     Parameters
     ----------

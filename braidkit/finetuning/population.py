@@ -85,9 +85,9 @@ class Population:
     def moved(self, target: Target, beta: float, generator: torch.Generator) -> Population:
         """Propose another letter at one position of each sequence, and take it by the rule of Metropolis and Hastings.
 
-        A change is proposed in proportion to the square root of what it would multiply the target's density by, as far
-        by the reward's gradient: a locally balanced proposal (Zanella, 2020; Grathwohl et al., 2021). The
-        acceptance makes the target exact, whatever the gradient is worth.
+        A change is proposed in proportion to the square root of the factor by which it would multiply the target's
+        density, estimated by the reward's gradient: a locally balanced proposal (Zanella, 2020; Grathwohl et al.,
+        2021). The acceptance makes the target exact, whatever the gradient is worth.
         """
         log_q = self._log_proposals(beta)
         change = torch.multinomial(log_q.exp().cpu(), 1, generator=generator).to(log_q.device)

@@ -15,9 +15,9 @@ MAX_SIDE = 32
 class SequenceFeatures(nn.Module):
     """Convolutions along the sequence, then one dense layer that sees every position.
 
-    Positions are flattened, not pooled, so that a network can learn where an element lies and in which
-    reading frame; long sequences are averaged over neighbours, so that at most 64 positions reach the dense layer. The
-    shape is that of Optimus 5-Prime (Sample et al., Nature Biotechnology 37:803, 2019), narrower.
+    Positions are flattened, not pooled, so that a network can learn where an element lies and in which reading frame.
+    Long sequences are averaged over neighbours, so that at most 64 positions reach the dense layer. The shape is that
+    of Optimus 5-Prime (Sample et al., Nature Biotechnology 37:803, 2019), narrower.
 
     Parameters
     ----------

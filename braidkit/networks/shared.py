@@ -43,8 +43,8 @@ class Shared:
 class Adapter(nn.Module):
     """A shared network of which some tensors are the model's own: what fine-tuning changes of it.
 
-    The network has the adapter's layers built in, as peft builds in those of LoRA, with values that do nothing; this
-    holds other values for them, put in their place for one pass at a time.
+    The network contains the adapter's layers, as peft inserts those of LoRA, with values that have no effect. This
+    module holds other values for them, and puts them in place for one pass at a time.
 
     Parameters
     ----------

@@ -31,9 +31,9 @@ class EhrlichLandscape(Oracle):
     for infeasible sequences. So every motif counts by its best occurrence, in steps, and one motif without a step makes
     the product 0. The largest value is 1, and is reached by a feasible sequence.
 
-    An instance is drawn from `random_state`: a transition matrix in which every letter may repeat, may be followed by
-    most others and not by some, and can reach every other; motifs that the chain of these transitions can make, one
-    after the other; and spacings with which all of them fit into the sequence.
+    An instance is drawn from `random_state`. It has a transition matrix, in which every letter may repeat, bans some
+    neighbours, and can reach every other letter. It has motifs that this chain can make one after the other, and
+    spacings with which all of them fit into the sequence.
 
     Parameters
     ----------

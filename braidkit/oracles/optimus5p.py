@@ -36,8 +36,8 @@ class Optimus5Prime(Oracle):
 
     Three convolutions of width 8 and 120 channels with ReLU, a dense layer of 40 with ReLU, and one output for each
     cell type. The network was trained on the polysome-profiling libraries themselves: use it to judge designs, never
-    to guide them. It has no training rows of ours to refuse, but it has seen most of the library of random 5'UTRs that
-    `fetch_utr` gives: on measured rows of that it is no held-out judge.
+    to guide them. It was trained on most of the random 5'UTRs that `fetch_utr` gives. On those measured rows it is no
+    held-out judge, and this is not checked.
 
     Parameters
     ----------

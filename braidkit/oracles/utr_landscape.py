@@ -78,8 +78,8 @@ class UTRLandscape(Oracle):
     poly(A)-binding protein. The constants that no source gives are chosen to make a landscape that a small network can
     learn and that can be improved upon; they are the module's upper-case names.
 
-    A-rich tracts and very low G and C content are rare under the law of the valid sequences but lie on the way up, so
-    a reward model that is followed too far is led astray, and out of the valid space.
+    A-rich tracts and very low G and C content increase the load, but are rare under the law of the valid sequences. So
+    a reward model that is optimised too far leaves the valid space.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Gaussian-process posterior with a linear kernel, in weight space and streamed over batches.
 
-With features phi(x) of width d, A = Phi^T Phi + lam I (d x d) is all that is kept of n rows: O(n d^2) once, O(d^2) a
-query, and nothing of length n is held (BRAID, Example 1, written for the weights instead of the n x n Gram matrix).
+With features phi(x) of width d, only A = Phi^T Phi + lam I (d x d) is kept of n rows. It costs O(n d^2) once and O(d^2)
+per query. This is Example 1 of BRAID, written for the weights instead of the n x n Gram matrix.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class PredictsLower(Protocol):
 def conformal_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float) -> float:
     """Find the smallest c >= 0 whose bound ``mean - c std`` holds for a share of held-out rows.
 
-    One-sided split conformal with the score ``(mean - y) / std``: the bound holds on ceil((m + 1) level) of the m rows,
-    so it holds for a further exchangeable row with probability at least `level`.
+    This is one-sided split conformal prediction with the score ``(mean - y) / std``. The bound holds on ceil((m + 1)
+    level) of the m rows. So it holds for a further exchangeable row with probability at least `level`.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def noise_free_c(y: np.ndarray, mean: np.ndarray, std: np.ndarray, level: float,
     """Find the c whose bound ``mean - c std`` holds for the noiseless reward r, where the noise of y is known.
 
     With ``y = r + noise`` the squared errors of held-out rows average to ``s^2 = noise^2 + k^2 mean(std^2)``, if the
-    errors of the mean are k posterior deviations. For normal errors m rows tell s^2 up to a factor chi2(m) / m, and c
-    is such that ``Phi(c / k)``, averaged over the k that this leaves, is `level`; with many rows
+    errors of the mean are k posterior deviations. For normal errors m rows determine s^2 up to a factor chi2(m) / m.
+    The value of c makes ``Phi(c / k)``, averaged over the k that are then possible, equal to `level`; with many rows
     ``c = k Phi^-1(level)``. Unlike `conformal_c` this is no distribution-free promise, but it does not charge the noise
     to the model.
 

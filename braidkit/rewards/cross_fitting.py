@@ -31,8 +31,9 @@ MIN_VALIDATION_ROWS, MAX_VALIDATION_ROWS = 5, 2000
 class CrossFittedNetworks(nn.Module):
     """An ensemble, each network of which has left out one fold of the rows.
 
-    A layer trained on the same y as the evidence would make it too good. So each network leaves out a fold, and a tenth
-    of the other rows that pick its best weights; a row's *held-out* prediction is by the network that left it out.
+    A layer trained on the same y as the evidence would make the evidence too large. So each network leaves out one
+    fold. A tenth of the other rows chooses its best weights. A row's *held-out* prediction is by the network that left
+    it out.
 
     Parameters
     ----------

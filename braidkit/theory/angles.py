@@ -1,9 +1,9 @@
 """Exact answers for chains of angles with normal steps: what the best policies of fixed deviations can reach.
 
-A state is a row of d angles, and is read through ``sin(theta)^2`` alone, so that every value is an even function of
-each angle with period pi: a sum of cosines ``cos(2 m theta)``. A normal step damps them by ``exp(-2 m^2 std^2)``, so a
-soft value is a sum of cosines again, read at the means of the policies. With letters as broken sticks this is one
-position of a sequence; where positions are independent, values add up over them.
+A state is a row of d angles. Only ``sin(theta)^2`` is read, so every value is an even function of each angle with
+period pi: a sum of cosines ``cos(2 m theta)``. A normal step damps them by ``exp(-2 m^2 std^2)``, so a soft value is a
+sum of cosines again, read at the means of the policies. With letters as broken sticks this is one position of a
+sequence; where positions are independent, values add up over them.
 
 References
 ----------

@@ -1,9 +1,8 @@
 """Exact dynamic programming for any-order masked chains on short sequences.
 
 The chain starts from L masked positions. Each step draws one of the j masked positions, uniformly, and a letter for it
-from a table. A state is visited at one time only, when j of its positions are masked, so one array over the
-(K + 1)^L partly masked sequences holds all of a chain's laws or values. The start is a single state, so there is no
-initial draw to tilt.
+from a table. A state with j masked positions is visited at time j only. So one array over the (K + 1)^L partly masked
+sequences holds all laws or values of a chain. The start is a single state, so there is no initial draw to tilt.
 
 States are numbered in base K + 1, the first position most significant; digit K is a mask, so the last number is the
 start. Complete sequences are numbered in base K, in the order of ``itertools.product(range(K), repeat=L)``.
