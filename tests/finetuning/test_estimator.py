@@ -378,7 +378,7 @@ def test_sampling_and_scoring_need_a_fit():
         ({"alpha": -1.0}, "alpha must be a number > 0; got -1.0"),
         ({"alpha": "much"}, "alpha must be a number > 0 or \"auto\"; got 'much'"),
         ({"selection": "oracle"}, "selection must be a BudgetedSelection or None; got 'oracle', without open_run"),
-        ({"reward": GPBonusReward(c="calibrated")}, "needs 190 different designs.*there are 57.*leaves of 76"),
+        ({"reward": GPBonusReward(c="calibrated")}, "needs 190 different designs.*there are 57.*of 76, after"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"max_iter": "many"}, "max_iter must be a whole number"),
         ({"solver": DirectSolver(truncation=0)}, "truncation must be a whole number"),
