@@ -102,6 +102,10 @@ def read_rows(designer: Any, X: Any, y: Any, groups: Any, sample_weight: Any, y_
     """Designs and measurements as a designer reads them, with all that is told of the rows."""
     targets = None
     if designer.objective is not None:
+        if isinstance(designer.reward, FrozenEstimator):
+            raise InvalidParameterError(
+                "a frozen reward is of one quantity, and an objective fits one to each; pass the reward unfitted."
+            )
         names, columns = read_targets(y)
         objective = Objective.parse(designer.objective, names)
         y = objective.measured(columns, objective.scales(columns))

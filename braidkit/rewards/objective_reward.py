@@ -13,7 +13,7 @@ from torch import Tensor
 
 from braidkit.data import read_errors, read_targets
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
-from braidkit.rewards._base import standardise
+from braidkit.rewards._base import BaseReward, standardise
 from braidkit.rewards.black_box import BlackBoxReward
 from braidkit.rewards.gp_bonus import GPBonusReward
 from braidkit.rewards.objective import Bounds, Objective
@@ -132,8 +132,12 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         found = {}
         for name, reward in self.rewards_.items():
-            mean, low = (torch.from_numpy(np.array(part)) for part in (reward.predict(X), reward.predict_lower(X)))
-            found[name] = Bounds(mean, low, 2 * mean - low)
+            if isinstance(reward, BaseReward):  # both at once
+                mean, _, penalty = reward._predict_arrays(X)
+            else:
+                mean = reward.predict(X)
+                penalty = mean - reward.predict_lower(X)
+            found[name] = Bounds(*(torch.from_numpy(np.array(part)) for part in (mean, mean - penalty, mean + penalty)))
         return found
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:

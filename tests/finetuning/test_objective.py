@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.frozen import FrozenEstimator
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
 from braidkit.datasets import read_table
@@ -118,3 +119,9 @@ def test_affinity_of_tite_seq_without_loss_of_expression(data_dir):
         chosen[objective] = y.iloc[best].mean()
     plain, kept = chosen.values()
     assert kept["expression"] > plain["expression"] and kept["affinity"] > y["affinity"].mean()
+
+
+def test_a_frozen_reward_is_refused():
+    reward = FrozenEstimator(GPBonusReward(random_state=0).fit(X, Y["on"]))
+    with pytest.raises(InvalidParameterError, match="a frozen reward is of one quantity"):
+        run("on - off", reward=reward)
