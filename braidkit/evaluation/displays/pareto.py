@@ -95,7 +95,8 @@ class ParetoDisplay:
         some = self.measured[np.random.RandomState(0).permutation(len(self.measured))[:_MOST_ROWS]]
         self.ax_.plot(*some.T, ".", color=GREY, markersize=3, alpha=0.4, label="measured")
         front = pareto_front(self.measured, self.directions)
-        self.ax_.plot(*front.T, "-", color="black", linewidth=1, label="front of the measured")
+        steps = "steps-pre" if self.directions[0] > 0 else "steps-post"
+        self.ax_.plot(*front.T, "-", color="black", linewidth=1, drawstyle=steps, label="front of the measured")
         for mean, bound in zip(self.mean, self.bound, strict=True):
             self.ax_.plot([mean[0], bound[0]], [mean[1], mean[1]], color=ORANGE, linewidth=0.6, alpha=0.5)
             self.ax_.plot([mean[0], mean[0]], [mean[1], bound[1]], color=ORANGE, linewidth=0.6, alpha=0.5)
