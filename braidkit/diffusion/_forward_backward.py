@@ -87,6 +87,7 @@ def draw_sequences(transitions: Tensor, log_likelihoods: Tensor, noise: Tensor) 
         following = torch.einsum("sk,skn->sn", table[i], following / following.amax(dim=(0, 1)))
         after.append(following)
     after.reverse()
+    # Forwards: draw each letter given the letters before it and all likelihoods, by the inverse distribution function.
     context, tokens = torch.zeros(len(noise), dtype=torch.long, device=noise.device), []
     for i in range(length):
         following = after[i][state].reshape(n_states, n_letters, -1)
@@ -112,7 +113,7 @@ def _log_weights(transitions: Tensor, evidence: Tensor, own: Tensor) -> tuple[Te
     weight = _neighbours(transitions, evidence)
     share = (weight * own).detach()
     possible = (share > _ZERO * share.amax(dim=1, keepdim=True)) & (share > 0)
-    # Nothing fits, not even by one impossible transition on either side: the likelihoods alone are left.
+    # If no letter is possible, even with one impossible transition on either side, use the likelihoods alone.
     possible = torch.where(possible.any(dim=1, keepdim=True), possible, own > 0)
     log_weight = torch.where(possible & (weight > 0), weight, 1.0).log()
     return log_weight.permute(2, 0, 1), possible.permute(2, 0, 1)
@@ -132,7 +133,7 @@ def _neighbours(transitions: Tensor, evidence: Tensor) -> Tensor:
     padded = nn.functional.pad(evidence, (0, 0, 0, 0, order - 1, 0), value=1.0)
     likelihoods = torch.stack([padded[: length - 1], evidence[1:].flip(0)], dim=1)[:, :, :, None]
     first = table.reshape(length, n_states, n_letters)[0, 0]
-    # At first the newest letter alone is not certain, after letters of number 0; and nothing is known of what follows.
+    # Before the first position all letters are number 0 by convention. The backward message starts as ones.
     start = nn.functional.pad(first, (0, n_states - n_letters))[:, None].expand(-1, n)
     message = torch.stack([start, torch.ones_like(start)]).reshape(2, n_letters, n_others, n)
     messages = [message]

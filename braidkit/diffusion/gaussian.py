@@ -145,7 +145,7 @@ class GaussianDiffusion(DiffusionModel):
         return VelocityNetwork(self.space.shape[0], self.n_hidden, n_conditions)
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        # Stratified levels: one from each of n equal parts, so that batches differ less.
+        # Stratified levels, one from each of n equal parts, so that losses of batches vary less.
         n = len(x)
         strata = torch.arange(n, device=x.device) + torch.rand(n, generator=generator, device=x.device)
         return self._error(x, self._first_angle + (self._last_angle - self._first_angle) * strata / n, generator)

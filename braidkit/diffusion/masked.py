@@ -309,10 +309,10 @@ class MaskedDiffusion(LetterChain):
         return by_law + self.network(x) if learns or not self._network_gives_zero() else by_law
 
     def _network_gives_zero(self) -> bool:
-        """Whether the network's last layer is as it was at first: then the law alone is the chain, in half the time."""
+        """Whether the network's last layer is zero, as at first: the law alone is then the chain, in half the time."""
         assert isinstance(self.network, (FlatLetterNetwork, ConvLetterNetwork))
         last = self.network.output
-        # Looked at again only where it was written to, as a look waits for a GPU.
+        # Check again only if the weights were written to, because the check waits for a GPU.
         version = last.weight._version, last.bias._version, last.weight.data_ptr()
         if self._seen_last_layer[0] != version:
             self._seen_last_layer = version, not (last.weight.any() or last.bias.any())
@@ -322,6 +322,7 @@ class MaskedDiffusion(LetterChain):
         """Mask ``m_t`` positions of each row, drawn uniformly from those that are free."""
         n, length = x.shape[:2]
         n_masked = torch.tensor(self.n_masked, device=x.device)[t].reshape(-1, 1)
+        # Mask the first m_t positions of a random order, in which held positions come last.
         order = torch.rand(n, length, generator=generator, device=x.device)
         if self.space.template is not None:
             order = order.masked_fill(self.space.hold(torch.full_like(x, -1.0)).amax(dim=-1) >= 0, torch.inf)

@@ -100,6 +100,7 @@ class DirectSolver(Solver):
                 path = rollout(self.model, self.pretrained, chunk, checkpointing=self.checkpointing, **steps)
                 reward = problem.reward(path.point)
                 lower += float(reward.detach().sum()) / len(noise)
+                # Equation (6), negative because Adam descends; the KL is that of equation (10).
                 yield -(reward - problem.alpha * path.kl).sum() / len(noise)
 
         while True:
@@ -137,10 +138,13 @@ class DirectSolver(Solver):
         """Arguments of `rollout`: which steps carry gradient in this update, and the correction for the others."""
         n_steps = self.problem.model.n_steps
         if self.truncation == "random":
+            # K is uniform on 1, ..., n_steps, so step t is among the last K with probability (n_steps - t + 1) /
+            # n_steps.
             n_grad_steps = int(torch.randint(1, n_steps + 1, (), generator=generator))
             return {"n_grad_steps": n_grad_steps, "weight": lambda t: n_steps / (n_steps - t + 1)}
         n_grad_steps = min(int(self.truncation), n_steps)
         if n_grad_steps == n_steps:
             return {"n_grad_steps": n_steps}
+        # The other steps use the same weights, and would drift without a KL of their own.
         prefix_step = int(torch.randint(n_grad_steps + 1, n_steps + 1, (), generator=generator))
         return {"n_grad_steps": n_grad_steps, "prefix_step": prefix_step}

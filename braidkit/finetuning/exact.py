@@ -69,6 +69,7 @@ def alpha_for(log_probs: Tensor, reward: Tensor, alpha: float, n_effective: floa
         return float(1 / (log_probs + reward / alpha).softmax(dim=0).square().sum())
 
     wanted = min(n_effective, 0.5 * n_left(float("inf")))
+    # The effective number grows with alpha: double alpha until it is enough, then bisect.
     low = high = alpha
     while n_left(high) < wanted:
         low, high = high, 2 * high

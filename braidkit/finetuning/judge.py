@@ -127,6 +127,7 @@ def _squared_error(
 
     Rows times `root` (n,) have noise of variance `lam`.
     """
+    # Designs lie beyond the data in the direction of a high reward. So cut the rows there, and predict beyond the cut.
     place, other_place = phi @ direction, other_phi @ direction
     cut = place.quantile(share)
     lower, rest = place <= cut, other_place <= cut
@@ -137,6 +138,7 @@ def _squared_error(
     below = root[lower, None] * phi[lower]
     solved = _solve(below, lam, contrast)
     error = solved @ (below.T @ (root[lower] * y[lower])) - (other_y[top].mean() - other_y[rest].mean())
+    # Measured averages have an error of their own, which the judge's deviation does not contain.
     noise = other_y[top].var() / top.sum() + other_y[rest].var() / rest.sum()
     return float(error.square() / (lam * contrast @ solved + noise))
 

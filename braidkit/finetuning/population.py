@@ -95,8 +95,10 @@ class Population:
         before = self.tokens.gather(1, position)
         new = Population.at(self.tokens.scatter(1, position, letter), target)
         back = position * target.law.n_letters + before
+        # Metropolis-Hastings: ratio of the targets p(x) exp(beta reward(x)), times that of the proposals.
         log_ratio = new.log_prob - self.log_prob + beta * (new.reward - self.reward)
         log_ratio += (new._log_proposals(beta).gather(1, back) - log_q.gather(1, change))[:, 0]
+        # The uniform number is drawn on the CPU, so that results do not depend on the device.
         luck = torch.rand(len(self), generator=generator, dtype=torch.float64).to(log_ratio)
         taken = luck.log() < log_ratio
         rows = taken.long() * len(self) + torch.arange(len(self), device=taken.device)
@@ -112,7 +114,7 @@ class Population:
         return torch.where(stuck, torch.zeros_like(scores), scores).log_softmax(dim=1)
 
     def resampled(self, log_weights: Tensor, generator: torch.Generator) -> Population:
-        """As many sequences, each as often as its weight says (systematic resampling)."""
+        """As many sequences, each about as often as its weight (systematic resampling)."""
         n = len(self)
         places = (torch.arange(n) + torch.rand(1, generator=generator)).double() / n
         ends = log_weights.softmax(dim=0).cumsum(dim=0).cpu()

@@ -87,7 +87,7 @@ def rollout(
         if t > n_grad_steps:
             return policy_without_gradient(model, x, t).rsample(draw)
         policy = call(weighted_policy, model, x, t, 1.0 if weight is None else weight(t))
-        if kl_step not in (None, t):
+        if kl_step not in (None, t):  # another step's KL estimates this one's
             return policy.rsample(draw)
         x, step_kl = policy.step(call(pretrained.policy, x, t), draw)
         kl = kl + (step_kl if kl_step is None else n_grad_steps * step_kl)

@@ -82,6 +82,7 @@ class TrajectoryBalanceSolver(Solver):
             batch = Trajectories(*(torch.cat(parts) for parts in zip(fresh, old, strict=True)))
         n, imbalances = len(batch.reward), []
         if self.log_z is None:
+            # Start where the mean imbalance is 0; a poor start of log Z would dominate the first gradients.
             with torch.no_grad():
                 self.log_z = -self._imbalance(fresh, torch.zeros(())).mean()
         log_z = self.log_z
@@ -95,6 +96,7 @@ class TrajectoryBalanceSolver(Solver):
                 yield 0.5 * problem.alpha * imbalance.square().sum() / n
 
         self.descend(losses())
+        # At the optimum the mean imbalance is 0, so move log Z against it instead of by gradients.
         self.log_z = log_z - self.log_z_rate * torch.cat(imbalances).mean()
         self._remember(fresh)
         return {"lower": float(fresh.reward.mean()), "log Z": float(self.log_z)}

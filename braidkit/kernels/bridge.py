@@ -118,6 +118,7 @@ def bridge_mean(
     """Mean angles (n, L, K - 1) at the end of a step from sticks v, if the letters have probabilities (n, L, K)."""
     b = _downward(v)
     length, pulled = start - end, _pulled(start, end)
+    # A / s and B / s of SimplexDiffusion's docstring: the rates towards 1 and towards 0, integrated over the step.
     up = 0.25 * length + pulled * letters[..., :-1] * lineages_one
     down = (0.5 * b - 0.25) * length + pulled * sum_after(letters) * lineages_zero
     target = up / (up + down)
@@ -126,7 +127,8 @@ def bridge_mean(
 
 
 def bridge_std(v: Tensor, start: float, end: float) -> Tensor:
-    """Deviations (K - 1,) of the angles of a step, of the kind of v."""
+    """Deviations (K - 1,) of the angles of a step, of the type of v."""
+    # The variance of a Brownian bridge that ends at time 0: s (t - t') (t' / t) / 4.
     return (0.5 / (1 + _downward(v)) * (start - end) * (end / start)).sqrt()
 
 
@@ -136,7 +138,7 @@ def _downward(v: Tensor) -> Tensor:
 
 
 def _pulled(start: float, end: float) -> float:
-    """The integral over the step of sinh(start) / sinh(t), as which the counts fall from their values at its start."""
+    """The integral of sinh(start) / sinh(t) over the step: the counts fall with time as 1 / sinh(t)."""
     return math.sinh(start) * math.log(math.tanh(start / 2) / math.tanh(end / 2))
 
 
