@@ -10,7 +10,7 @@ import sys
 import pandas as pd
 import pytest
 
-from braidkit import SimplexDiffusion
+from braidkit.diffusion import DiffusionModel
 from braidkit.finetuning.monitor import Monitor
 from braidkit.persistence import read_json
 from braidkit.training import train
@@ -106,7 +106,7 @@ def test_ctrl_c_while_pretraining_says_how_to_go_on(folder, tmp_path, monkeypatc
     def interrupted(self, *args, **settings):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SimplexDiffusion, "fit", interrupted)
+    monkeypatch.setattr(DiffusionModel, "fit", interrupted)
     result = design(tmp_path / "longer.csv", "--target", "mrl", "--out", tmp_path / "run")
     assert result.exit_code == 130
     assert f"stopped by the user; {tmp_path / 'run'} keeps the stages" in result.stderr
