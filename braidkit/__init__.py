@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from braidkit.finetuning import ConservativeDiffusionFinetuner
     from braidkit.preprocessing import DesignPipeline, SequenceEncoder
     from braidkit.rewards import BootstrapReward, GPBonusReward
-    from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
+    from braidkit.spaces import ImageSpace, Limits, SequenceSpace, VectorSpace
 
 __version__ = "0.1.0"
 
@@ -33,6 +33,7 @@ __all__ = [
     "GPBonusReward",
     "GaussianDiffusion",
     "ImageSpace",
+    "Limits",
     "MaskedDiffusion",
     "PipelineDiffusion",
     "SequenceEncoder",
@@ -61,7 +62,7 @@ _PUBLIC = {
     "finetuning": ("ConservativeDiffusionFinetuner",),
     "preprocessing": ("DesignPipeline", "SequenceEncoder"),
     "rewards": ("BootstrapReward", "GPBonusReward"),
-    "spaces": ("ImageSpace", "SequenceSpace", "VectorSpace"),
+    "spaces": ("ImageSpace", "Limits", "SequenceSpace", "VectorSpace"),
 }
 _MODULE_OF = {name: f"braidkit.{module}" for module, names in _PUBLIC.items() for name in names}
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from braidkit.exceptions import InvalidDesignError
 from braidkit.spaces import SequenceSpace, infer_space
+from braidkit.spaces.letters import PAD
 
 __all__ = ["DesignPipeline", "SequenceEncoder"]
 
@@ -45,10 +46,10 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         self.alphabet = alphabet
 
     def fit(self, X: Any, y: Any = None) -> SequenceEncoder:
-        """Learn the alphabet and the length from a list of strings."""
+        """Learn the alphabet and the lengths from a list of strings."""
         seen = infer_space(X)
         letters = (seen.alphabet or "DNA") if self.alphabet == "auto" else self.alphabet
-        self.space_ = SequenceSpace(letters, seen.shape[0] if seen.alphabet is not None else np.shape(X)[1])
+        self.space_ = SequenceSpace(letters, seen.lengths if isinstance(seen, SequenceSpace) else np.shape(X)[1])
         self.space_.encode(X)
         self.n_features_in_ = self.space_.length
         return self
@@ -71,9 +72,10 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
         return self.space_.decode(torch.from_numpy(points.reshape(-1, *self.space_.shape)))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names such as "3G": position, from 1, and letter."""
+        """Names such as "3G": position, from 1, and letter; "3 padding" where there are several lengths."""
         check_is_fitted(self)
-        names = [f"{i + 1}{letter}" for i in range(self.space_.length) for letter in self.space_.alphabet]
+        letters = [" padding" if letter == PAD else letter for letter in self.space_.letters.symbols]
+        names = [f"{i + 1}{letter}" for i in range(self.space_.length) for letter in letters]
         return np.array(names, dtype=object)
 
     def __sklearn_tags__(self) -> Any:

@@ -54,7 +54,10 @@ class _Group(click.Group):
 
 def _of_options(text: str) -> str:
     """An error of a parameter as one of the option that sets it."""
-    names = "alpha|c|device|lora_rank|max_iter|objective|pretrained|reward|target_se|target|weight"
+    names = (
+        "alpha|c|device|forbidden|frame|lora_rank|max_homopolymer|max_iter|mutations|objective|parent|pretrained|reward"
+        "|sites|target_se|target|weight"
+    )
     return re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
 
 
@@ -118,9 +121,22 @@ def main() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Directory of the run.")
 @click.option("--alphabet", help="DNA, RNA, protein or the letters themselves; by default, found from the table.")
 @click.option("--length", type=click.IntRange(min=1), help="Keep only sequences of this length.")
+@click.option(
+    "--padding",
+    type=click.Choice(["right", "left"]),
+    default="right",
+    show_default=True,
+    help="Where sequences that are shorter than the longest are padded; no design shows it.",
+)
 @click.option("--template", help="Letters to hold in all designs, '_' where a position is free: AC__GT.")
 @click.option("--hold", metavar="1-26,34", help="Hold these positions only, of the template or as in all rows.")
 @click.option("--free", metavar="99-112", help="Hold all positions but these. Counted from 1, both ends included.")
+@click.option("--parent", metavar="SEQUENCE", help="A sequence of which all designs are mutants.")
+@click.option("--mutations", metavar="3|1-3", help="Most mutations of the parent, or the least and the most.")
+@click.option("--forbidden", multiple=True, metavar="ATG,...", help="Words that no design may hold, as written.")
+@click.option("--sites", multiple=True, metavar="GAATTC,...", help="Words that no design may hold on either strand.")
+@click.option("--max-homopolymer", type=click.IntRange(min=1), help="Longest run of one letter in a design.")
+@click.option("--frame", metavar="1|1-99", help="No stop codon in the reading frame of these positions.")
 @click.option(
     "--alpha",
     type=float,
@@ -161,9 +177,16 @@ def design(
     out: Path,
     alphabet: str | None,
     length: int | None,
+    padding: str,
     template: str | None,
     hold: str | None,
     free: str | None,
+    parent: str | None,
+    mutations: str | None,
+    forbidden: tuple[str, ...],
+    sites: tuple[str, ...],
+    max_homopolymer: int | None,
+    frame: str | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -178,6 +201,7 @@ def design(
 
     from braidkit.cli.held import held_space
     from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, run_job
+    from braidkit.cli.limits import limited_space
     from braidkit.cli.objectives import asked_objective
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
@@ -192,15 +216,28 @@ def design(
         values=values,
         alphabet=alphabet,
         length=length,
+        padding=padding,
         on_ambiguous="drop",
     )
-    measured = replace(measured, space=held_space(measured.space, measured.sequences, template, hold, free))
+    space = limited_space(
+        held_space(measured.space, measured.sequences, template, hold, free),
+        parent=parent,
+        mutations=mutations,
+        forbidden=forbidden,
+        sites=sites,
+        max_homopolymer=max_homopolymer,
+        frame=frame,
+    )
+    measured = replace(measured, space=space)
+    limits = None if space.limits is None else space.limits.to_config()
     settings = Settings(
         target=", ".join(measured.targets),
         objective=objective,
         n=n,
         table=table,
-        template=measured.space.template,
+        template=space.template,
+        limits=limits,
+        padding=space.letters.padding,
         **options,
     )
     say = _speaker(settings.quiet)

@@ -36,7 +36,9 @@ def held_space(
         return space
     if hold is not None and free is not None:
         raise InvalidParameterError("--hold and --free say the same of different positions: give one of them.")
-    letters = _constant_letters(sequences) if template is None else template
+    letters = template
+    if letters is None:
+        letters = space.holding_constants(space.points(sequences)).template or FREE * space.length
     if len(letters) != space.length:
         raise InvalidParameterError(
             f"--template has {len(letters)} letters, but the sequences have {space.length}: give a letter, or "
@@ -57,14 +59,9 @@ def held_space(
             f"--template holds every position: mark free ones by {FREE!r}, or name them by --free."
         )
     try:
-        return SequenceSpace(space.alphabet, space.length, letters)
+        return space.restricted_as(SequenceSpace(space.alphabet, space.length, letters))
     except InvalidParameterError as error:
         raise InvalidParameterError(f"--{error}") from error
-
-
-def _constant_letters(sequences: Sequence[str]) -> str:
-    """The letters that are the same in all sequences, "_" elsewhere."""
-    return "".join(column[0] if len(set(column)) == 1 else FREE for column in zip(*sequences, strict=True))
 
 
 def _positions(text: str | None, length: int, option: str) -> np.ndarray:

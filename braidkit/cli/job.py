@@ -19,6 +19,7 @@ from braidkit.cli.run_files import CHECKPOINT
 from braidkit.datasets.table import MeasuredTable
 from braidkit.diffusion import DiffusionModel, MaskedDiffusion
 from braidkit.evaluation.calibration import CalibrationReport
+from braidkit.evaluation.choosing import describe_moved
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
@@ -54,6 +55,8 @@ class Settings:
     lora_rank: int | None = None
     max_iter: int | None = None
     template: str | None = None
+    limits: dict[str, Any] | None = None
+    padding: str | None = None
     seed: int = 0
     # These three change no result.
     table: Path | None = None
@@ -138,7 +141,7 @@ def build_finetuner(
         "auto" if settings.alpha is None else settings.alpha,
         reward=settings.build_reward(),
         objective=settings.objective,
-        space=table.space if settings.pretrained is None or settings.template else None,
+        space=table.space if settings.pretrained is None or settings.template or settings.limits else None,
         max_iter=settings.max_iter or "auto",
         checkpoint_dir=directory / CHECKPOINT,
         device=settings.device,
@@ -190,6 +193,8 @@ def run_job(
             write_designs(designs, directory.path)
     out = directory.path
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
+    if designs.attrs["moved"]:
+        say(describe_moved(designs.attrs["moved"], designs.attrs["n_drawn"]))
     say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/")
     with directory.timed("report"):
         try:

@@ -41,11 +41,11 @@ class MeasuredTable:
     Attributes
     ----------
     sequences : list of str
-        All different, of one length, in the order of their first row.
+        All different, in the order of their first row.
     y : ndarray of shape (n_sequences,), or (n_sequences, n_targets)
         The mean measurement of each; a column a target, where there are several.
     space : SequenceSpace
-        Their alphabet and length.
+        Their alphabet and lengths.
     n_rows : int
         Rows read.
     n_averaged : int
@@ -97,7 +97,9 @@ class MeasuredTable:
         changes += self.notes
         unit = {"DNA": "nt", "RNA": "nt", "protein": "aa"}.get(self.space.name, "letters")
         note = f" ({', '.join(changes)})" if changes else ""
-        line = f"read {self.n_rows:,} rows: {len(self.y):,} kept{note}; {self.space.name}, {self.space.length} {unit}"
+        lengths, side = self.space.letters.in_words(), self.space.letters.padding
+        padded = "" if side is None else f", padded on the {side}"
+        line = f"read {self.n_rows:,} rows: {len(self.y):,} kept{note}; {self.space.name}, {lengths} {unit}{padded}"
         columns = self.y.reshape(len(self.y), -1).T
         for name, y in zip(self.targets if len(columns) > 1 else ["target"], columns, strict=True):
             low, middle, high = np.quantile(y, [0.05, 0.5, 0.95])
@@ -115,6 +117,7 @@ def read_table(
     weight: str | None = None,
     alphabet: str | None = None,
     length: int | None = None,
+    padding: str = "right",
     on_ambiguous: str = "error",
 ) -> MeasuredTable:
     """Read sequences and their measurements from a table with a header row, or from FASTA.
@@ -146,8 +149,10 @@ def read_table(
     alphabet : str, optional
         As in `SequenceSpace`; by default DNA or RNA if at least half of the letters are nucleotides, else protein.
     length : int, optional
-        Keep only sequences of this length and leave the others out. By default all must have one length.
-        Sequences are not cropped or padded: what was measured is the whole sequence.
+        Keep only sequences of this length and leave the others out. By default all are kept, and none is cropped: what
+        was measured is the whole sequence.
+    padding : {"right", "left"}, default="right"
+        Where sequences are padded that are shorter than the longest; see `SequenceSpace`.
     on_ambiguous : {"error", "drop"}, default="error"
         Treatment of rows that have an ambiguous letter of the alphabet, such as N in DNA or X in protein.
 
@@ -161,7 +166,7 @@ def read_table(
         If the file or a column is not there, a column is there twice, the file is not a table, or a row has not as
         many cells as the header.
     InvalidDesignError
-        If the table is empty, or a sequence is empty, of another length, or has a letter outside the alphabet.
+        If the table is empty, or a sequence is empty, or has a letter outside the alphabet.
     InvalidTargetError
         If a target is not a finite number or can be read in two ways, or all are equal; if replicates never differ, a
         weight is negative, or a standard error not above 0.
@@ -202,9 +207,7 @@ def read_table(
         dropped[f"with {', '.join(sorted(letters))}"] = int(keep[list(ambiguous)].sum())
         keep[list(ambiguous)] = False
     lengths = np.array([len(row) for row in rows])
-    if length is None:
-        length = _only_length(lengths[keep])
-    elif (lengths[keep] != length).any():
+    if length is not None and (lengths[keep] != length).any():
         dropped[f"of another length than {length}"] = int((lengths[keep] != length).sum())
         keep &= lengths == length
     weights = None if weight is None else read_positive(cells, weight, keep, zero=True)
@@ -232,7 +235,7 @@ def read_table(
     return MeasuredTable(
         sequences=sequences.tolist(),
         y=_joined([one.y for one in combined]),
-        space=SequenceSpace(space.alphabet, length),
+        space=SequenceSpace(space.alphabet, (int(lengths[keep].min()), int(lengths[keep].max())), padding=padding),
         n_rows=len(rows),
         n_averaged=int(keep.sum()) - len(sequences),
         dropped=dropped,
@@ -353,15 +356,3 @@ def check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambigu
 def _deleting(letters: str) -> dict[int, None]:
     """Translation table that removes letters."""
     return dict.fromkeys(map(ord, letters))
-
-
-def _only_length(lengths: np.ndarray) -> int:
-    """The one length of all rows; 0 without rows."""
-    if len(lengths) and lengths.min() != lengths.max():
-        values, counts = np.unique(lengths, return_counts=True)
-        common = values[counts.argmax()]
-        raise InvalidDesignError(
-            f"lengths run from {values[0]} to {values[-1]}; pass length={common} to keep only that length "
-            f"({counts.max():,} of {len(lengths):,} rows), or crop or pad the sequences beforehand."
-        )
-    return int(lengths[0]) if len(lengths) else 0

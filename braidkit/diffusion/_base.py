@@ -287,7 +287,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         """
         if space == self.space:
             return self
-        if not isinstance(space, Space) or space.with_template(None) != self.space.with_template(None):
+        if not isinstance(space, Space) or space.unrestricted() != self.space.unrestricted():
             raise IncompatibleModelError(f"this {type(self).__name__} makes designs of {self.space}, not of {space}.")
         model = self._view()
         model.space = space

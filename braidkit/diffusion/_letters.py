@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._pretraining import MIN_HELD_OUT, HeldOutLoss, count_held_out, pretrain
 from braidkit.diffusion.markov import MarkovLaw
+from braidkit.diffusion.padding import pad_exactly
 from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import Points, SequenceSpace
 
@@ -50,7 +51,7 @@ class LetterChain(DiffusionModel):
         if self.prior_kind is None:
             pretrain(self, x, seed, **settings)
             return
-        law, by_order = MarkovLaw.fit(read_tokens(x), self.space.n_letters, random_state=seed)
+        law, by_order = fit_prior(x, self.space, seed)
         self.prior = law.to(x.device)
         too_few = validation_fraction > 0 and count_held_out(len(x), validation_fraction) < MIN_HELD_OUT
         loss = None if too_few else pretrain(self, x, seed, least_gain=LEAST_GAIN, **settings)
@@ -96,6 +97,14 @@ class LetterChain(DiffusionModel):
         if config["prior_order"]:
             model.prior = MarkovLaw(model.space.length, model.space.n_letters, config["prior_order"])
         return model
+
+
+def fit_prior(x: Points, space: SequenceSpace, seed: int) -> tuple[MarkovLaw, dict[int, float]]:
+    """The law of designs (on the CPU), with the padding of their space, and held-out nats a letter by order."""
+    tokens = read_tokens(x)
+    law, by_order = MarkovLaw.fit(tokens, space.n_letters, random_state=seed)
+    pad_exactly(law, tokens, space.letters)
+    return law, by_order
 
 
 def read_tokens(x: Points) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -10,12 +11,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._letters import LOG_ZERO, describe_prior, read_tokens
+from braidkit.diffusion._letters import LOG_ZERO, describe_prior, fit_prior
 from braidkit.diffusion._policies import Fixed, Policy
-from braidkit.diffusion.markov import MarkovLaw
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.spaces import Points, SequenceSpace, Space
-from braidkit.spaces.sequences import FREE
 
 MAX_ENUMERATED = 300_000
 
@@ -60,7 +59,7 @@ class EnumeratedDiffusion(DiffusionModel):
     Parameters
     ----------
     space : SequenceSpace
-        A space of at most 300,000 designs; positions that its template holds do not count.
+        A space of at most 300,000 designs. Those that its template or its limits leave out do not count.
 
     References
     ----------
@@ -82,32 +81,32 @@ class EnumeratedDiffusion(DiffusionModel):
         super().__init__(space, n_steps=1)
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"EnumeratedDiffusion needs a SequenceSpace; got {space!r}.")
-        self.n_designs = space.n_designs
-        if self.n_designs > MAX_ENUMERATED:
+        if space.n_designs > MAX_ENUMERATED:
+            other = "MaskedDiffusion" if space.limited else "SimplexDiffusion"
             raise InvalidParameterError(
                 f"EnumeratedDiffusion lists all designs, at most {MAX_ENUMERATED:,}; the space has "
-                f"{self.n_designs:,}: use a SimplexDiffusion."
+                f"{space.n_designs:,}: use a {other}."
             )
-        letters = [space.alphabet.find(letter) for letter in template_of(space)]
-        self.register_buffer("held_letters", torch.tensor(letters), persistent=False)
-        self.register_buffer("free", (self.held_letters < 0).nonzero()[:, 0], persistent=False)
+        self.n_designs = int(space.n_designs)
 
-    held_letters: Tensor
-    free: Tensor
+    @functools.cached_property
+    def _listed(self) -> Tensor:
+        """The letters (n_designs, length) of all designs, uint8, on the CPU."""
+        numbers = torch.arange(self.n_designs)
+        return torch.cat([self.space.automaton.design(part).byte() for part in numbers.split(65_536)])
 
     def in_space(self, space: Space) -> DiffusionModel:
-        """The law given what a space holds, exactly."""
+        """The law given what a space holds, and its limits, exactly."""
         same = super().in_space(space)  # checks that designs are the same
         if same is self:
             return self
         model = EnumeratedDiffusion(cast(SequenceSpace, space)).to(self.device)
-        if ((model.held_letters != self.held_letters) & (self.held_letters >= 0)).any():
+        if not self.space.automaton.meets(model._listed).all():
             raise IncompatibleModelError(f"this EnumeratedDiffusion lists the designs of {self.space}, not of {space}.")
         if self.is_trained:
             model.network = model._build_network().to(self.device)
-            numbers = torch.arange(model.n_designs, device=self.device)
-            known = [self.noised(model.designs(part), 0, torch.Generator())[:, 0] for part in numbers.split(65_536)]
-            model.table().prior.copy_(self.table().log_probs().detach()[torch.cat(known).long()])
+            known = self.space.automaton.number(model._listed).to(self.device)
+            model.table().prior.copy_(self.table().log_probs().detach()[known])
         model.kind = self.kind
         return model.freeze() if self.frozen else model
 
@@ -141,12 +140,9 @@ class EnumeratedDiffusion(DiffusionModel):
         return torch.stack(parts).sum(dim=0).expand(len(x_t), -1, -1)
 
     def designs(self, numbers: Tensor) -> Tensor:
-        """One-hot points (n, length, n_letters) of designs by number (n,), the last free position fastest."""
-        tokens = self.held_letters.repeat(len(numbers), 1)
-        n_letters = self.space.n_letters
-        powers = n_letters ** torch.arange(len(self.free) - 1, -1, -1, device=numbers.device)
-        tokens[:, self.free] = numbers[:, None] // powers % n_letters
-        return nn.functional.one_hot(tokens, n_letters).float()
+        """One-hot points (n, length, n_letters) of designs by number (n,), the last position fastest."""
+        tokens = self._listed[numbers.cpu()].to(numbers.device)
+        return nn.functional.one_hot(tokens.long(), self.space.n_letters).float()
 
     def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         """The designs of the numbers; without meaning before one is drawn."""
@@ -154,9 +150,7 @@ class EnumeratedDiffusion(DiffusionModel):
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
         """The number of each design at t = 0, and 0 at t = 1."""
-        n_letters = self.space.n_letters
-        powers = n_letters ** torch.arange(len(self.free) - 1, -1, -1, device=x.device)
-        numbers = (x.argmax(dim=2)[:, self.free] * powers).sum(dim=1)
+        numbers = self.space.automaton.number(x.argmax(dim=2))
         return (numbers * (1 - torch.as_tensor(t, device=x.device)))[:, None].to(x.dtype)
 
     def table(self) -> LawOfDesigns:
@@ -173,7 +167,7 @@ class EnumeratedDiffusion(DiffusionModel):
     @torch.no_grad()
     def _train(self, x: Points, seed: int, *, verbose: int = 0, **settings: Any) -> None:
         """Set the law to that of Markov letters."""
-        law, by_order = MarkovLaw.fit(read_tokens(x), self.space.n_letters, random_state=seed)
+        law, by_order = fit_prior(x, self.space, seed)
         law.to(self.device)
         numbers = torch.arange(self.n_designs, device=self.device)
         parts = [law.log_prob(self.designs(part).argmax(dim=2)) for part in numbers.split(65_536)]
@@ -203,8 +197,3 @@ class LawOfDesigns(nn.Module):
     def log_probs(self) -> Tensor:
         """Normalised log-probabilities (n_designs,); LOG_ZERO or less stands for zero."""
         return (self.prior + self.tilt).log_softmax(dim=0)
-
-
-def template_of(space: SequenceSpace) -> str:
-    """The letters that all designs have, "_" where they are free."""
-    return space.template or FREE * space.length

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from braidkit.diffusion._letters import LetterChain, without_zeros, zero_at_first
+from braidkit.diffusion._chances import expected_letters, log_chances
+from braidkit.diffusion._letters import LOG_ZERO, LetterChain, without_zeros
+from braidkit.diffusion._masked_networks import ConvLetterNetwork, FlatLetterNetwork, masked_positions
 from braidkit.diffusion._policies import Categorical, Fixed, Policy
-from braidkit.diffusion.simplex import NETWORKS
 from braidkit.exceptions import InvalidParameterError
-from braidkit.networks import DilatedConvNet
 from braidkit.parameters import check_number
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import Points, SequenceSpace, Space
 
 if TYPE_CHECKING:
     from braidkit.diffusion.masked_lm import MaskedLMDiffusion
@@ -114,6 +114,17 @@ class MaskedDiffusion(LetterChain):
     exactly the conditional one if positions are revealed one at a time, and if the letters' distributions belong to one
     law. The KL counts free positions only. `in_space` gives a trained chain other letters to hold.
 
+    Limits of the space are met by every design, exactly: positions are revealed one at a time, and a letter after which
+    no sequence of the space is left has probability zero, in every policy, also of a fine-tuned chain. The others are
+    weighted by the probability that the limits are met, were the letters at masked positions independent, each as the
+    pretrained chain expects it next to the parent's letters, or to none (`expected`). So mutations come where the chain
+    expects them, not where it happens to begin; where letters are independent under the chain, its law is the
+    conditional one. Limits come before the Markov law: where no sequence meets both, letters that the law calls
+    impossible are drawn.
+
+    Where designs have several lengths, padding is one letter more of the chain, and a letter on the wrong side of it
+    has probability zero in every policy. In the Markov law lengths are as frequent as in the data.
+
     The training loss is the evidence bound of the whole chain. Times the number of free positions it is an upper bound
     of the mean negative log-likelihood of the designs, in nats.
 
@@ -155,15 +166,23 @@ class MaskedDiffusion(LetterChain):
                 f"n_steps must be at most the {which}, {space.n_free_positions}, so that each step reveals a position; "
                 f"got {self.n_steps}."
             )
+        if space.limited and self.n_steps < space.n_free_positions:
+            raise InvalidParameterError(
+                f"n_steps must be {space.n_free_positions} or left out where designs have limits: they are kept letter "
+                f"by letter, so that each step reveals one; got {self.n_steps}."
+            )
         check_number("n_hidden", n_hidden, low=1, whole=True)
         self.n_hidden = int(n_hidden)
         self._seen_last_layer: tuple[Any, bool] = (None, False)
+        self._expect()
+
+    expected: Tensor
 
     @property
     def default_solver(self) -> str:
         """One without gradients through letters, which would be biased: they end far from the optimum."""
         has_law = self.prior_kind is not None and (self.prior is not None or not self.is_trained)
-        return "tempering" if has_law else "trajectory_balance"
+        return "tempering" if has_law and self.space.limits is None else "trajectory_balance"
 
     @property
     def trainable(self) -> nn.Module:
@@ -177,12 +196,28 @@ class MaskedDiffusion(LetterChain):
         return [round(self.space.n_free_positions * t / self.n_steps) for t in range(self.n_steps + 1)]
 
     def in_space(self, space: Space) -> MaskedDiffusion:
-        """The chain given what a space holds, exactly; with as many positions a step, so with fewer steps."""
+        """The chain given what a space holds, exactly, and within its limits.
+
+        It reveals as many positions a step, so it has fewer steps; with limits one a step.
+        """
         model = cast(MaskedDiffusion, super().in_space(space))
-        if model is not self:
-            share = model.space.n_free_positions / self.space.n_free_positions
-            model.n_steps = min(math.ceil(self.n_steps * share), model.space.n_free_positions)
+        if model is self:
+            return self
+        n_free = model.space.n_free_positions
+        share = n_free / self.space.n_free_positions
+        model.n_steps = n_free if model.space.limited else min(math.ceil(self.n_steps * share), n_free)
+        model._buffers.pop("expected", None)
+        model._expect()
         return model
+
+    def _expect(self) -> None:
+        """Set the letters that limits are weighed by, those of this chain as it is."""
+        if self.space.limited:
+            self.register_buffer("expected", expected_letters(self))
+
+    def _train(self, x: Points, seed: int, *, validation_fraction: float, verbose: int = 0, **settings: Any) -> None:
+        super()._train(x, seed, validation_fraction=validation_fraction, verbose=verbose, **settings)
+        self._expect()
 
     @classmethod
     def from_masked_lm(
@@ -268,7 +303,7 @@ class MaskedDiffusion(LetterChain):
 
     def policy(self, x_t: Tensor, t: int) -> Unmasking:
         """Reveal ``m_t - m_{t-1}`` of the m_t masked positions of each row."""
-        return Unmasking(x_t, self._logits(x_t), _masked(x_t), self.n_masked[t] - self.n_masked[t - 1])
+        return Unmasking(x_t, self._limited_logits(x_t), masked_positions(x_t), self.n_masked[t] - self.n_masked[t - 1])
 
     def readout(self, x_0: Tensor) -> Tensor:
         """The state itself: nothing is masked."""
@@ -276,7 +311,7 @@ class MaskedDiffusion(LetterChain):
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         """The letters revealed so far, and the network's distributions at the other positions."""
-        return x_t + _masked(x_t)[..., None] * self._logits(x_t).softmax(dim=-1)
+        return x_t + masked_positions(x_t)[..., None] * self._limited_logits(x_t).softmax(dim=-1)
 
     @torch.no_grad()
     def letter_log_probs(self, states: Tensor) -> Tensor:
@@ -296,7 +331,7 @@ class MaskedDiffusion(LetterChain):
         """
         self.space.check_points(states)
         chunks = states.to(self.device).split(ROWS_AT_ONCE)
-        return torch.cat([self._logits(chunk).log_softmax(dim=-1) for chunk in chunks])
+        return torch.cat([self._limited_logits(chunk).log_softmax(dim=-1) for chunk in chunks])
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits (n, L, K) of the letters."""
@@ -304,7 +339,7 @@ class MaskedDiffusion(LetterChain):
             raise self._not_trained()
         if self.prior is None:
             return self.network(x)
-        by_law = without_zeros(self.prior.prediction(x + _masked(x)[..., None]))
+        by_law = without_zeros(self.prior.prediction(x + masked_positions(x)[..., None]))
         learns = torch.is_grad_enabled() and next(self.network.parameters()).requires_grad
         return by_law + self.network(x) if learns or not self._network_gives_zero() else by_law
 
@@ -317,6 +352,16 @@ class MaskedDiffusion(LetterChain):
         if self._seen_last_layer[0] != version:
             self._seen_last_layer = version, not (last.weight.any() or last.bias.any())
         return self._seen_last_layer[1]
+
+    def _limited_logits(self, x: Tensor) -> Tensor:
+        """Logits (n, L, K) of the letters by which the limits are met, whatever the network gives."""
+        logits = self._logits(x)
+        if not self.space.limited:
+            return logits
+        chances = log_chances(self.space, x.detach(), self.expected)
+        # From LOG_ZERO on, so that a letter without a chance is less likely than any other.
+        logits = without_zeros(logits.log_softmax(dim=-1))
+        return logits + chances.to(logits.dtype).masked_fill(chances == -torch.inf, 2 * LOG_ZERO)
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
         """Mask ``m_t`` positions of each row, drawn uniformly from those that are free."""
@@ -343,65 +388,9 @@ class MaskedDiffusion(LetterChain):
         state = self.noised(x, t, generator)
         logits = self._logits(state)
         errors = nn.functional.cross_entropy(logits.flatten(0, 1), x.argmax(dim=-1).flatten(), reduction="none")
-        by_row = (_masked(state) * errors.reshape(n, length)).sum(dim=1) / n_masked[t]
+        by_row = (masked_positions(state) * errors.reshape(n, length)).sum(dim=1) / n_masked[t]
         # Steps that reveal more count for more, as in the bound (Hoogeboom et al., 2022); the weights' mean is one.
         return (by_row * (n_masked[t] - n_masked[t - 1]) * self.n_steps / self.space.n_free_positions).mean()
 
     def _config(self) -> dict[str, Any]:
         return {"n_steps": self.n_steps, "n_hidden": self.n_hidden, "prior": self.prior_kind}
-
-
-class FlatLetterNetwork(nn.Module):
-    """Three hidden layers on all positions at once: letters, conditions, and whether they are masked."""
-
-    def __init__(self, length: int, n_letters: int, n_hidden: int, n_conditions: int = 0) -> None:
-        super().__init__()
-        self.n_letters = n_letters
-        self.first = nn.Linear(length * (n_letters + n_conditions + 1), n_hidden)
-        self.hidden = nn.ModuleList(nn.Linear(n_hidden, n_hidden) for _ in range(2))
-        self.last = nn.Linear(n_hidden, length * n_letters)
-        zero_at_first(self.last)
-
-    @property
-    def output(self) -> nn.Linear:
-        """The layer that gives the logits."""
-        return self.last
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""
-        h = nn.functional.silu(self.first(_with_mask(x, self.n_letters).flatten(1)))
-        for layer in self.hidden:
-            h = h + nn.functional.silu(layer(h))
-        return self.last(h).reshape(*x.shape[:2], self.n_letters)
-
-
-class ConvLetterNetwork(nn.Module):
-    """Dilated convolutions along the sequence; their time is the share of positions that are masked."""
-
-    def __init__(self, n_letters: int, n_conditions: int = 0) -> None:
-        super().__init__()
-        self.n_letters = n_letters
-        self.convolutions = DilatedConvNet(n_letters + n_conditions + 1, n_letters, **NETWORKS["small"])
-        zero_at_first(self.output)
-
-    @property
-    def output(self) -> nn.Linear:
-        """The layer that gives the logits."""
-        layer = self.convolutions.last[-1]
-        assert isinstance(layer, nn.Linear)
-        return layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, length, n_letters) of states (n, length, n_letters + n_conditions)."""
-        seen = _with_mask(x, self.n_letters)
-        return self.convolutions(seen, seen[..., -1].mean(dim=1))
-
-
-def _masked(x: Tensor) -> Tensor:
-    """1 at the masked positions (n, L) of states, 0 elsewhere; without gradient."""
-    return (x.detach().sum(dim=-1) < 0.5).to(x.dtype)
-
-
-def _with_mask(x: Tensor, n_letters: int) -> Tensor:
-    """States, and conditions beside them, with a mask as one more channel, the last."""
-    return torch.cat([x, _masked(x[..., :n_letters])[..., None]], dim=-1)

@@ -9,6 +9,8 @@ import pandas as pd
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
 
+from braidkit.spaces import SequenceSpace
+
 # Two designs of 50 letters with at most four edits between them are near-duplicates.
 MAX_IDENTITY = 0.9
 # The flag of many designs of good runs too: what is better than all that was measured is less well known.
@@ -23,6 +25,22 @@ _BLOCK = 512
 def default_candidates(n_designs: int) -> int:
     """Candidates to draw for so many designs."""
     return max(1000, 10 * n_designs)
+
+
+def default_identity(space: SequenceSpace) -> float:
+    """Most that two designs may be alike where nothing is said: they differ in a tenth of the positions that can."""
+    return 1 - (1 - MAX_IDENTITY) * space.n_varying / space.length
+
+
+def describe_moved(moved: dict[str, int], n_drawn: int) -> str:
+    """One line: how many draws broke limits, and which."""
+    by_limit = ", ".join(f"{name} {n:,}" for name, n in moved.items() if name != "any" and n)
+    if not by_limit:
+        return f"limits: met by all {n_drawn:,} draws as they were made"
+    return (
+        f"limits: {moved['any']:,} of {n_drawn:,} draws broke them ({by_limit}) and were moved to the likeliest "
+        "sequence within them"
+    )
 
 
 def choose_different(candidates: list[str], order: np.ndarray, n: int, max_identity: float) -> tuple[list[int], int]:

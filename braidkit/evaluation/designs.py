@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from braidkit.datasets.table import quoted
 from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.choosing import (
     LARGE_PENALTY,
-    MAX_IDENTITY,
     MAX_RARITY,
     RARE,
     choose_different,
     concerns,
     default_candidates,
+    default_identity,
+    describe_moved,
     serious_flags,
 )
 from braidkit.evaluation.edit_distance import as_strings
@@ -32,6 +34,7 @@ from braidkit.finetuning import sample_with_kl
 from braidkit.parameters import check_number, check_random_state
 from braidkit.persistence import read_path, replace_file
 from braidkit.progress import Progress
+from braidkit.spaces.limits import changes
 
 MAX_HOMOPOLYMER = 8
 # Candidates drawn at once: their noise is all that memory holds of them besides their letters.
@@ -47,7 +50,7 @@ def design_table(
     *,
     n_designs: int = 100,
     n_candidates: int | None = None,
-    max_identity: float = MAX_IDENTITY,
+    max_identity: float | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> pd.DataFrame:
     """Draw many candidates from a fine-tuned model, and give the best lower bounds that differ from each other.
@@ -68,8 +71,9 @@ def design_table(
         Designs wanted.
     n_candidates : int, optional
         Candidates drawn. By default ten for each design, and at least 1,000.
-    max_identity : float, default=0.9
-        Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 drops duplicates only.
+    max_identity : float, optional
+        Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 drops duplicates only. By default
+        0.9, and more where letters are held or mutations few: designs differ in a tenth of the positions that can.
     random_state : int, RandomState or None
 
     Returns
@@ -86,18 +90,20 @@ def design_table(
         - "nearest", "nearest_value", "distance": the measured sequence with the smallest edit distance, its
           measurement, and that distance (number of letters)
         - "kl": KL along the design's path to the pretrained model (nats)
+        - "mutations": what differs from the parent, such as "A23G C40T", positions from 1; where there is one
         - "gc": share of G and C; for DNA and RNA only
         - "flags": reasons to look twice before ordering, in words, separated by "; "
 
         Its ``attrs`` hold "n_drawn" (candidates drawn), "n_candidates" (how many of them differ), "rejected" (how many
         were measured already, "X", improbable, "rarity", or too much like a better one, "max_identity"), "n_doubtful"
-        (designs with a flag other than that of a large penalty) and "warnings" (their texts).
+        (designs with a flag other than that of a large penalty), "moved" (how many draws broke each limit of the space,
+        and some, "any", and were moved within them) and "warnings" (their texts).
 
     Warns
     -----
     UserWarning
-        If fewer designs are found than asked for, the model makes few different ones, most designs have a flag, or
-        their bounds lie mostly below the best measurement or far above it.
+        If fewer designs are found than asked for, the model makes few different ones, most draws broke a limit, most
+        designs have a flag, or their bounds lie mostly below the best measurement or far above it.
 
     Raises
     ------
@@ -120,6 +126,7 @@ def design_table(
     if space.alphabet is None:
         raise InvalidParameterError(f"design_table is for sequences, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
+    max_identity = default_identity(space) if max_identity is None else max_identity
     check_number("max_identity", max_identity, low=0, high=1, above=True)
     n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=n_designs, whole=True)
@@ -129,13 +136,15 @@ def design_table(
         measured = [row.upper() for row in measured]
     rng = check_random_state(random_state)
 
-    drawn = _draw(estimator, n_drawn, rng)
+    drawn, moved = _draw(estimator, n_drawn, rng)
     known, rare = drawn.index.isin(measured), drawn["rarity"].to_numpy() > MAX_RARITY
     order = np.lexsort([-drawn["lower"], rare, known])
     chosen, n_alike = choose_different(drawn.index.tolist(), order, n_designs, max_identity)
     drawn = drawn.iloc[chosen]
     table = _described(estimator, drawn, measured, y, rng)
     texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(known))
+    if moved.get("any", 0) > n_drawn / 2:
+        texts.append(f"{describe_moved(moved, n_drawn)}. A MaskedDiffusion keeps limits letter by letter.")
     for text in texts:
         warnings.warn(text, stacklevel=2)
     table.attrs.update(
@@ -143,6 +152,7 @@ def design_table(
         n_candidates=len(known),
         rejected={"X": int(known.sum()), "rarity": int(rare.sum()), "max_identity": n_alike},
         n_doubtful=len(serious_flags(table["flags"])),
+        moved=moved,
         warnings=texts,
     )
     return table
@@ -166,6 +176,9 @@ def _described(
         RARE: drawn["rarity"].to_numpy() > MAX_RARITY,
         **unsure_conditions(estimator, sequences),
     }
+    limits = estimator.space_.limits
+    if limits is not None and limits.parent is not None:
+        table["mutations"] = [" ".join(changes(sequence, limits.parent)) for sequence in sequences]
     if estimator.space_.nucleotides:
         table["gc"] = gc_content(sequences)
         low, high = np.quantile(gc_content(measured), [0.005, 0.995])
@@ -214,15 +227,17 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
         )
 
 
-def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> pd.DataFrame:
-    """The different designs among n draws, by sequence: "lower" in y's units, path "kl" in nats, and "rarity"."""
+def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFrame, dict[str, int]]:
+    """The different designs of n draws, by sequence: "lower" in y's units, path "kl" in nats, "rarity"; what moved."""
     model, space, pretrained = estimator.model_, estimator.space_, estimator.pretrained_
     generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
     found: dict[str, tuple[float, ...]] = {}
+    moved: Counter[str] = Counter()
     with Progress(n, "candidates", shown=bool(getattr(estimator, "verbose", 0))) as progress:
         for start in range(0, n, _BATCH):
             size = min(_BATCH, n - start)
             path = sample_with_kl(model, estimator.pretrained_, model.draw_noise(size, generator))
+            moved.update(space.n_moved(path.point))
             points = space.discretise(path.point)
             sequences = space.decode(points, "strings")
             figures = zip(path.kl.tolist(), pretrained.rarity(points).tolist(), strict=True)
@@ -231,4 +246,4 @@ def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> pd.DataFrame:
                 lower = estimator.reward_.predict_lower(list(new))
                 found |= {row: (bound, *values) for bound, (row, values) in zip(lower, new.items(), strict=True)}
             progress.update(size)
-    return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl", "rarity"])
+    return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl", "rarity"]), dict(moved)

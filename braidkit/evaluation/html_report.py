@@ -294,7 +294,7 @@ def _designs(
                 "3-mers off the diagonal are more, or less, common in the designs than in the measured sequences.",
             )
         )
-    if len(rows):
+    if len(set(map(len, rows))) == 1:
         pictures.append(
             _picture(
                 SequenceLogoDisplay.from_sequences(rows, letters=estimator.space_.alphabet),

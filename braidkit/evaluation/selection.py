@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import re
+import functools
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from braidkit.evaluation.arguments import check_fitted, read_measured
-from braidkit.evaluation.choosing import MAX_IDENTITY, choose_different, default_candidates
+from braidkit.evaluation.choosing import choose_different, default_candidates, default_identity
 from braidkit.evaluation.designs import MAX_HOMOPOLYMER
 from braidkit.evaluation.metrics import gc_content, shuffle_dinucleotides
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number, check_random_state
-from braidkit.spaces import SequenceSpace
+from braidkit.spaces import Limits, SequenceSpace
+from braidkit.spaces.automaton import Automaton
+from braidkit.spaces.restrictions import automata_by_limit
 
 # Shuffles of one design that are tried for one that meets the limits.
 _MAX_SHUFFLES = 10
 
-Limits = dict[str, Callable[[Sequence[str]], np.ndarray]]  # from n sequences to n booleans: which meet the limit
+Checks = dict[str, Callable[[Sequence[str]], np.ndarray]]  # from n sequences to n booleans: which meet the limit
 
 
 def select(
@@ -30,10 +33,11 @@ def select(
     y: Any = None,
     *,
     n_designs: int = 100,
-    max_identity: float = MAX_IDENTITY,
+    max_identity: float | None = None,
     gc: tuple[float, float] | None = None,
     max_homopolymer: int | None = MAX_HOMOPOLYMER,
     forbidden: Sequence[str] = (),
+    sites: Sequence[str] = (),
     template: str | None = None,
     n_candidates: int | None = None,
     n_controls: int = 5,
@@ -42,7 +46,8 @@ def select(
     """Draw candidates and keep the best lower bounds that meet the limits and differ from each other.
 
     Candidates are taken from the best bound downwards. One that is too similar to a design already taken is passed
-    over.
+    over. Give limits that are known before the fit to the design space instead (`braidkit.spaces.Limits`): then the
+    model makes no other designs.
 
     Parameters
     ----------
@@ -54,14 +59,17 @@ def select(
         Their measurements; with X.
     n_designs : int, default=100
         Designs wanted.
-    max_identity : float, default=0.9
-        Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 only keeps them different.
+    max_identity : float, optional
+        Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 only keeps them different. The
+        default is that of `design_table`.
     gc : tuple of two floats, optional
         Least and greatest share of G and C, both allowed; for DNA and RNA.
     max_homopolymer : int or None, default=8
         Longest run of one letter.
     forbidden : sequence of str
-        Words that no design may hold, such as sites of restriction enzymes; as written, so give both strands.
+        Words that no design may hold, as written.
+    sites : sequence of str
+        Words that no design may hold on either strand, such as sites of restriction enzymes; for DNA and RNA.
     template : str, optional
         Protected positions: a sequence of the designs' length with letters where they must stand and "." elsewhere.
     n_candidates : int, optional
@@ -110,6 +118,7 @@ def select(
         raise InvalidParameterError(f"select is for sequences, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
     check_number("n_controls", n_controls, low=0, whole=True)
+    max_identity = default_identity(space) if max_identity is None else max_identity
     check_number("max_identity", max_identity, low=0, high=1, above=True)
     n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=1, whole=True)
@@ -118,7 +127,9 @@ def select(
     if y is not None:
         X, y = read_measured(X, y, estimator)
     measured = [] if X is None else space.strings(X)
-    limits = check_limits(space, gc=gc, max_homopolymer=max_homopolymer, forbidden=forbidden, template=template)
+    limits = check_limits(
+        space, gc=gc, max_homopolymer=max_homopolymer, forbidden=forbidden, sites=sites, template=template
+    )
     rng = check_random_state(random_state)
 
     drawn = estimator.sample(n_drawn, rng)
@@ -152,26 +163,19 @@ def check_limits(
     gc: tuple[float, float] | None,
     max_homopolymer: int | None,
     forbidden: Sequence[str],
+    sites: Sequence[str],
     template: str | None,
-) -> Limits:
+) -> Checks:
     """Limits on single sequences, by the name of their parameter; raises for those that no sequence can meet."""
-    limits: Limits = {}
+    limits: Checks = {}
     if gc is not None:
         low, high = _two_shares(gc)
         if space.name not in ("DNA", "RNA"):
             raise InvalidParameterError(f"gc is for DNA and RNA, but the designs are written in {space.alphabet}.")
         limits["gc"] = lambda rows: (low <= (share := gc_content(rows))) & (share <= high)
-    if max_homopolymer is not None:
-        check_number("max_homopolymer", max_homopolymer, low=1, whole=True)
-        longer = re.compile(rf"(.)\1{{{max_homopolymer}}}")
-        limits["max_homopolymer"] = lambda rows: np.array([longer.search(row) is None for row in rows])
-    if isinstance(forbidden, str) or not isinstance(forbidden, Iterable):
-        raise InvalidParameterError(f'forbidden must be a list of words, such as ["GAATTC"]; got {forbidden!r}.')
-    if words := list(forbidden):
-        for word in words:
-            if not isinstance(word, str) or not word or set(word) - set(space.alphabet):
-                raise InvalidParameterError(f"forbidden has {word!r}, which is not written in {space.alphabet}.")
-        limits["forbidden"] = lambda rows: np.array([not any(word in row for word in words) for row in rows])
+    words = Limits(forbidden=forbidden, sites=sites, max_homopolymer=max_homopolymer)
+    for name, part in automata_by_limit(space.letters, words.checked(space.letters)).items():
+        limits[name] = functools.partial(_meets, part, space)
     if template is not None:
         if not isinstance(template, str) or len(template) != space.length or set(template) - set(space.alphabet + "."):
             raise InvalidParameterError(
@@ -180,6 +184,11 @@ def check_limits(
         held = [(i, letter) for i, letter in enumerate(template) if letter != "."]
         limits["template"] = lambda rows: np.array([all(row[i] == letter for i, letter in held) for row in rows])
     return limits
+
+
+def _meets(automaton: Automaton, space: SequenceSpace, rows: Sequence[str]) -> np.ndarray:
+    """Which rows an automaton accepts."""
+    return automaton.meets(torch.from_numpy(space.points(rows).rows)).numpy() if len(rows) else np.zeros(0, dtype=bool)
 
 
 def _two_shares(gc: Any) -> tuple[float, float]:
@@ -193,14 +202,14 @@ def _two_shares(gc: Any) -> tuple[float, float]:
     return low, high
 
 
-def _meeting(limits: Limits, rows: list[str], order: Sequence[int] | np.ndarray) -> list[int]:
+def _meeting(limits: Checks, rows: list[str], order: Sequence[int] | np.ndarray) -> list[int]:
     """The row numbers, in their order, of rows that meet all limits."""
     met = np.logical_and.reduce([np.ones(len(rows), dtype=bool), *(meets(rows) for meets in limits.values())])
     return [int(i) for i in order if met[i]]
 
 
 def _shuffled(
-    designs: list[str], limits: Limits, template: str | None, n: int, rng: np.random.RandomState
+    designs: list[str], limits: Checks, template: str | None, n: int, rng: np.random.RandomState
 ) -> list[str]:
     """Up to n designs with their letters shuffled, protected ones put back, that meet the limits."""
     found: list[str] = []

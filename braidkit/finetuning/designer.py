@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from braidkit.data import TrainingData, check_space, read_new_designs, read_training_data
-from braidkit.diffusion import DiffusionModel, GaussianDiffusion, SimplexDiffusion
+from braidkit.diffusion import DiffusionModel, GaussianDiffusion, MaskedDiffusion, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.checkpoint import CHAIN, has_chain, record_chain
 from braidkit.finetuning.contracts import check_scale, standardised
@@ -30,6 +30,7 @@ from braidkit.torch_state import ordinary_torch
 DEFAULT_CHAINS: dict[str, Callable[[Any], DiffusionModel]] = {
     "simplex": SimplexDiffusion,
     "gaussian": GaussianDiffusion,
+    "masked": MaskedDiffusion,
 }
 
 # The same number for every batch size, so that a grid search can compare candidates that differ in it.
@@ -130,7 +131,7 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
         space = self.space
         if self.pretrained is not None:
             own = self.pretrained.space
-            space = own if space is None or space.template is None else own.with_template(space.template)
+            space = own if space is None else own.restricted_as(space)
         data = read_training_data(self, X, y, space=space)
         self.space_ = data.space.holding_constants(data.x)
         if self.verbose and self.space_ != data.space:

@@ -23,7 +23,7 @@ def in_space(reward: Any, space: Space) -> Any:
         raise IncompatibleModelError(
             f"reward was fitted on {reward.space_}, but the designs are in {space}; fit it on those."
         )
-    same = reward.space_.with_template(None) == space.with_template(None)
+    same = reward.space_.unrestricted() == space.unrestricted()
     return reward if same else RescaledReward(reward, space)
 
 

@@ -68,6 +68,10 @@ class TemperingSolver(Solver):
             check_count(self, "n_effective")
         if self.max_rarity is not None:
             check_positive(self, "max_rarity")
+        if isinstance(model, MaskedDiffusion) and model.space.limits is not None:
+            raise IncompatibleModelError(
+                f'{type(self).__name__} moves sequences without regard to limits; pass solver="{model.default_solver}".'
+            )
         if not isinstance(model, MaskedDiffusion) or model.default_solver != "tempering":
             raise IncompatibleModelError(
                 f"{type(self).__name__} is for a MaskedDiffusion over a Markov law; a {type(model).__name__} without "

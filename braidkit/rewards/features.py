@@ -31,7 +31,7 @@ def default_features(space: Space, n_rows: int) -> nn.Module:
     width = 2 ** round(math.log2(math.sqrt(n_rows)))
     if space.default_features == "sequence":
         return SequenceFeatures(
-            *space.shape,
+            *space.visible_shape,
             n_channels=min(max(width, 8), 32),
             n_features=min(max(width, 16), 40),
             pooled=n_rows < FEW_ROWS,
@@ -84,6 +84,18 @@ class RegressionNetwork(nn.Module):
         return self.head(self.features(x))[:, 0]
 
 
+class WithoutPadding(nn.Module):
+    """Features of points (n, length, n_letters + 1) whose last letter is padding, by the other letters alone."""
+
+    def __init__(self, features: nn.Module, n_letters: int) -> None:
+        super().__init__()
+        self.features = features
+        self.n_letters = n_letters
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x[..., : self.n_letters])
+
+
 def make_networks(
     features: nn.Module | None, space: Space, n_rows: int, x: Tensor, *, seed: int, n_networks: int = 1
 ) -> nn.ModuleList:
@@ -92,6 +104,7 @@ def make_networks(
     Parameters
     ----------
     features : nn.Module or None
+        They see points without the letter that stands for padding, if there is one: zeros are left of it.
     space : Space
     n_rows : int
         Measurements to learn from; sizes the default networks.
@@ -114,6 +127,8 @@ def make_networks(
     with seeded(seed):
         for _ in range(n_networks):
             module = default_features(space, n_rows) if features is None else copy.deepcopy(features)
+            if space.visible_shape != space.shape:
+                module = WithoutPadding(module, space.visible_shape[-1])
             networks.append(RegressionNetwork(module, *_width_and_dtype(module, x)))
     return networks
 

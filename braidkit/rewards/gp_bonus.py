@@ -193,7 +193,7 @@ class GPBonusReward(BaseReward):
         Parameters
         ----------
         X : designs
-            List, array or Series of strings of one length; array of shape (n_samples, n_features); or what `space`
+            List, array or Series of strings; array of shape (n_samples, n_features); or what `space`
             encodes.
         y : array-like of shape (n_samples,)
             Measurements. Those of one design are averaged, which changes no posterior, and what they differ by tells

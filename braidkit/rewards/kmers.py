@@ -68,4 +68,4 @@ def few_row_features(features: nn.Module | None, space: Space, n_rows: int) -> n
     if features is not None or space.alphabet is None or len(space.alphabet) > KMER_LETTERS:
         return features
     enough = LONG_NETWORK_ROWS if space.shape[0] > LONG else NETWORK_ROWS
-    return KmerFeatures(*space.shape) if n_rows < enough else None
+    return KmerFeatures(*space.visible_shape) if n_rows < enough else None

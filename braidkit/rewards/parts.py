@@ -93,11 +93,11 @@ class SequenceParts(Parts):
 
     def __init__(self, space: Space, x: Tensor) -> None:
         super().__init__()
-        self.length, self.n_letters = space.shape
+        self.length, self.n_letters = space.visible_shape  # padding is not seen
         longest = 5 if self.length > 64 else 4
         self.sizes = [k for k in range(1, min(longest, self.length) + 1) if self.n_letters**k <= MAX_COUNTS]
         self.max_gap = min(self.length - 1, MAX_GAP, MAX_COUNTS // self.n_letters**2 + 1)
-        x = x[:TYPICAL_ROWS].double()
+        x = x[:TYPICAL_ROWS, :, : self.n_letters].double()
         self.register_buffer("mean", x.mean(dim=0))
         self.typical = max(float(1 - self.get_buffer("mean").square().sum(dim=1).mean()) * self.length, 0.5)
         self._counted = [f"{k}-mers" for k in self.sizes] + ([GAPPED] if self.max_gap > 1 else [])
@@ -112,6 +112,7 @@ class SequenceParts(Parts):
         self._set_scales(x, by_position + radial + self._counted)
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
+        x = x[..., : self.n_letters]
         views = {"x": x}
         windows = [x]  # of k letters: (n, length - k + 1, n_letters**k)
         for k in self.sizes:

@@ -45,12 +45,17 @@ class Space(abc.ABC):
     nucleotides: bool = False
     template: Any = None
     designs: ClassVar[str]
-    default_chain: ClassVar[str]
+    default_chain: Any
     default_features: ClassVar[str]
 
     @property
     def n_features(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def visible_shape(self) -> tuple[int, ...]:
+        """Shape of what rewards see of a design: all of it, but for letters that are padding."""
+        return self.shape
 
     @property
     @abc.abstractmethod
@@ -118,9 +123,16 @@ class Space(abc.ABC):
     def with_template(self, template: Any) -> Space:
         """The same space with another template."""
         space = copy.copy(self)
-        space.__dict__.pop("_held", None)
         space.template = template
         return space
+
+    def unrestricted(self) -> Space:
+        """The same space with nothing held, and without limits on its designs."""
+        return self.with_template(None)
+
+    def restricted_as(self, other: Space) -> Space:
+        """The same space with what another of the same designs holds, and its limits, where it has any."""
+        return self if other.template is None else self.with_template(other.template)
 
     @property
     def held(self) -> str:
@@ -129,7 +141,7 @@ class Space(abc.ABC):
 
     def makes_same(self, other: Space) -> bool:
         """Whether points of the two spaces are the same designs, held or not."""
-        return self.with_template(None) == other.with_template(None)
+        return self.unrestricted() == other.unrestricted()
 
     def from_points_of(self, other: Space, x: Tensor) -> Tensor:
         """Points of this space for the designs that points of another are; with gradients.
@@ -175,7 +187,9 @@ class Space(abc.ABC):
         return hash(repr(sorted(self.to_config().items())))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_held"}
+        # A copy makes what was computed from the rest anew.
+        computed = ("_held", "automaton", "limited", "paddings")
+        return {name: value for name, value in self.__dict__.items() if name not in computed}
 
     def __repr__(self) -> str:
         config = self.to_config()

@@ -7,8 +7,9 @@ from typing import Any
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.spaces._base import Space
 from braidkit.spaces.images import ImageSpace
+from braidkit.spaces.letters import likely_alphabet
 from braidkit.spaces.reading import read_designs
-from braidkit.spaces.sequences import SequenceSpace, likely_alphabet
+from braidkit.spaces.sequences import SequenceSpace
 from braidkit.spaces.vectors import VectorSpace
 
 
@@ -24,13 +25,15 @@ def space_from_config(config: dict[str, Any]) -> Space:
 def infer_space(X: Any) -> Space:
     """Find the space that designs live in: strings make a `SequenceSpace`, 2-D numbers a `VectorSpace`.
 
-    Where half of the rows are nucleotides, the alphabet is DNA or RNA; the length is that of the first row.
+    Where half of the rows are nucleotides, the alphabet is DNA or RNA. Strings of several lengths are padded on the
+    right.
     """
     X = read_designs(X)
     if len(X) == 0:
         raise InvalidDesignError("X is empty: pass a list of strings, or rows of numbers, with their measurements.")
     if X.ndim == 1 and X.dtype == object and isinstance(X[0], str):
-        return SequenceSpace(likely_alphabet(X), max(1, len(X[0])))
+        lengths = [len(row) for row in X]
+        return SequenceSpace(likely_alphabet(X), (max(1, min(lengths)), max(1, max(lengths))))
     if X.ndim > 2:
         what = "SequenceSpace(alphabet, length)" if X.ndim == 3 else "ImageSpace(height, width, channels)"
         raise InvalidDesignError(

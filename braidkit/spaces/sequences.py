@@ -2,39 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
-from braidkit.parameters import check_number
 from braidkit.spaces._base import Space, ranges
+from braidkit.spaces.automaton import Automaton
+from braidkit.spaces.letters import ALPHABETS, Letters, likely_alphabet
+from braidkit.spaces.limits import Limits
 from braidkit.spaces.points import Points
 from braidkit.spaces.reading import is_strings, read_designs
-
-FREE = "_"  # marks the free positions of a template
-ALPHABETS = {"DNA": "ACGT", "RNA": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
+from braidkit.spaces.restrictions import FREE, automata_by_limit, automaton_of, check_restrictions
 
 
 class SequenceSpace(Space):
-    """Sequences of one length over one alphabet.
+    """Sequences over one alphabet, of one length or of several.
 
     Points have shape (n, length, n_letters): each position is a point of the simplex over the letters, a one-hot row
-    where it is a design.
+    where it is a design. Where there are several lengths, padding is one letter more, the last: it fills shorter
+    sequences up, at one side only, no string shows it, and rewards do not see it.
 
     Parameters
     ----------
     alphabet : str, default="DNA"
         "DNA", "RNA", "protein", or the letters themselves, such as "ACGT". Letters are upper-cased on reading unless
         the alphabet has lower-case letters of its own.
-    length : int
-        Number of positions.
+    length : int or (int, int)
+        Number of letters, or the least and the greatest.
     template : str, optional
         A letter for each position, the same in all designs, or "_" where it is free, such as "AC__GT". Without a
         template, estimators hold the positions that are the same in all rows of their data; a template of "_" alone
         holds none. Not for alphabets that have "_" as a letter.
+    limits : Limits, optional
+        What designs must be besides: mutants of a parent, without forbidden words. Where a point is not, `decode` and
+        `discretise` give the likeliest sequence that is.
+
+    padding : {"right", "left"}, default="right"
+        Where shorter sequences are padded: on the left, letters at the end are aligned.
 
     Examples
     --------
@@ -46,41 +55,40 @@ class SequenceSpace(Space):
     ['ACU', 'GGG']
     >>> SequenceSpace("RNA", template="A__").decode(space.encode(["CCC"]))
     ['ACC']
+    >>> space = SequenceSpace("RNA", length=(2, 3))
+    >>> space.shape, space.decode(space.encode(["ACU", "GG"]))
+    ((3, 5), ['ACU', 'GG'])
     """
 
     alphabet: str
     designs = "sequences"
-    default_chain = "simplex"
     default_features = "sequence"
 
-    def __init__(self, alphabet: str = "DNA", length: int | None = None, template: str | None = None) -> None:
-        letters = ALPHABETS.get(alphabet, alphabet) if isinstance(alphabet, str) else ""
-        if len(letters) < 2 or len(set(letters)) != len(letters) or not letters.isascii():
-            raise InvalidParameterError(
-                f"alphabet must be {', '.join(ALPHABETS)} or at least two different ASCII letters; got {alphabet!r}."
-            )
+    def __init__(
+        self,
+        alphabet: str = "DNA",
+        length: int | tuple[int, int] | None = None,
+        template: str | None = None,
+        limits: Limits | None = None,
+        padding: str = "right",
+    ) -> None:
         if length is None and isinstance(template, str):
             length = len(template)
-        if length is None:
-            raise InvalidParameterError(
-                "length must be a whole number of at least 1; got None. A space has sequences of one length: "
-                f"SequenceSpace({alphabet!r}, length=50)."
-            )
-        check_number("length", length, low=1, whole=True)
-        self.alphabet = letters
-        self.length = int(length)
-        self.shape = (self.length, len(letters))
+        self.letters = Letters(alphabet, length, padding)
+        self.alphabet = self.letters.alphabet
+        self.length = self.letters.length
+        self.shape = (self.length, len(self.letters.symbols))
         self.nucleotides = self.name in ("DNA", "RNA")
-        self._codes = np.full(256, 255, dtype=np.uint8)
-        for code, letter in enumerate(letters):
-            if letters.upper() == letters:
-                self._codes[ord(letter.lower())] = code
-            self._codes[ord(letter)] = code
         self.template = None if template is None else self._check_template(template)
+        self.limits = None if limits is None else self._check_limits(limits)
 
     @property
     def n_letters(self) -> int:
-        return len(self.alphabet)
+        return len(self.letters.symbols)
+
+    @property
+    def visible_shape(self) -> tuple[int, ...]:
+        return (self.length, len(self.alphabet))
 
     @property
     def name(self) -> str:
@@ -106,8 +114,42 @@ class SequenceSpace(Space):
         return self.n_free_positions * (self.n_letters - 1)
 
     @property
-    def n_designs(self) -> int:
-        return self.n_letters**self.n_free_positions
+    def n_designs(self) -> float:
+        if not self.limited:
+            return self.n_letters**self.n_free_positions
+        n = self.automaton.n_designs
+        return int(n) if n < math.inf else n
+
+    @property
+    def default_chain(self) -> str:
+        """Where designs have limits, one that makes no others."""
+        return "masked" if self.limited else "simplex"
+
+    @functools.cached_property
+    def limited(self) -> bool:
+        """Whether there are limits, or padding, that sequences with the held letters may break."""
+        if self.letters.padding is not None:
+            return True
+        if self.limits is None:
+            return False
+        least, most = self.limits.range_of_mutations or (0, self.length)
+        return bool(self.limits.words(self.letters)) or least > 0 or most < self.n_free_positions
+
+    @functools.cached_property
+    def automaton(self) -> Automaton:
+        """The designs, letter by letter."""
+        return automaton_of(self.letters, self.template, self.limits)
+
+    @functools.cached_property
+    def paddings(self) -> Automaton:
+        """What would be designs without limits: their padding, and the held letters."""
+        return automaton_of(self.letters, self.template, None)
+
+    @property
+    def n_varying(self) -> int:
+        """In how many positions two designs can differ at most."""
+        mutations = None if self.limits is None else self.limits.range_of_mutations
+        return self.n_free_positions if mutations is None else min(self.n_free_positions, 2 * mutations[1])
 
     @property
     def n_free_positions(self) -> int:
@@ -134,9 +176,9 @@ class SequenceSpace(Space):
         X = read_designs(X)
         kind = self.kind_of(X)
         if kind in ("strings", "tokens"):
-            tokens = self._tokens_of_strings(X) if kind == "strings" else self._check_tokens(X)
+            tokens = self.letters.tokens_of_strings(X) if kind == "strings" else self.letters.check_tokens(X)
         else:
-            tokens = self._tokens_of_one_hot(X, kind)
+            tokens = self.letters.tokens_of_one_hot(X, kind)
         return Points(tokens, self._one_hot, self.shape)
 
     def _one_hot(self, tokens: Tensor) -> Tensor:
@@ -145,41 +187,62 @@ class SequenceSpace(Space):
 
     def strings(self, X: Any) -> list[str]:
         """Designs of any kind as strings, as they are: what the template holds is not written."""
-        return self._write(self.points(X).rows)
+        return self.letters.write(self.points(X).rows)
 
     def decode(self, x: Tensor, kind: str | None = "strings") -> Any:
         """Turn points into sequences by the likeliest letter of each position."""
         self._check_decoding(x, kind, ("strings", "tokens", "one_hot", "flat"))
-        tokens = self.hold(x.detach()).argmax(dim=-1)
+        tokens = self._likeliest(x.detach())
         if kind in (None, "strings"):
-            return self._write(tokens.cpu().numpy())
+            return self.letters.write(tokens.cpu().numpy())
         if kind == "tokens":
             return tokens.cpu().numpy()
         one_hot = self._one_hot(tokens).cpu().numpy()
         return one_hot if kind == "one_hot" else one_hot.reshape(len(one_hot), -1)
 
-    def _write(self, tokens: np.ndarray) -> list[str]:
-        """Strings of tokens (n, length)."""
-        letters = np.frombuffer(self.alphabet.encode(), dtype=np.uint8)[tokens]
-        return [row.tobytes().decode() for row in letters]
-
     def discretise(self, x: Tensor) -> Tensor:
-        """One-hot of the likeliest letters; the gradient passes straight through where no letter is held."""
-        hard = torch.nn.functional.one_hot(x.argmax(dim=-1), self.n_letters).to(x.dtype)
+        """One-hot of the likeliest design; the gradient passes straight through where no letter is held."""
+        hard = torch.nn.functional.one_hot(self._likeliest(x.detach()), self.n_letters).to(x.dtype)
         return self.hold(hard + x - x.detach() if x.requires_grad else hard)
+
+    def _likeliest(self, x: Tensor) -> Tensor:
+        """Letters (n, length) of the likeliest design that each point stands for."""
+        tokens = self.hold(x).argmax(dim=-1)
+        if self.limited:
+            broken = ~self.automaton.meets(tokens)
+            if broken.any():
+                tokens[broken] = self.automaton.likeliest(x[broken].clamp(min=1e-30).log())
+        return tokens
+
+    def n_moved(self, x: Tensor) -> dict[str, int]:
+        """How many points' likeliest letters break each limit, by its name; "any" counts those that break some."""
+        if not self.limited:
+            return {}
+        tokens = self.hold(x.detach()).argmax(dim=-1)
+        by_limit = automata_by_limit(self.letters, self.limits)
+        broken = {name: ~part.meets(tokens) for name, part in by_limit.items()}
+        some = torch.stack([*broken.values()]).any(dim=0)
+        return {name: int(which.sum()) for name, which in broken.items()} | {"any": int(some.sum())}
 
     def check_same_designs(self, X: np.ndarray) -> None:
         """Raise IncompatibleModelError if strings plainly have another length or alphabet."""
         if X.ndim != 1 or len(X) == 0 or not isinstance(X[0], str):
             return
-        seen = SequenceSpace(likely_alphabet(X), max(1, len(X[0])))
-        if seen.length == self.length and seen.alphabet == self.alphabet:
+        own, seen = self.letters, likely_alphabet(X)
+        lengths = [len(row) for row in X]
+        shortest, longest = min(lengths), max(lengths)
+        fits = own.shortest <= shortest and longest <= own.length
+        if fits and seen == self.alphabet:
             return
+        other = SequenceSpace(seen, (max(1, shortest), max(1, longest)))
         other_letters = not set().union(*X) <= set(self.alphabet + self.alphabet.lower())
-        if seen.length != self.length or (other_letters and seen.name in ("DNA", "RNA") and seen.name != self.name):
+        # A few rows of other lengths are named by row.
+        if not own.shortest <= len(X[0]) <= own.length or (
+            other_letters and other.nucleotides and seen != self.alphabet
+        ):
             raise IncompatibleModelError(
-                f"pretrained makes {self.length}-letter {self.name}, but X is {seen.length}-letter {seen.name}; "
-                "pass a model trained on such sequences, or pretrained=None."
+                f"pretrained makes {own.in_words()}-letter {self.name}, but X is {other.letters.in_words()}-letter "
+                f"{other.name}; pass a model trained on such sequences, or pretrained=None."
             )
 
     @property
@@ -204,7 +267,7 @@ class SequenceSpace(Space):
         if FREE in self.alphabet:
             return None
         tokens = x.rows
-        constant = (tokens == tokens[0]).all(axis=0)
+        constant = (tokens == tokens[0]).all(axis=0) & (tokens[0] < len(self.alphabet))
         if constant.all():
             raise InvalidDesignError(f"all {len(tokens):,} rows of X are the same sequence: there is nothing to vary.")
         if not constant.any():
@@ -231,82 +294,42 @@ class SequenceSpace(Space):
             raise InvalidParameterError(f"template holds every position: leave at least one free, as {FREE!r}.")
         return letters
 
+    def _check_limits(self, limits: Any) -> Limits:
+        """Limits in the alphabet's own letters, which some design meets."""
+        if isinstance(limits, dict):  # as a config holds them
+            limits = Limits(**limits)
+        if not isinstance(limits, Limits):
+            raise InvalidParameterError(f'limits must be Limits, such as Limits(forbidden=["ATG"]); got {limits!r}.')
+        limits = limits.checked(self.letters)
+        check_restrictions(self.letters, self.template, limits)
+        return limits
+
+    def with_template(self, template: str | None) -> SequenceSpace:
+        """The same space with another template, which the limits must not contradict."""
+        if self.limits is not None:
+            check_restrictions(self.letters, template, self.limits)
+        return cast(SequenceSpace, super().with_template(template))
+
+    def unrestricted(self) -> SequenceSpace:
+        return SequenceSpace(self.alphabet, self.lengths, padding=self.letters.padding or "right")
+
+    @property
+    def lengths(self) -> int | tuple[int, int]:
+        """The argument `length`."""
+        return self.length if self.letters.padding is None else (self.letters.shortest, self.length)
+
+    def restricted_as(self, other: Space) -> SequenceSpace:
+        assert isinstance(other, SequenceSpace)
+        template = self.template if other.template is None else other.template
+        limits = self.limits if other.limits is None else other.limits
+        return SequenceSpace(self.alphabet, self.lengths, template, limits, self.letters.padding or "right")
+
     def to_config(self) -> dict[str, Any]:
-        return {"space": "SequenceSpace", "alphabet": self.alphabet, "length": self.length} | (
-            {} if self.template is None else {"template": self.template}
-        )
-
-    def _tokens_of_strings(self, rows: np.ndarray) -> np.ndarray:
-        """Letter codes (n, length) of strings."""
-        lengths = np.array([len(row) for row in rows])
-        if (lengths != self.length).any():
-            row = int(np.flatnonzero(lengths != self.length)[0])
-            spread = (
-                f"lengths run from {lengths.min()} to {lengths.max()}; crop or drop rows so that all have "
-                f"{self.length} letters"
-                if lengths.min() != lengths.max()
-                else f"all rows have {lengths[0]} letters; use a space or a pretrained model of that length"
-            )
-            raise InvalidDesignError(
-                f"row {row:,} has {lengths[row]} letters, but the space has length {self.length}: {spread}."
-            )
-        # Characters beyond the table of codes share its last entry, which no letter has.
-        characters = np.frombuffer("".join(rows).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        tokens = self._codes[np.minimum(characters, 255)].reshape(len(rows), self.length)
-        if (tokens == 255).any():
-            row, position = np.argwhere(tokens == 255)[0]
-            bad = len(np.unique(np.argwhere(tokens == 255)[:, 0]))
-            others = f" ({bad:,} rows have such letters)" if bad > 1 else ""
-            raise InvalidDesignError(
-                f"row {row:,}: {rows[row][position]!r} at position {position + 1} is not in the alphabet "
-                f"{self.alphabet}{others}; drop or correct such rows, or pass the alphabet that the sequences use."
-            )
-        return tokens
-
-    def _check_tokens(self, tokens: np.ndarray) -> np.ndarray:
-        """Whole-number tokens (n, length) in 0..n_letters - 1."""
-        if not np.issubdtype(tokens.dtype, np.number):
-            raise InvalidDesignError(f"tokens must be numbers; got an array of type {tokens.dtype}.")
-        wrong = ~np.isin(tokens, np.arange(self.n_letters))
-        if wrong.any():
-            row, position = np.argwhere(wrong)[0]
-            raise InvalidDesignError(
-                f"row {row:,}: token {tokens[row, position]!r} at position {position + 1} is not a whole number from "
-                f"0 to {self.n_letters - 1}."
-            )
-        return tokens.astype(np.uint8)
-
-    def _tokens_of_one_hot(self, X: np.ndarray, kind: str) -> np.ndarray:
-        """Tokens (n, length) of one-hot rows, flat or not."""
-        if X.shape[1:] not in ((self.length, self.n_letters), (self.n_features,)):
-            if kind == "one_hot" and X.shape[1:] == (self.n_letters, self.length):
-                raise InvalidDesignError(
-                    f"one-hot designs have shape (n, {self.n_letters}, {self.length}), letters first; pass them as "
-                    f"(n, {self.length}, {self.n_letters}): X.transpose(0, 2, 1)."
-                )
-            raise InvalidDesignError(
-                f"X has rows of shape {X.shape[1:]}, but the space has {self.length} positions of "
-                f"{self.n_letters} letters: pass strings, tokens (n, {self.length}) or flat one-hot "
-                f"(n, {self.n_features})."
-            )
-        one_hot = X.reshape(-1, self.length, self.n_letters)
-        wrong = (np.count_nonzero(one_hot, axis=2) != 1) | (one_hot.max(axis=2, initial=0) != 1)
-        if wrong.any():
-            row, position = np.argwhere(wrong)[0]
-            raise InvalidDesignError(
-                f"row {row:,}: position {position + 1} is not one-hot ({one_hot[row, position].tolist()}); exactly "
-                "one letter must be 1 and the others 0."
-            )
-        return one_hot.argmax(axis=2).astype(np.uint8)
-
-
-def likely_alphabet(rows: np.ndarray) -> str:
-    """The letters of the named alphabet that most rows are written in; nucleotides where half of the rows are.
-
-    Rows, not letters: N is an amino acid, but one of it does not make DNA a protein.
-    """
-    share = {
-        letters: sum(set(row.upper()) <= set(letters) for row in rows) / len(rows) for letters in ALPHABETS.values()
-    }
-    nucleotides = max("ACGT", "ACGU", key=lambda letters: share[letters])
-    return nucleotides if share[nucleotides] >= 0.5 else max(share, key=lambda letters: share[letters])
+        config: dict[str, Any] = {"space": "SequenceSpace", "alphabet": self.alphabet, "length": self.lengths}
+        if self.letters.padding is not None:
+            config |= {"length": list(config["length"]), "padding": self.letters.padding}
+        if self.template is not None:
+            config["template"] = self.template
+        if self.limits is not None:
+            config["limits"] = self.limits.to_config()
+        return config

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braidkit import SequenceSpace
 from braidkit.datasets.table import read_table
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
 
@@ -94,10 +95,9 @@ def test_the_alphabet_is_found_or_given(write, rows, options, alphabet):
 
 def test_length_keeps_only_that_length(write):
     path = write("seq,mrl\nACGT,1\nACG,2\nACGTA,3\nACGA,4\n")
-    with pytest.raises(
-        InvalidDesignError, match=r"lengths run from 3 to 5; pass length=4 to keep only that length \(2 of 4 rows\)"
-    ):
-        read(path)
+    every = read(path, padding="left")
+    assert every.space == SequenceSpace("DNA", (3, 5), padding="left") and len(every.sequences) == 4
+    assert "4 kept; DNA, 3 to 5 nt, padded on the left" in every.describe()
     table = read(path, length=4)
     assert table.sequences == ["ACGT", "ACGA"]
     assert table.dropped == {"of another length than 4": 2}
@@ -128,7 +128,6 @@ HEAD = "seq,mrl\nACGT,1\n\nACGA,2\nACGC,3\nCCGC,3\n"
         ),
         (HEAD + "AC-T,1\n", InvalidDesignError, "'-' at position 3 is not in the alphabet ACGT; drop or correct"),
         ("seq,mrl\nACGT,2\nACGA,2\nACGA,2.0\n", InvalidTargetError, "column 'mrl' of .* is 2 in all rows"),
-        ("seq,mrl\nACGT,2\nACGA,3\nACG,2.0\n", InvalidDesignError, "lengths run from 3 to 4; pass length=4"),
     ],
 )
 def test_bad_tables_are_refused_by_line_with_the_remedy(write, text, error, message):

@@ -115,7 +115,7 @@ def test_small_and_large_columns_are_not_taken_for_constant(scale):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SequenceSpace("DNA"), r"got None. A space has sequences of one length: SequenceSpace\(.DNA., length="),
+        (lambda: SequenceSpace("DNA"), r"got None: SequenceSpace\(.DNA., length=50"),
         (lambda: SequenceSpace(5, 3), "alphabet must be DNA, RNA, protein or at least two"),
         (lambda: SequenceSpace("DNA", True), "length must be a whole number"),
         (lambda: VectorSpace(0), "n_features must be a whole number of at least 1; got 0"),
