@@ -152,6 +152,12 @@ def main() -> None:
     help="A saved diffusion model, or a masked language model of transformers with one token a letter.",
 )
 @click.option(
+    "--previous",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="An earlier run whose designs TABLE measures. This one learns from both, with the same pretrained model.",
+)
+@click.option(
     "--lora-rank", type=click.IntRange(min=1), help="Rank of the adapter on a masked language model.  [default: 8]"
 )
 @click.option(
@@ -187,6 +193,7 @@ def design(
     sites: tuple[str, ...],
     max_homopolymer: int | None,
     frame: str | None,
+    previous: Path | None,
     overwrite: bool,
     **options: Any,
 ) -> None:
@@ -203,10 +210,12 @@ def design(
     from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, run_job
     from braidkit.cli.limits import limited_space
     from braidkit.cli.objectives import asked_objective
+    from braidkit.cli.rounds import PreviousRun
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets.table import read_table
 
     targets, objective = asked_objective(target, objective, minimise)
+    earlier = None if previous is None else PreviousRun.read(previous)
     measured = read_table(
         table,
         target=targets,
@@ -214,11 +223,15 @@ def design(
         weight=weight,
         sequence=sequence,
         values=values,
-        alphabet=alphabet,
+        alphabet=alphabet or (None if earlier is None else earlier.alphabet),
         length=length,
         padding=padding,
         on_ambiguous="drop",
     )
+    last_round = None
+    if earlier is not None:
+        measured, last_round = earlier.pooled(measured), None if objective else earlier.check(measured)
+        options["pretrained"] = options["pretrained"] or earlier.pretrained
     space = limited_space(
         held_space(measured.space, measured.sequences, template, hold, free),
         parent=parent,
@@ -242,6 +255,10 @@ def design(
     )
     say = _speaker(settings.quiet)
     say(measured.describe())
+    for line in [] if last_round is None else last_round.sentences():
+        say(line)
+    if last_round is not None and last_round.warning is not None:
+        click.echo(f"warning: {last_round.warning}", err=True)
     record = {"command": "design", "data": measured.digest()} | settings.as_record()
     directory = RunDirectory(out, OUTPUTS)
     finetuner = build_finetuner(measured, directory, settings)
@@ -249,7 +266,7 @@ def design(
         directory.record["options"] = recorded_options(click.get_current_context(), out)
         if resumed:
             say(f"going on with the unfinished run in {out}")
-        results = run_job(finetuner, measured, directory, settings, say)[-1]
+        results = run_job(finetuner, measured, directory, settings, say, last_round)[-1]
         if results["stopped"]:
             directory.pause(**results)
             raise _Stopped(

@@ -23,6 +23,7 @@ from braidkit.evaluation.choosing import describe_moved
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
+from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.finetuning.saved import MODEL, PRETRAINED, STATE, saved_parts
@@ -34,10 +35,11 @@ from braidkit.training import noted_interrupts
 
 Say = Callable[[str], None]
 DEFAULT_LORA_RANK = 8
+LAST_ROUND = "last_round.csv"
 # Names of all that a run may leave in its directory, besides its record.
 OUTPUTS = (
     *(MODEL, PRETRAINED, STATE, MEASURED),
-    *("designs.csv", "designs.fasta", "rewards.png", "training.png", "report.html"),
+    *("designs.csv", "designs.fasta", "rewards.png", "training.png", "report.html", LAST_ROUND),
 )
 
 
@@ -167,6 +169,7 @@ def run_job(
     directory: RunDirectory,
     settings: Settings,
     say: Say,
+    last_round: RoundCheck | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Fit, draw designs and write everything but the results into a directory that was claimed for this run.
 
@@ -191,6 +194,9 @@ def run_job(
         designs = design_table(finetuner, table.sequences, y, n_designs=settings.n, random_state=settings.seed)
         with directory.writing("designs.csv"), directory.writing("designs.fasta"):
             write_designs(designs, directory.path)
+        if last_round is not None:
+            with directory.writing(LAST_ROUND) as target, replace_file(target) as path:
+                last_round.table.to_csv(path, index=False, float_format="%.6g")
     out = directory.path
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
     if designs.attrs["moved"]:
@@ -211,6 +217,7 @@ def run_job(
                     ),
                     name=settings.wanted,
                     source=table.describe(),
+                    last_round=last_round,
                     random_state=settings.seed,
                 )
             say(f"report -> {out}/report.html   figures -> {out}/rewards.png, {out}/training.png")
@@ -225,6 +232,7 @@ def run_job(
         "over_optimising_since": finetuner.over_optimising_since_,
         "history": finetuner.history_,
         "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),
+        "last_round": None if last_round is None else [*filter(None, [last_round.warning]), *last_round.sentences()],
         "choice": designs.attrs | {"n_designs": len(designs)},
     }
     return designs, results

@@ -29,6 +29,7 @@ from braidkit.evaluation.metrics import (
     validity_measures,
     validity_report,
 )
+from braidkit.evaluation.rounds import RoundCheck, check_round
 from braidkit.evaluation.scoring import log_likelihood, score_table
 from braidkit.evaluation.selection import select
 
@@ -42,8 +43,10 @@ __all__ = [
     "KmerScatterDisplay",
     "ParetoDisplay",
     "RewardDistributionDisplay",
+    "RoundCheck",
     "SequenceLogoDisplay",
     "TrainingCurveDisplay",
+    "check_round",
     "compare",
     "design_table",
     "discriminability",

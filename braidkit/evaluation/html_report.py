@@ -30,6 +30,7 @@ from braidkit.evaluation.displays import (
 from braidkit.evaluation.displays._drawing import pyplot
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.quantities import reward_of_quantities
+from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_random_state
 from braidkit.persistence import replace_file
@@ -68,6 +69,7 @@ def report(
     name: str = "reward",
     title: str = "braidkit: report of a run",
     source: str | None = None,
+    last_round: RoundCheck | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> None:
     """Write one self-contained HTML page about a fitted estimator. It refers to nothing outside itself.
@@ -91,6 +93,8 @@ def report(
     title : str
     source : str, optional
         Where the data came from, in one line.
+    last_round : RoundCheck, optional
+        What designs of an earlier round promised, and what was measured of them.
     random_state : int, RandomState or None
         For everything that is drawn for the page.
 
@@ -136,6 +140,9 @@ def report(
         "story": _story(estimator, designs, values),
         "warnings": [] if designs is None else designs.attrs.get("warnings", []),
         "data": None if values is None else _data(estimator, measured, values, name, source),
+        "last_round": None
+        if last_round is None
+        else {"warning": last_round.warning, "notes": last_round.sentences(), "table": _cells(last_round.table)},
         "fine_tuning": _fine_tuning(estimator, measured, y, name, random_state),
         "designs": _designs(estimator, designs, measured, y, name, rng) if sequences else None,
         "calibration": None if calibration is None else _calibration(calibration),

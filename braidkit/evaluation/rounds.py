@@ -1,0 +1,114 @@
+"""What designs promised in one round, and what was then measured of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from braidkit.evaluation.arguments import read_measured
+from braidkit.evaluation.edit_distance import as_strings
+from braidkit.exceptions import InvalidParameterError
+
+_NEEDED = ("sequence", "mean", "lower")
+# Of fewer designs a standard error tells nothing.
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class RoundCheck:
+    """Predictions for designs, beside their measurements.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row for each design that was measured: the columns of the designs' table that are there of "id", "sequence",
+        "mean", "lower" and "judge", then "measured" and "holds", whether the measurement is at or above the bound.
+    n_designs : int
+        Designs in all.
+    """
+
+    table: pd.DataFrame
+    n_designs: int
+
+    @property
+    def failed(self) -> bool:
+        """Whether measurements lie below the bounds, on average by more than two standard errors."""
+        if len(self.table) < _FEWEST:
+            return False
+        difference = self.table["measured"] - self.table["lower"]
+        return bool(difference.mean() + 2 * difference.std() / len(difference) ** 0.5 < 0)
+
+    @property
+    def coverage(self) -> float:
+        """Share of measured designs whose bound holds; NaN without any."""
+        return float(self.table["holds"].mean())
+
+    def sentences(self) -> list[str]:
+        """The comparison in words, without the warning."""
+        n = len(self.table)
+        if n == 0:
+            return [f"None of the {self.n_designs:,} designs of the round before was measured: nothing to compare."]
+        mean, lower, measured = (self.table[name].mean() for name in ("mean", "lower", "measured"))
+        lines = [
+            f"Of the {self.n_designs:,} designs of the round before, {n:,} were measured: {measured:.3g} on average, "
+            f"where the mean prediction was {mean:.3g} and the mean lower bound {lower:.3g}. The bound holds for "
+            f"{int(self.table['holds'].sum()):,} of {n:,}."
+        ]
+        if n >= _FEWEST and self.table["mean"].nunique() > 1 and self.table["measured"].nunique() > 1:
+            rank = spearmanr(self.table["mean"], self.table["measured"]).statistic
+            lines.append(f"The rank correlation of prediction and measurement among them is {rank:.2f}.")
+        return lines
+
+    @property
+    def warning(self) -> str | None:
+        """What to warn of, if the round failed."""
+        if not self.failed:
+            return None
+        return (
+            "The designs of the round before were measured below their lower bounds on average: its reward promised "
+            "too much. The new one learns from them. Choose a larger penalty (--c) or alpha if that happens again, and "
+            "check that both rounds were measured alike."
+        )
+
+
+def check_round(designs: pd.DataFrame, X: Any, y: Any) -> RoundCheck:
+    """Compare the predictions for designs with measurements made later.
+
+    Parameters
+    ----------
+    designs : DataFrame
+        With columns "sequence", "mean" and "lower", as `design_table` and `select` give.
+    X : sequence of str
+        Measured sequences, the designs among them.
+    y : array-like of shape (n_samples,)
+        Their measurements; those of one sequence are averaged.
+
+    Returns
+    -------
+    check : RoundCheck
+
+    Raises
+    ------
+    InvalidParameterError
+        If a column is missing.
+
+    Examples
+    --------
+    >>> designs = pd.DataFrame({"sequence": ["AC", "GT"], "mean": [2.0, 3.0], "lower": [1.0, 2.5]})
+    >>> check = check_round(designs, ["GT", "GT", "CC"], [2.0, 2.2, 7.0])
+    >>> check.table[["sequence", "measured", "holds"]].values.tolist()
+    [['GT', 2.1, False]]
+    """
+    missing = [name for name in _NEEDED if name not in designs]
+    if missing:
+        raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table that design_table made.")
+    rows, values = read_measured(X, y)
+    measured = pd.Series(np.asarray(values)).groupby([row.upper() for row in as_strings(rows)]).mean()
+    found = measured.reindex(designs["sequence"].str.upper()).to_numpy()
+    columns = [name for name in ("id", "sequence", "mean", "lower", "judge") if name in designs]
+    table = designs[columns].assign(measured=found, holds=found >= designs["lower"])[np.isfinite(found)]
+    return RoundCheck(table.reset_index(drop=True), len(designs))
