@@ -140,3 +140,18 @@ def test_replicates_of_tite_seq(data_dir):
     noise = (table.y_error**2).mean(axis=0) / table.y.var(axis=0)
     # Replicates of affinity correlate at 0.78 to 0.86, of expression at 0.17 to 0.43.
     assert noise[0] < 0.15 < 0.3 < noise[1]
+
+
+def test_several_targets_of_fasta(tmp_path):
+    path = tmp_path / "measured.fasta"
+    path.write_text(
+        "".join(f">s{i} on={v} off:{2 * v} 7\n{row}\n" for i, (row, v) in enumerate(zip(SEQUENCES, TRUTH, strict=True)))
+    )
+    table = read_table(path, target=["on", "off"])
+    np.testing.assert_allclose(table.y, np.c_[TRUTH, 2 * TRUTH])
+    with pytest.raises(InvalidTargetError, match="has no values: write them into the headers, as in '>s0 of=1.2'"):
+        read_table(path, target=["on", "of"])
+    values = tmp_path / "values.csv"
+    pd.DataFrame({"id": [f"s{i}" for i in range(200)], "a": TRUTH, "b": 1 - TRUTH}).to_csv(values, index=False)
+    table = read_table(path, target=["a", "b"], values=values)
+    np.testing.assert_allclose(table.y, np.c_[TRUTH, 1 - TRUTH])
