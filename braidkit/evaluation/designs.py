@@ -29,6 +29,7 @@ from braidkit.evaluation.edit_distance import as_strings
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
+from braidkit.diffusion import EnumeratedDiffusion
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from braidkit.parameters import check_number, check_random_state
@@ -70,7 +71,8 @@ def design_table(
     n_designs : int, default=100
         Designs wanted.
     n_candidates : int, optional
-        Candidates drawn. By default ten for each design, and at least 1,000.
+        Candidates drawn. By default ten for each design, and at least 1,000; ten times as many from a chain that lists
+        all designs.
     max_identity : float, optional
         Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 drops duplicates only. By default
         0.9, and more where letters are held or mutations few: designs differ in a tenth of the positions that can.
@@ -128,7 +130,8 @@ def design_table(
     check_number("n_designs", n_designs, low=1, whole=True)
     max_identity = default_identity(space) if max_identity is None else max_identity
     check_number("max_identity", max_identity, low=0, high=1, above=True)
-    n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
+    listed = isinstance(estimator.pretrained_, EnumeratedDiffusion)
+    n_drawn = default_candidates(n_designs, listed=listed) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=n_designs, whole=True)
     rows, y = read_measured(X, y, estimator)
     measured = as_strings(rows)

@@ -49,6 +49,7 @@ def test_choose_different_of_thousands_takes_seconds():
 
 def test_ten_candidates_are_drawn_for_each_design_and_at_least_a_thousand():
     assert [default_candidates(n) for n in (1, 100, 500)] == [1000, 1000, 5000]
+    assert default_candidates(100, listed=True) == 10_000
 
 
 def table(lower, flags=""):
