@@ -303,9 +303,9 @@ def _by_decile(rows: str, y: np.ndarray, mean: np.ndarray, lower: np.ndarray) ->
 def _backtest(
     reward: Any, X: np.ndarray, y: np.ndarray, targets: Any, told: dict[str, Any], random_state: Any
 ) -> tuple[list[dict[str, Any]], str]:
-    """Coverage above the 95 % quantile of y by a clone fitted below it, and what is to be said of it."""
+    """Coverage above the 95 % quantile of y by a clone fitted below it, and a note in words."""
     groups = design_groups(X)
-    # A design is on one side with all its rows, by their mean.
+    # All rows of a design are on one side of the cut, by their mean.
     means = (np.bincount(groups, weights=y - y[0]) / np.bincount(groups))[groups] + y[0]
     cut = np.quantile(means, 0.95)
     above = means > cut
@@ -344,7 +344,7 @@ def _warnings(coverage: pd.DataFrame, level: float | None) -> list[str]:
     warnings = []
     for _, row in coverage.iterrows():
         what = texts.get((row["rows"], row["group"]))
-        # Two standard errors of the difference of two such shares, and more than chance makes of the group alone.
+        # Two standard errors of the difference of two shares. The group alone must also be below by more than chance.
         slack = 2 * (target * (1 - target) * (1 / row["n"] + 1 / everywhere["n"])) ** 0.5
         if what is not None and row["one_sided"] < target - slack and row["one_sided_high"] < target:
             warnings.append(f"The lower bound holds for {100 * row['one_sided']:.0f} % {what}, against {against}.")

@@ -370,7 +370,8 @@ def _shuffle_dinucleotides(sequence: str, draw: random.Random) -> str:
     successors: dict[str, list[str]] = {}
     for letter, successor in zip(sequence, sequence[1:], strict=False):
         successors.setdefault(letter, []).append(successor)
-    # A tree of last edges into the last letter, uniform over all such trees.
+    # Wilson's algorithm: a uniform random tree of last edges that lead to the last letter. Each random walk runs until
+    # it meets the tree; overwriting `last_edge` erases its loops.
     last_edge: dict[str, int] = {}
     in_tree = {sequence[-1]}
     for start in successors:
@@ -382,6 +383,7 @@ def _shuffle_dinucleotides(sequence: str, draw: random.Random) -> str:
         while letter not in in_tree:
             in_tree.add(letter)
             letter = successors[letter][last_edge[letter]]
+    # By the BEST theorem any order of the other edges gives an Eulerian path, and each path once.
     for letter, following in successors.items():
         last = [following.pop(last_edge[letter])] if letter != sequence[-1] else []
         draw.shuffle(following)

@@ -92,7 +92,7 @@ class Space(abc.ABC):
         held = self._held_points()
         if held is None:
             return x
-        # One copy a device: a step that is recorded once and replayed may not move memory.
+        # Keep one copy per device: a CUDA graph records a step once and replays it, so it may not copy from the host.
         cache = self.__dict__.setdefault("_held", {})
         if x.device not in cache:
             cache[x.device] = tuple(torch.from_numpy(part).to(x.device) for part in held)

@@ -122,12 +122,12 @@ class SequenceSpace(Space):
 
     @property
     def default_chain(self) -> str:
-        """Where designs have limits, one that makes no others."""
+        """The chain to train by default; with limits, one that makes only designs that meet them."""
         return "masked" if self.limited else "simplex"
 
     @functools.cached_property
     def limited(self) -> bool:
-        """Whether there are limits, or padding, that sequences with the held letters may break."""
+        """Whether there are limits, or padding, that a sequence with the held letters could break."""
         if self.letters.padding is not None:
             return True
         if self.limits is None:
@@ -142,7 +142,7 @@ class SequenceSpace(Space):
 
     @functools.cached_property
     def paddings(self) -> Automaton:
-        """What would be designs without limits: their padding, and the held letters."""
+        """The designs without limits: padding and held letters only."""
         return automaton_of(self.letters, self.template, None)
 
     @property
@@ -206,7 +206,9 @@ class SequenceSpace(Space):
         return self.hold(hard + x - x.detach() if x.requires_grad else hard)
 
     def _likeliest(self, x: Tensor) -> Tensor:
-        """Letters (n, length) of the likeliest design that each point stands for."""
+        """Letters (n, length) of the likeliest design of each point."""
+        # Without limits the likeliest design has the likeliest letter at each position. Where that breaks a limit, the
+        # automaton finds the likeliest design that meets all of them.
         tokens = self.hold(x).argmax(dim=-1)
         if self.limited:
             broken = ~self.automaton.meets(tokens)
@@ -215,7 +217,7 @@ class SequenceSpace(Space):
         return tokens
 
     def n_moved(self, x: Tensor) -> dict[str, int]:
-        """How many points' likeliest letters break each limit, by its name; "any" counts those that break some."""
+        """Number of points whose likeliest letters break each limit, by its name; "any" counts those that break one."""
         if not self.limited:
             return {}
         tokens = self.hold(x.detach()).argmax(dim=-1)
