@@ -16,6 +16,9 @@ def learn_reward_and_judge(
     estimator: Any, rows: MeasuredRows, split_seed: int, reward_seed: int, judge_seed: int, *, quiet: bool
 ) -> None:
     """Set ``reward_``, ``reward_check_``, ``judge_``, ``judge_spread_`` and ``judge_rows_`` of an estimator."""
+    replicates = rows.describe_replicates() if estimator.verbose and not quiet else ""
+    if replicates:
+        tqdm.write(replicates)
     split = split_for_judge(rows.y, estimator.validation_fraction, split_seed, rows.groups)
     for_reward, for_judge = map(rows.take, split)
     estimator.judge_rows_ = for_judge.numbers

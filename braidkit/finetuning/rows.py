@@ -15,7 +15,7 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.persistence import digest
 from braidkit.rewards.objective import Objective
 from braidkit.rewards.objective_reward import read_error_columns
-from braidkit.rewards.row_noise import RowNoise
+from braidkit.rewards.row_noise import RowNoise, merge_rows
 from braidkit.spaces import Points, join_groups
 
 
@@ -87,6 +87,16 @@ class MeasuredRows:
         noise = {name: values if values.ndim == 1 else values[:, i] for name, values in self.noise.items()}
         noise = {name: values for name, values in noise.items() if not np.isnan(values).any()}
         return replace(self, y=self.targets.iloc[:, i].to_numpy(), noise=noise, targets=None)
+
+    def describe_replicates(self) -> str:
+        """Tell how many rows repeat a design, and what these differ by, in a line; empty if none does."""
+        noise = merge_rows(self.x, self.y, RowNoise.read(len(self)), self.groups)[2]
+        n_repeats = len(self) - len(noise.weights)
+        if not n_repeats:
+            return ""
+        spread = (noise.within.sum() / n_repeats) ** 0.5
+        differ = f"differ by {spread:.3g} (standard deviation)" if spread else "do not differ, so they are copies"
+        return f"replicates: {n_repeats:,} of {len(self):,} rows repeat a design; they {differ}"
 
     def row_noise(self) -> RowNoise:
         """What was told of the noise, in y's units."""

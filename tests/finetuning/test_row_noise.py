@@ -42,3 +42,12 @@ def test_weights_that_cannot_be_are_refused_before_any_work():
         finetuner.fit(X, y, sample_weight=[1.0] * 79 + [-1.0])
     with pytest.raises(InvalidTargetError, match="y_error: row 0 is 0 "):
         finetuner.check(X, y, y_error=np.arange(80))
+
+
+@pytest.mark.parametrize(("noise", "text"), [(0.5, "they differ by 0.4"), (0.0, "they do not differ, so they are")])
+def test_a_run_says_how_many_rows_are_replicates_and_what_they_differ_by(capsys, noise, text):
+    finetuner, X, _ = finetuner_and_data(reward=GPBonusReward(max_iter=2), verbose=1)
+    y = np.array([row.count("G") for row in X] * 2) + noise * np.random.default_rng(1).normal(size=160)
+    finetuner.fit(X * 2, y)
+    said = capsys.readouterr().out
+    assert f"{160 - len(set(X))} of 160 rows repeat a design; {text}" in said, said
