@@ -316,5 +316,5 @@ def _resumable(out: Path) -> Iterator[None]:
 
 
 def _speaker(quiet: bool) -> Any:
-    """Where messages go: standard output, at once, also into a pipe; nowhere if quiet."""
+    """The function that prints messages on standard output, at once; it does nothing if quiet."""
     return (lambda line: None) if quiet else click.echo

@@ -67,11 +67,11 @@ class Settings:
 
     @property
     def wanted(self) -> str:
-        """What is to be large, in words."""
+        """The quantity to maximise, in words."""
         return self.target if self.objective is None else self.objective
 
     def measured(self, table: MeasuredTable) -> Any:
-        """What the estimator is fitted to: the measurements, or a named column of each quantity of an objective."""
+        """The y of the estimator: the measurements, or a named column for each quantity of an objective."""
         return table.y if self.objective is None else table.columns()
 
     def as_record(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the options of ``braidkit design`` ask of designs: mutants of a parent, and words that none may hold."""
+"""Read the options of ``braidkit design`` that limit designs: mutants of a parent, and forbidden words."""
 
 from __future__ import annotations
 

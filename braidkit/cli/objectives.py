@@ -1,4 +1,4 @@
-"""What the options of ``braidkit design`` say is wanted of the targets."""
+"""Read the options of ``braidkit design`` that say what is wanted of the targets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rounds: a run that goes on from the measurements, the chain and the designs of an earlier one."""
+"""Rounds: a run that continues with the measurements, the chain and the designs of an earlier one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DESIGNS = "designs.csv"
 
 @dataclass(frozen=True)
 class PreviousRun:
-    """What a new round needs of an earlier run.
+    """The parts of an earlier run that a new round needs.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class PreviousRun:
         return None if letters in ALPHABETS.values() else letters
 
     def check(self, new: MeasuredTable) -> RoundCheck | None:
-        """What the earlier designs promised beside what was measured; None where there are several targets."""
+        """Compare predictions of the earlier designs with their measurements; None if there are several targets."""
         return check_round(self.designs, new.sequences, new.y) if new.y.ndim == 1 else None
 
     def pooled(self, new: MeasuredTable) -> MeasuredTable:

@@ -31,7 +31,7 @@ class RunFiles:
 
     @classmethod
     def of(cls, folder: Path) -> RunFiles:
-        """What is in a folder.
+        """The contents of a folder.
 
         Raises
         ------

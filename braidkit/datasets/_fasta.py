@@ -99,7 +99,7 @@ def read_measured_records(
 
 
 def _value(record: Record, target: str, path: Path, alone: bool) -> str:
-    """What a header says of the target: ``target=1.2`` or ``target:1.2``, else its only number; blank if nothing.
+    """The target in a header: ``target=1.2`` or ``target:1.2``, else its only number; blank if there is none.
 
     A number without a name is no value of one of several targets.
     """

@@ -26,7 +26,7 @@ from braidkit.exceptions import InvalidDesignError, InvalidParameterError, Inval
 from braidkit.persistence import digest, read_path
 from braidkit.spaces import SequenceSpace
 
-# Letters that stand for more than one nucleotide or amino acid (IUPAC), and amino acids beyond the twenty.
+# Letters for more than one nucleotide or amino acid (IUPAC), and amino acids beyond the twenty.
 AMBIGUOUS = {"DNA": "NRYSWKMBDHV", "RNA": "NRYSWKMBDHV", "protein": "XBZJUO"}
 # What a spreadsheet takes for a formula begins so. What begins with an apostrophe gets one more, to come back whole.
 _FORMULA, _QUOTED = r"^(?=['=+\-@\t\r])", r"^'(?=['=+\-@\t\r])"
@@ -57,7 +57,7 @@ class MeasuredTable:
     targets : tuple of str
         The measured quantity.
     y_error : ndarray of the shape of y, or None
-        Standard errors of the means, where columns of them or replicates tell.
+        Standard errors of the means, if known from columns or replicates.
     sample_weight : ndarray of shape (n_sequences,), or None
         Sums of the rows' weights.
     noise : tuple of str
@@ -78,7 +78,7 @@ class MeasuredTable:
 
     @property
     def told(self) -> dict[str, Any]:
-        """What is known of the noise, as `fit` takes it."""
+        """The known noise, as arguments of `fit`."""
         told = {"y_error": self.y_error, "sample_weight": self.sample_weight}
         return {name: values for name, values in told.items() if values is not None}
 
@@ -87,7 +87,7 @@ class MeasuredTable:
         return pd.DataFrame(self.y.reshape(len(self.y), -1), columns=list(self.targets))
 
     def digest(self) -> str:
-        """That of the sequences and all that is known of them."""
+        """A digest of the sequences, measurements and noise."""
         return digest(self.sequences, self.y, *([self.told] if self.told else []))
 
     def describe(self) -> str:

@@ -267,7 +267,7 @@ class DiffusionModel(SavedModel, abc.ABC):
         return [[json.dumps(self.to_config())], [*map(repr, shared)], *self.state_dict().values(), *shared]
 
     def rarity(self, x: Tensor) -> Tensor:
-        """How much rarer designs (n, \\*space.shape) are than the chain's own draws; 0 where it has no law to tell.
+        """Rarity of designs (n, \\*space.shape) compared with the chain's own draws; 0 if it has no law.
 
         See `LetterChain.rarity` for chains that have one.
         """

@@ -17,7 +17,7 @@ from braidkit.spaces import Points, SequenceSpace
 
 # Used in place of log 0 = -inf: its exponential is exactly 0, and differences of two of them are finite.
 LOG_ZERO = -1e4
-# Draws that tell how probable designs of a law are; and nats, as draws of a nearly uniform law hardly differ.
+# Number of draws that estimate the log-probability of a law's designs; and the least deviation of it, in nats.
 N_TYPICAL, LEAST_DEVIATION = 2000, 2.0
 # Nats a letter by which a network must be better than the Markov law alone, which is exact and twice as fast.
 LEAST_GAIN = 0.005
@@ -66,7 +66,7 @@ class LetterChain(DiffusionModel):
 
     @torch.no_grad()
     def rarity(self, x: Tensor) -> Tensor:
-        """How much rarer designs are than the Markov law's own draws.
+        """Rarity of designs compared with the Markov law's own draws.
 
         Parameters
         ----------

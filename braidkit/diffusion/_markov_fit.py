@@ -208,7 +208,7 @@ def transition_tables(
 
 
 def _allowed(level: Level, counts: Counts, p: Floats, possible: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which letters (L, K ** order, K) may follow which contexts, as far as this level can tell.
+    """Booleans (L, K ** order, K): the letters that may follow each context, as far as this level shows.
 
     Where held-out rows hardly ever have a word that the other rows lack, a word that was never seen is impossible.
     Elsewhere it is so if coarser levels expect it so often that its absence is no chance, for none of all such words,

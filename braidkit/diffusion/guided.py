@@ -120,7 +120,7 @@ class GuidedDiffusion(DiffusionModel):
 
     @property
     def trainable(self) -> nn.Module:
-        """That of the chain."""
+        """The chain's own shape."""
         return self.chain.trainable
 
     @property

@@ -20,7 +20,7 @@ class GuidedNetwork(nn.Module):
     condition : Tensor of shape (1 or n, n_conditions + 1)
         As `with_null` gives it; one for all rows, or one a row.
     strength : float, default=1.0
-        One is the conditional law; more exaggerates what tells it from the unconditional one.
+        One is the conditional law; a larger value exaggerates its difference from the unconditional law.
 
     References
     ----------

@@ -103,7 +103,8 @@ class MarkovLaw(nn.Module):
             raise InvalidParameterError(f"weights must be {len(rows):,} numbers >= 0, not all 0, one a row.")
         w = w.astype(np.float64) / w.mean(dtype=np.float64)
         rng = np.random.RandomState(random_state)
-        # Draws of a law may repeat; measured designs that do are replicates, which tell nothing of each other.
+        # Draws of a law may repeat. Repeated measured designs are replicates, which are no evidence about other
+        # designs.
         folds = fitting.folds_of(rows, rng) if within is None else rng.randint(fitting.N_FOLDS, size=len(rows))
         sample = rng.permutation(len(rows))[: max(1, _MAX_HELD_OUT // length)]
         largest = order_within_table(length, n_letters, _MAX_ORDER if max_order is None else max_order)

@@ -186,7 +186,7 @@ class MaskedDiffusion(LetterChain):
 
     @property
     def trainable(self) -> nn.Module:
-        """What fine-tuning changes: the network, and the Markov law under it."""
+        """The part that fine-tuning changes: the network, and the Markov law under it."""
         network = super().trainable
         return network if self.prior is None else nn.ModuleDict({"network": network, "prior": self.prior})
 

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from braidkit.datasets.table import quoted
+from braidkit.diffusion import EnumeratedDiffusion
 from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.choosing import (
     LARGE_PENALTY,
@@ -29,7 +30,6 @@ from braidkit.evaluation.edit_distance import as_strings
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
-from braidkit.diffusion import EnumeratedDiffusion
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from braidkit.parameters import check_number, check_random_state

@@ -1,4 +1,4 @@
-"""What designs promised in one round, and what was then measured of them."""
+"""Compare the predictions of one round's designs with their measurements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from braidkit.evaluation.edit_distance import as_strings
 from braidkit.exceptions import InvalidParameterError
 
 _NEEDED = ("sequence", "mean", "lower")
-# Of fewer designs a standard error tells nothing.
+# With fewer designs a standard error is meaningless.
 _FEWEST = 3
 
 
@@ -65,7 +65,7 @@ class RoundCheck:
 
     @property
     def warning(self) -> str | None:
-        """What to warn of, if the round failed."""
+        """The warning to give if the round failed; else None."""
         if not self.failed:
             return None
         return (

@@ -50,7 +50,7 @@ class Choice(abc.ABC):
 
     @abc.abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What is remembered: plain values, and tensors."""
+        """The state to save: plain values, and tensors."""
 
     @abc.abstractmethod
     def load_state(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -84,7 +84,7 @@ class ConservativeDiffusionFinetuner(Designer):
         What is to be large, of the columns of y, such as "hepg2 - k562", "min(a, b)", "-kd" or
         "affinity if expression >= 0.8"; see `ObjectiveReward`. Each column has its own reward and judge.
     space : Space, optional
-        The design space, where `pretrained` does not tell it: strings make a SequenceSpace, 2-D numbers a VectorSpace.
+        The design space, if `pretrained` has none: strings make a SequenceSpace, 2-D numbers a VectorSpace.
         Positions and columns that are the same in all rows are held in all designs; a `template` of the space says
         otherwise.
     solver : str or Solver, default="auto"

@@ -1,4 +1,4 @@
-"""What a run learns before it fine-tunes: the reward, and the judge of rows that the reward never sees."""
+"""Fit the reward, and the judge on rows that the reward never sees, before fine-tuning."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def learn_reward_and_judge(
 
 
 def _spread(judge: Any, rows: MeasuredRows, others: MeasuredRows, seed: int) -> float:
-    """What backtests find of a judge, or the largest of what they find of its quantities."""
+    """The factor that backtests find for a judge; with several quantities the largest of theirs."""
     if rows.targets is not None:
         parts = enumerate(judge.rewards_.values())
         return max(_spread(part, rows.of_target(i), others.of_target(i), seed) for i, part in parts)

@@ -129,8 +129,8 @@ class Monitor:
         climbed = {"lower": "lower bound", "mean": "mean"}[self.measure.climbs]
         return (
             f"over-optimisation: after update {self.over_optimising_since} the reward's {climbed} rose, and the "
-            f"{self.choice.column} finds the designs surely worse. Those of update {self.best_iter} are kept. More "
-            "measurements, a larger alpha or a larger penalty would hold longer."
+            f"{self.choice.column} finds the designs significantly worse. Those of update {self.best_iter} are kept. "
+            "More measurements, a larger alpha or a larger penalty would hold longer."
         )
 
     def save(self, n_done: int) -> None:

@@ -64,21 +64,21 @@ class MeasuredRows:
         return len(self.y)
 
     def take(self, rows: np.ndarray) -> MeasuredRows:
-        """Some of the rows, by number."""
+        """The rows with these numbers."""
         noise = {name: values[rows] for name, values in self.noise.items()}
         groups = np.unique(self.groups[rows], return_inverse=True)[1]
         targets = None if self.targets is None else self.targets.iloc[rows]
         return MeasuredRows(self.numbers[rows], self.X[rows], self.x.take(rows), self.y[rows], groups, noise, targets)
 
     def digest(self) -> str:
-        """That of all that is known of the rows."""
+        """A digest of the rows, measurements, groups and noise."""
         noise = [self.noise] if self.noise else []
         targets = [] if self.targets is None else [list(self.targets.columns), self.targets.to_numpy()]
         return digest(self.x.rows, self.y, self.groups, *noise, *targets)
 
     @property
     def measured(self) -> Any:
-        """What a reward is fitted to: y, or the targets that it is of."""
+        """The y of a reward: the measurements, or the targets of its quantities."""
         return self.y if self.targets is None else self.targets
 
     def of_target(self, i: int) -> MeasuredRows:
@@ -99,12 +99,12 @@ class MeasuredRows:
         return f"replicates: {n_repeats:,} of {len(self):,} rows repeat a design; they {differ}"
 
     def row_noise(self) -> RowNoise:
-        """What was told of the noise, in y's units."""
+        """The known noise, in y's units."""
         return RowNoise.read(len(self), **self.noise)
 
     @property
     def told(self) -> dict[str, np.ndarray]:
-        """What a reward's `fit` may be given beside designs and measurements."""
+        """Further arguments of a reward's `fit`, besides designs and measurements."""
         return {"groups": self.groups, **self.noise}
 
 

@@ -23,7 +23,7 @@ from braidkit.spaces.limits import Word
 
 # Entries of one table of rows, states and letters.
 _ENTRIES = 2**22
-# Stands for zero where something is divided by it.
+# Replaces zero in divisions.
 _TINY = 1e-300
 
 
@@ -135,14 +135,14 @@ class Automaton:
 
     @property
     def n_designs(self) -> float:
-        """How many sequences there are."""
+        """Number of sequences."""
         tables = self.on(torch.device("cpu"))
         if self._start == tables.after.shape[1] - 1:
             return 0.0
         return float(self._counts(tables)[0][0, 0, self._start])
 
     def meets(self, tokens: Tensor) -> Tensor:
-        """Which sequences (n, L) meet the limits, (n,)."""
+        """Booleans (n,): the sequences (n, L) that meet the limits."""
         tables = self.on(tokens.device)
         walk = _Walk(len(tokens), self._start, tables)
         for i, letter in enumerate(tokens[:, tables.free].long().unbind(dim=1)):

@@ -9,12 +9,12 @@ import numpy as np
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 
 ALPHABETS = {"DNA": "ACGT", "RNA": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
-# Stands for padding where letters are characters; no string that is read or written has it.
+# The padding letter where letters are characters; no string that is read or written has it.
 PAD = "\0"
 
 
 class Letters:
-    """What sequences are written in, and how many letters they have.
+    """The alphabet of sequences, and their lengths.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Letters:
         return f"{self.length}" if self.padding is None else f"{self.shortest} to {self.length}"
 
     def spans(self, lengths: np.ndarray) -> np.ndarray:
-        """Which positions (n, length) sequences of these lengths fill."""
+        """Booleans (n, length): the positions that sequences of these lengths fill."""
         positions = np.arange(self.length)
         if self.padding == "left":
             return positions >= self.length - lengths[:, None]

@@ -25,7 +25,7 @@ class Word(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What designs of a `SequenceSpace` must be besides sequences of its letters.
+    """Limits that designs of a `SequenceSpace` must meet.
 
     Every design of such a space meets its limits. A `MaskedDiffusion` and an `EnumeratedDiffusion` make no others; the
     designs of other chains are moved to the likeliest sequence that meets them.

@@ -1,4 +1,4 @@
-"""What a template and limits leave of the sequences of a space, and which of them contradict each other."""
+"""The sequences that a template and limits leave, and contradictions between limits."""
 
 from __future__ import annotations
 
