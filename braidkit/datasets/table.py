@@ -188,11 +188,11 @@ def read_table(
     if on_ambiguous not in ("error", "drop"):
         raise InvalidParameterError(f"on_ambiguous must be 'error' or 'drop'; got {on_ambiguous!r}.")
     path = read_path("path", path)
-    targets = _parse_targets([target] if isinstance(target, str) else list(target))
-    errors = [target_se] if isinstance(target_se, str) else list(target_se)
+    targets = _parse_targets(_texts("target", target))
+    errors = _texts("target_se", target_se)
     check_noise_told_once(targets, errors, weight)
     columns = [column for one in targets for column in one.columns] + errors + ([] if weight is None else [weight])
-    cells, dropped = _read(path, sequence, columns, None if values is None else Path(values))
+    cells, dropped = _read(path, sequence, columns, None if values is None else read_path("values", values))
     measured = [read_values(cells, one) for one in targets]
     rows, space, notes = read_letters(cells, alphabet)
     keep = np.ones(len(rows), dtype=bool)
@@ -356,3 +356,11 @@ def check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambigu
 def _deleting(letters: str) -> dict[int, None]:
     """Translation table that removes letters."""
     return dict.fromkeys(map(ord, letters))
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    """One text or several as a list; anything else is refused by name."""
+    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else [value]
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidParameterError(f"{name} must be the name of a column, or a list of names; got {value!r:.60}.")
+    return texts

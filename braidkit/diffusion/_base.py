@@ -346,11 +346,9 @@ class DiffusionModel(SavedModel, abc.ABC):
         """Raise unless this is noise of whole trajectories, as `draw_noise` gives it."""
         expected = (self.n_steps + 1, *self.noise_shape)
         if not isinstance(noise, Tensor) or tuple(noise.shape[1:]) != expected:
-            found = tuple(noise.shape) if isinstance(noise, Tensor) else f"a {type(noise).__name__}"
-            raise InvalidParameterError(
-                f"noise must be a tensor of shape (n, {', '.join(map(str, expected))}), as draw_noise gives it; got "
-                f"{found}."
-            )
+            found = getattr(noise, "shape", type(noise).__name__)
+            shape = f"(n, {', '.join(map(str, expected))})"
+            raise InvalidParameterError(f"noise must be a tensor of shape {shape}, as of draw_noise; got {found}.")
 
     @ordinary_torch()
     def sample(

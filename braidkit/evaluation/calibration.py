@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_consistent_length
 
-from braidkit.data import check_lengths, read_measurements, read_targets
+from braidkit.data import check_lengths, read_measurements, read_targets, read_weights
 from braidkit.evaluation.arguments import check_fitted
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
@@ -151,6 +151,8 @@ class CalibrationReport:
         rows = _row_numbers(held_out, len(y))
         if level is None and getattr(reward, "c", None) == "calibrated":
             level = float(reward.level)
+        if sample_weight is not None:
+            sample_weight = read_weights(sample_weight, len(y))
         notes: list[str] = []
         groups = list(_by_decile("held out", y[rows], *_predict(reward, X[rows])))
         if backtest:

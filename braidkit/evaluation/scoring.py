@@ -16,6 +16,7 @@ from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.edit_distance import as_strings, nearest
 from braidkit.evaluation.quantities import quantity_columns
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_number
 from braidkit.torch_state import ordinary_torch
 
 
@@ -67,7 +68,7 @@ def score_table(estimator: Any, sequences: Sequence[str], X: Any, y: Any) -> pd.
     if estimator.space_.alphabet is None:
         raise InvalidParameterError(f"score_table is for sequences, but the designs are in {estimator.space_}.")
     rows, y = read_measured(X, y, estimator)
-    measured, asked = as_strings(rows), estimator.space_.strings(list(sequences))
+    measured, asked = as_strings(rows), estimator.space_.strings(sequences)
     if estimator.space_.alphabet.upper() == estimator.space_.alphabet:
         measured = [row.upper() for row in measured]
     table = scored(estimator, asked, measured, y)
@@ -123,6 +124,9 @@ def log_likelihood(model: DiffusionModel, X: Any, *, random_state: int = 0) -> n
     >>> bool(log_likelihood(chain, ["A"])[0] > log_likelihood(chain, ["C"])[0])
     True
     """
+    if not isinstance(model, DiffusionModel):
+        raise InvalidParameterError(f"model must be a DiffusionModel; got {model!r:.60}.")
+    check_number("random_state", random_state, low=0, whole=True)
     space = model.space
     points = space.points(X)
     values = []

@@ -43,9 +43,9 @@ class SavedDesigner:
             If one of the folders holds anything else than an earlier save, or the estimator holds an object of another
             package, such as a network of the user's own, or a regressor of scikit-learn.
         """
-        parts = saved_parts(self)
+        parts, folder = saved_parts(self), persistence.read_path("directory", directory)
         for name, write in parts.items():
-            write(Path(directory) / name)
+            write(folder / name)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> Self:
@@ -57,7 +57,7 @@ class SavedDesigner:
             If it is not there, is damaged or another estimator's, or was saved by another version of braidkit; then the
             message says what can still be read.
         """
-        folder = Path(directory)
+        folder = persistence.read_path("directory", directory)
         if not persistence.is_saved(folder / STATE):
             raise CheckpointError(
                 f"{folder} holds no saved estimator; pass a directory that save wrote, or that of a finished run of "

@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from braidkit.data import read_training_data
+from braidkit.data import read_training_data, read_weights
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_random_state
 from braidkit.rewards._base import standardise
@@ -73,7 +73,7 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
                 if name.split("__")[-1] == "random_state" and value is None
             }
             regressor.set_params(**unseeded)
-        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        weights = {} if sample_weight is None else {"sample_weight": read_weights(sample_weight, len(y))}
         self.regressor_ = regressor.fit(X, y, **weights)
         return self
 

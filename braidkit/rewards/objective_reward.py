@@ -90,6 +90,8 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
         InvalidParameterError, InvalidTargetError, InvalidDesignError
             Naming what of the objective, or which column and row, cannot be used.
         """
+        if self.reward is not None and (isinstance(self.reward, type) or not hasattr(self.reward, "fit")):
+            raise InvalidParameterError(f"reward must be a regressor of designs, or None; got {self.reward!r:.60}.")
         names, columns = read_targets(y)
         self.objective_ = Objective.parse(self.objective, names)
         self.scales_ = self.objective_.scales(columns)
@@ -112,6 +114,8 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
     def combine(self, y: Any) -> np.ndarray:
         """The objective of measurements of the quantities, shape (n_samples,); conditions that fail are charged."""
         check_is_fitted(self)
+        if self.reward is not None and (isinstance(self.reward, type) or not hasattr(self.reward, "fit")):
+            raise InvalidParameterError(f"reward must be a regressor of designs, or None; got {self.reward!r:.60}.")
         names, columns = read_targets(y)
         if names != list(self.objective_.names):
             raise InvalidTargetError(

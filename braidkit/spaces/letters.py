@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.parameters import LARGEST_COUNT
 
 ALPHABETS = {"DNA": "ACGT", "RNA": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
 # The padding letter where letters are characters; no string that is read or written has it.
@@ -45,7 +46,7 @@ class Letters:
             )
         pair = list(length) if isinstance(length, (tuple, list)) else [length, length]
         whole = all(isinstance(part, (int, np.integer)) and not isinstance(part, bool) for part in pair)
-        if not whole or len(pair) != 2 or not 1 <= pair[0] <= pair[1]:
+        if not whole or len(pair) != 2 or not 1 <= pair[0] <= pair[1] <= LARGEST_COUNT:
             raise InvalidParameterError(
                 f"length must be a whole number of at least 1, or the shortest and the longest of several; got "
                 f"{length!r}: SequenceSpace({alphabet!r}, length=50), or length=(25, 100)."

@@ -223,4 +223,4 @@ def test_read_table_gives_the_same_for_every_dialect(tmp_path_factory, data):
         assert "may be" in str(error) or "in all rows" in str(error)
         return
     assert table.sequences == rows
-    np.testing.assert_allclose(table.y, np.array(y, dtype=float), rtol=1e-12)
+    np.testing.assert_allclose(table.y, np.array(y, dtype=float), rtol=1e-12, atol=1e-12)

@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
 from braidkit import (
+    ConservativeDiffusionFinetuner,
     GaussianDiffusion,
     GPBonusReward,
     ImageSpace,
@@ -34,13 +36,14 @@ from braidkit.evaluation import (
     compare,
     diversity,
     kmer_counts,
+    log_likelihood,
     t_interval,
     write_designs,
 )
 from braidkit.exceptions import BraidkitError, InvalidDesignError, InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from braidkit.oracles import AestheticOracle, EhrlichLandscape, EnformerOracle, Optimus5Prime, PromptCheck, UTRLandscape
-from braidkit.rewards import BlackBoxReward, CLIPFeatures, lower_coverage
+from braidkit.rewards import BlackBoxReward, CLIPFeatures, ObjectiveReward, lower_coverage
 from braidkit.spaces import join_groups, space_from_config
 from braidkit.theory import (
     FiniteChain,
@@ -157,6 +160,10 @@ PATHS = {
     "PromptCheck": PromptCheck.from_pretrained,
     "CLIPFeatures": CLIPFeatures,
     "write_designs": lambda path: write_designs(pd.DataFrame(columns=["id", "sequence", "mean", "lower"]), path),
+    "values of a table": lambda path: read_table(
+        "there", sequence="seq", target="y", values=5 if path is None else path
+    ),
+    "saved estimator": ConservativeDiffusionFinetuner.load,
     "fetch_utr": lambda path: fetch_utr(5 if path is None else path, download_if_missing=False),
 }
 
@@ -231,6 +238,17 @@ REST = {
     "no split": (lambda: compare({"a": BlackBoxReward(None)}, None, oracles={}), "split must be what offline_split"),
     "no pictures": (lambda: read_images("picture.png"), "files must be a list of paths"),
     "no embedding": (lambda: AestheticOracle(5, [1.0], 0.0), "features must be CLIPFeatures"),
+    "targets of numbers": (
+        lambda: read_table("there", sequence="seq", target=[5]),
+        "target must be the name of a column, or a list of names; got .5.",
+    ),
+    "weights of a number": (
+        lambda: BlackBoxReward(Ridge()).fit(ROWS, Y, sample_weight=5),
+        "sample_weight",
+    ),
+    "an objective of a number": (lambda: ObjectiveReward("y", 5).fit(ROWS, Y), "reward must be a regressor"),
+    "likelihood of a number": (lambda: log_likelihood(5, ROWS), "model must be a DiffusionModel"),
+    "likelihood by a word": (lambda: log_likelihood(CHAIN, ROWS, random_state="x"), "random_state must be a whole"),
     "no check": (lambda: PromptCheck(5), "shows must be callable"),
     "no weights": (lambda: Optimus5Prime(None), "must be arrays by name"),
 }
