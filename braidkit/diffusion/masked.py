@@ -182,7 +182,7 @@ class MaskedDiffusion(LetterChain):
     def default_solver(self) -> str:
         """One without gradients through letters, which would be biased: they end far from the optimum."""
         has_law = self.prior_kind is not None and (self.prior is not None or not self.is_trained)
-        return "tempering" if has_law and self.space.limits is None else "trajectory_balance"
+        return "tempering" if has_law and self.space.can_change_a_letter else "trajectory_balance"
 
     @property
     def trainable(self) -> nn.Module:

@@ -29,11 +29,14 @@ class Target:
         From one-hot letters (n, length, n_letters) to rewards (n,), with a gradient or without.
     log_allowed : Tensor of shape (length, n_letters)
         0 for letters that designs may have, -inf for others.
+    meets : callable, optional
+        From sequences (n, length) to whether they are designs (n,): the limits of a space.
     """
 
     law: MarkovLaw
     reward: Reward
     log_allowed: Tensor
+    meets: Callable[[Tensor], Tensor] | None = None
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Sequences (n, length) of the law without a tilt, by number of letters."""
@@ -99,6 +102,8 @@ class Population:
         log_ratio = new.log_prob - self.log_prob + beta * (new.reward - self.reward)
         log_ratio += (new._log_proposals(beta).gather(1, back) - log_q.gather(1, change))[:, 0]
         # The uniform number is drawn on the CPU, so that results do not depend on the device.
+        if target.meets is not None:
+            log_ratio = log_ratio.masked_fill(~target.meets(new.tokens), -torch.inf)
         luck = torch.rand(len(self), generator=generator, dtype=torch.float64).to(log_ratio)
         taken = luck.log() < log_ratio
         rows = taken.long() * len(self) + torch.arange(len(self), device=taken.device)

@@ -19,6 +19,8 @@ from braidkit.parameters import check_count, check_positive
 
 # Sequences that the chain's law is fitted to in the end.
 POOL = 2048
+# Of a letter that the law calls impossible, where limits leave no other.
+LEAST_PROBABILITY = 1e-9
 # Steps of the tilt smaller than this share of it are not worth another attempt.
 LEAST_STEP = 0.1
 
@@ -68,10 +70,6 @@ class TemperingSolver(Solver):
             check_count(self, "n_effective")
         if self.max_rarity is not None:
             check_positive(self, "max_rarity")
-        if isinstance(model, MaskedDiffusion) and model.space.limits is not None:
-            raise IncompatibleModelError(
-                f'{type(self).__name__} moves sequences without regard to limits; pass solver="{model.default_solver}".'
-            )
         if not isinstance(model, MaskedDiffusion) or model.default_solver != "tempering":
             raise IncompatibleModelError(
                 f"{type(self).__name__} is for a MaskedDiffusion over a Markov law; a {type(model).__name__} without "
@@ -90,7 +88,13 @@ class TemperingSolver(Solver):
         super().setup(problem)
         allowed = model.hold_logs(torch.zeros(1, *space.shape, dtype=torch.float64, device=model.device))[0]
         log_allowed = torch.where(allowed < 0, -torch.inf, 0.0)
-        self.target = Target(model.prior.widened(order), problem.reward, log_allowed)
+        self.law = model.prior.widened(order)
+        self.target = Target(self.law, problem.reward, log_allowed)
+        if space.limited:
+            # Limits come before the law, as in the chain: what it calls impossible may be all that is left.
+            likely = self.law.widened(order)
+            likely.transitions.clamp_(min=LEAST_PROBABILITY)
+            self.target = dataclasses.replace(self.target, law=likely, meets=space.automaton.meets)
         self.population: Population | None = None
         self.pool = torch.empty(0, space.length, dtype=torch.long)
         self.beta, self.largest, self.log_z = 0.0, 1 / problem.alpha, 0.0
@@ -113,9 +117,16 @@ class TemperingSolver(Solver):
 
     def _begin(self, generator: torch.Generator) -> None:
         """Draw the population from the pretrained law, and remember how probable its sequences are."""
-        tokens = self.target.draw(self.problem.batch_size, generator)
+        pretrained, n = self.problem.pretrained, self.problem.batch_size
+        if pretrained.space.limited:
+            tokens = pretrained.sample_points(pretrained.draw_noise(n, generator)).argmax(dim=-1)
+        else:
+            tokens = self.target.draw(n, generator)
         self.population = Population.at(tokens, self.target)
-        self.entropy = -float(self._log_prob(self.population).mean())
+        entropy = -float(self._log_prob(self.population).mean())
+        # With limits the law is not normalised, but has no more entropy than all designs alike.
+        self.entropy = min(entropy, math.log(pretrained.space.n_designs))
+        self.missing = self.entropy - entropy
 
     def _move(self, generator: torch.Generator) -> None:
         """Move the population as it is tilted."""
@@ -155,7 +166,7 @@ class TemperingSolver(Solver):
     def _is_too_far(self, population: Population, beta: float, log_z: float) -> bool:
         """Whether a tilted population has too few different designs, or too rare ones."""
         kl = beta * float(population.reward.mean()) - log_z
-        entropy = -float(self._log_prob(population).mean()) - kl
+        entropy = self.missing - float(self._log_prob(population).mean()) - kl
         wanted = math.log(self.n_effective) if self.n_effective else -math.inf
         # A law of few sequences cannot keep many.
         if entropy < min(wanted, self.entropy - math.log(2)):
@@ -173,14 +184,14 @@ class TemperingSolver(Solver):
         model = self.problem.model
         assert isinstance(model, MaskedDiffusion)
         assert isinstance(model.prior, MarkovLaw)
-        law, _ = MarkovLaw.fit(self.pool, model.space.n_letters, within=self.target.law)
+        law, _ = MarkovLaw.fit(self.pool, model.space.n_letters, within=self.law)
         model.prior.transitions.copy_(law.transitions)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The population, to resume from."""
         if self.population is None:
             return {}
-        figures = [self.beta, self.largest, self.log_z, self.entropy, self.problem.alpha]
+        figures = [self.beta, self.largest, self.log_z, self.entropy, self.missing, self.problem.alpha]
         return {
             "tokens": self.population.tokens,
             "pool": self.pool,
@@ -191,7 +202,7 @@ class TemperingSolver(Solver):
         """Go on from what `state_tensors` gave."""
         if not tensors:
             return
-        self.beta, self.largest, self.log_z, self.entropy, alpha = tensors["figures"].tolist()
+        self.beta, self.largest, self.log_z, self.entropy, self.missing, alpha = tensors["figures"].tolist()
         self.problem = dataclasses.replace(self.problem, alpha=alpha)
         self.pool, self.pooled = tensors["pool"].cpu(), self.beta
         self.population = Population.at(tensors["tokens"], self.target)

@@ -125,6 +125,12 @@ class SequenceSpace(Space):
         """The chain to train by default; with limits, one that makes only designs that meet them."""
         return "masked" if self.limited else "simplex"
 
+    @property
+    def can_change_a_letter(self) -> bool:
+        """Whether one design may become another by one letter: not where the number of mutations is fixed."""
+        mutations = None if self.limits is None else self.limits.range_of_mutations
+        return mutations is None or mutations[0] < mutations[1]
+
     @functools.cached_property
     def limited(self) -> bool:
         """Whether there are limits, or padding, that a sequence with the held letters could break."""

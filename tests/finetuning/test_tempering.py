@@ -13,6 +13,7 @@ from braidkit.exceptions import IncompatibleModelError
 from braidkit.finetuning import TemperingSolver
 from braidkit.finetuning.population import Population, Target, next_beta
 from braidkit.finetuning.solver_choice import as_solver
+from braidkit.spaces import Limits
 from tests.worlds import problem_on
 
 LENGTH, LETTERS = 4, "ACGT"
@@ -180,3 +181,25 @@ def test_other_chains_are_refused():
         TemperingSolver().check(SimplexDiffusion(SequenceSpace("DNA", 4)))
     with pytest.raises(IncompatibleModelError, match="trajectory_balance"):
         TemperingSolver().check(MaskedDiffusion(SequenceSpace("DNA", 4), prior=None))
+
+
+@pytest.mark.theorem
+def test_limits_are_kept_and_the_law_within_them_is_tilted():
+    """Equation (7) among the sequences within two mutations of a parent that have no TT."""
+    space = SequenceSpace("DNA", LENGTH, limits=Limits(parent="GATA", mutations=2, forbidden=["TT"]))
+    chain = MaskedDiffusion(space, n_hidden=8).fit(measured(), max_iter=1, learning_rate=1e-9)
+    reward = table_reward()
+    solver = TemperingSolver().setup(problem_on(chain, reward, alpha=0.5, batch_size=3000))
+    for i in range(12):
+        solver.update(i)
+    meets = space.automaton.meets(WORDS)
+    assert chain.prior.log_prob(WORDS[meets]).isfinite().sum() > 20
+    logits = chain.prior.log_prob(WORDS) + 2.0 * reward(one_hot(WORDS, 4).float()).double()
+    law = logits.masked_fill(~meets, -torch.inf).softmax(dim=0)
+    assert distance(frequencies(solver.population.tokens), law) < 0.1
+    model = solver.problem.model.freeze()
+    drawn = model.sample_points(model.draw_noise(500, torch.Generator().manual_seed(0))).argmax(dim=-1)
+    assert space.automaton.meets(drawn).all()
+    assert TemperingSolver().setup(problem_on(chain, reward)).problem.model.default_solver == "tempering"
+    fixed = MaskedDiffusion(SequenceSpace("DNA", LENGTH, limits=Limits(parent="GATA", mutations=(2, 2))))
+    assert fixed.default_solver == "trajectory_balance"
