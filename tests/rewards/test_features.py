@@ -169,7 +169,7 @@ def test_the_weights_with_the_best_held_out_loss_are_kept():
     n_iter, curve = train(networks, x, y, [torch.arange(40)], validation, max_iter=400)
     with torch.no_grad():
         kept = (networks[0](x[validation]) - y[validation]).square().mean().item()
-    assert kept == pytest.approx(min(curve), rel=1e-9)
+    assert kept == pytest.approx(min(curve), rel=1e-6)  # float32
     assert curve[-1] > min(curve)
     assert n_iter < 400  # stopped when it had long not fallen
     assert not networks.training
