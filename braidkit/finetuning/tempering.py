@@ -118,7 +118,7 @@ class TemperingSolver(Solver):
     def _begin(self, generator: torch.Generator) -> None:
         """Draw the population from the pretrained law, and remember how probable its sequences are."""
         pretrained, n = self.problem.pretrained, self.problem.batch_size
-        if pretrained.space.limited:
+        if self.target.meets is not None:
             tokens = pretrained.sample_points(pretrained.draw_noise(n, generator)).argmax(dim=-1)
         else:
             tokens = self.target.draw(n, generator)
