@@ -1,6 +1,7 @@
 """Data to learn from: measured sets (`fetch_*`), generated ones (`make_*`), and the offline protocol."""
 
 from braidkit.datasets.ehrlich import make_ehrlich
+from braidkit.datasets.enhancers import fetch_enhancers
 from braidkit.datasets.pictures import read_images
 from braidkit.datasets.sequences import read_sequences
 from braidkit.datasets.split import OfflineSplit, offline_split
@@ -11,6 +12,7 @@ from braidkit.datasets.utr import fetch_utr
 __all__ = [
     "MeasuredTable",
     "OfflineSplit",
+    "fetch_enhancers",
     "fetch_utr",
     "make_ehrlich",
     "make_utr",

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import zlib
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from sklearn.utils import Bunch
 
+from braidkit.datasets._columns import Columns, read_columns
 from braidkit.datasets._fetch import data_folder, fetch_file
-from braidkit.exceptions import DownloadError, InvalidParameterError
+from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number
 
 BASE_URL = "https://ftp.ncbi.nlm.nih.gov/geo/samples/GSM3130nnn/GSM3130435/suppl"
@@ -21,7 +18,6 @@ FILE_NAME = "GSM3130435_egfp_unmod_1.csv.gz"
 PREPARED_NAME = "utr_mrl.csv.gz"
 LENGTH = 50
 
-Columns = dict[str, tuple[str, ...]]  # our name of a column, and the names that files give it
 PREPARED_COLUMNS: Columns = {"sequence": ("sequence",), "mrl": ("mrl",)}
 GEO_COLUMNS: Columns = {"sequence": ("utr",), "mrl": ("rl",), "total_reads": ("total_reads", "total")}
 
@@ -96,19 +92,19 @@ def fetch_utr(
     path = folder / PREPARED_NAME
     if path.exists():
         remedy = f"replace it, or move it out of {folder} to use GEO's table"
-        table = _read_columns(path, PREPARED_COLUMNS, remedy)
+        table = read_columns(path, PREPARED_COLUMNS, remedy)
     else:
         path = fetch_file(
             f"{base_url.rstrip('/')}/{FILE_NAME}",
             folder,
             check=partial(
-                _read_columns,
+                read_columns,
                 names=GEO_COLUMNS,
                 remedy="nothing was kept: try again, or pass the base_url of another mirror",
             ),
             download_if_missing=download_if_missing,
         )
-        table = _read_columns(path, GEO_COLUMNS, f"delete it from {folder} to download it again")
+        table = read_columns(path, GEO_COLUMNS, f"delete it from {folder} to download it again")
         table = table.sort_values("total_reads", ascending=False, kind="stable")
     usable = table["sequence"].str.fullmatch(f"[ACGT]{{{LENGTH}}}", na=False) & np.isfinite(table["mrl"])
     table = table[usable]
@@ -120,21 +116,3 @@ def fetch_utr(
     data = frame["sequence"].to_numpy(dtype=object)
     target = frame["mrl"].to_numpy(dtype=np.float64)
     return (data, target) if return_X_y else Bunch(data=data, target=target, frame=frame, DESCR=DESCR)
-
-
-def _read_columns(path: Path, names: Columns, remedy: str) -> pd.DataFrame:
-    """Columns of a gzipped CSV file under new names, each being the first of its old names that the file has."""
-    try:
-        header = pd.read_csv(path, nrows=0, compression="gzip").columns.tolist()
-        found = {new: next((name for name in old if name in header), None) for new, old in names.items()}
-        for new, name in found.items():
-            if name is None:
-                wanted = " or ".join(map(repr, names[new]))
-                raise DownloadError(f"{path.name} has no column {wanted}, but {', '.join(header)}; {remedy}.")
-        types: dict[Any, Any] = {name: str if new == "sequence" else np.float64 for new, name in found.items()}
-        table = pd.read_csv(path, usecols=list(types), dtype=types, compression="gzip")
-    except DownloadError:
-        raise
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise DownloadError(f"{path.name} is not a complete gzipped CSV file ({error}); {remedy}.") from error
-    return table.rename(columns={name: new for new, name in found.items()})[list(names)]
