@@ -230,7 +230,7 @@ def design(
     )
     last_round = None
     if earlier is not None:
-        measured, last_round = earlier.pooled(measured), None if objective else earlier.check(measured)
+        measured, last_round = earlier.pooled(measured), earlier.check(measured, objective)
         options["pretrained"] = options["pretrained"] or earlier.pretrained
     space = limited_space(
         held_space(measured.space, measured.sequences, template, hold, free),

@@ -13,6 +13,7 @@ from braidkit.datasets.table import MeasuredTable, unquoted
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.rounds import RoundCheck, check_round
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
+from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.finetuning.saved import PRETRAINED
 from braidkit.spaces import SequenceSpace
 from braidkit.spaces.sequences import ALPHABETS
@@ -67,9 +68,17 @@ class PreviousRun:
         letters = self.table.space.alphabet
         return None if letters in ALPHABETS.values() else letters
 
-    def check(self, new: MeasuredTable) -> RoundCheck | None:
-        """Compare predictions of the earlier designs with their measurements; None if there are several targets."""
-        return check_round(self.designs, new.sequences, new.y) if new.y.ndim == 1 else None
+    def check(self, new: MeasuredTable, objective: str | None = None) -> RoundCheck | None:
+        """Compare predictions of the earlier designs with their measurements; None if another objective was asked."""
+        had_objective = f"{self.table.targets[0]}_mean" in self.designs
+        if had_objective != (objective is not None):
+            return None
+        if objective is None:
+            return check_round(self.designs, new.sequences, new.y)
+        finetuner = ConservativeDiffusionFinetuner.load(self.path)
+        if finetuner.objective != objective:
+            return None
+        return check_round(self.designs, new.sequences, finetuner.reward_.combine(new.columns()))
 
     def pooled(self, new: MeasuredTable) -> MeasuredTable:
         """The rows of both rounds; those of one sequence are averaged, by their errors or weights if both have them.

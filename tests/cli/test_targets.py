@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from braidkit.cli import main
+from braidkit.cli.rounds import PreviousRun
+from braidkit.datasets import read_table
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,20 @@ def test_a_run_of_the_same_options_is_known_by_its_objective(two, table):
     record = json.loads((two[0] / "run.json").read_text())
     assert record["settings"]["objective"] == "on - off if off <= 1.5" and record["settings"]["target"] == "on, off"
     assert record["options"]["target"] == ["on=on1,on2", "off=off1,off2"]
+
+
+def test_a_second_round_compares_the_objective_with_what_was_promised(two, tmp_path):
+    earlier = PreviousRun.read(two[0])
+    X = earlier.designs["sequence"].tolist()
+    counts = {letter: np.array([row.count(letter) for row in X]) for letter in "ACG"}
+    columns = {"on": counts["G"] + counts["A"] + 0.1 * np.arange(8), "off": counts["C"] + counts["A"]}
+    pd.DataFrame({"sequence": X} | columns).to_csv(tmp_path / "new.csv", index=False)
+    new = read_table(tmp_path / "new.csv", target=["on", "off"])
+    check = earlier.check(new, "on - off if off <= 1.5")
+    fine = columns["off"] <= 1.5
+    np.testing.assert_allclose(check.table["measured"][fine], (columns["on"] - columns["off"])[fine])
+    assert len(check.table) == 8 and earlier.check(new, "on - 2*off") is None
+    assert earlier.check(read_table(tmp_path / "new.csv", target="on")) is None
 
 
 def test_less_may_be_better(table, tmp_path):
