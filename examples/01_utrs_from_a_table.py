@@ -43,9 +43,9 @@ print(
 # %%
 # Draw designs
 # ------------
-# The landscape knows the true load of any sequence. You do not have this function for your own data. It also knows which
-# sequences are valid. From 300 rows no model can learn all rules, so the pretrained model breaks some of them, and so do
-# the designs. More rows, or a pretrained model of natural sequences, help.
+# The landscape knows the true load of any sequence, and which sequences are valid. You do not have this function for
+# your own data. From 300 rows no model can learn all rules, so the pretrained model breaks some of them, and so do the
+# designs. More rows, or a pretrained model of natural sequences, help.
 
 from braidkit.evaluation import RewardDistributionDisplay
 from braidkit.oracles import UTRLandscape
