@@ -77,6 +77,7 @@ def fetch_enhancers(
         frame : DataFrame of shape (n_rows, 7)
             ``sequence``, then ``hepg2``, ``k562``, ``sknsh`` and the same with ``_se``.
         DESCR : str
+            The source of the data, in words.
 
     Raises
     ------
