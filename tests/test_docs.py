@@ -65,6 +65,19 @@ def test_example_runs(example):
     assert done.returncode == 0, done.stderr
 
 
+def test_install_page_lists_every_extra_and_every_requirement():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    constants = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and node.targets[0].id in ("REQUIRES", "EXTRAS")
+    }
+    for extra in constants["EXTRAS"]:
+        assert f"| `{extra}` |" in page
+    for requirement in constants["REQUIRES"]:
+        assert re.search(rf"\b{re.match(r'[a-z-]+', requirement)[0]}\b", page)
+
+
 def test_glossary_is_short():
     terms = re.findall(r"^\*\*(.+)\*\*$", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert 0 < len(terms) <= 15 and len(set(terms)) == len(terms)
