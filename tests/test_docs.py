@@ -75,7 +75,7 @@ def test_install_page_lists_every_extra_and_every_requirement():
     for extra in constants["EXTRAS"]:
         assert f"| `{extra}` |" in page
     for requirement in constants["REQUIRES"]:
-        assert re.search(rf"\b{re.match(r'[a-z-]+', requirement)[0]}\b", page)
+        assert re.search(rf"\b{re.match(r'[a-z0-9-]+', requirement)[0]}\b", page)
 
 
 def test_glossary_is_short():
