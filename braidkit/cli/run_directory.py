@@ -148,7 +148,7 @@ class RunDirectory:
         self._clean_up()
 
     def _open(self, settings: Mapping[str, Any], overwrite: bool) -> bool:
-        """Look at what is there, refuse it, go on from it or move it aside, and write the record."""
+        """Resume the run in the directory, refuse it, or move it aside and begin a new record; True if resumed."""
         self._recover()
         self.files = RunFiles.of(self.path)
         before = dict(self.record)
@@ -185,6 +185,7 @@ class RunDirectory:
 
     def _move_aside(self) -> Path:
         """Move the run that is there into a folder of its own; the record goes last."""
+        # As long as the record is in its old place, a killed move can be undone by `_recover`.
         aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=self.path))
         names = [*self.files.names(), RECORD]
         move_all([self / name for name in names], aside)
@@ -198,13 +199,13 @@ class RunDirectory:
             self._bring_back(self / before)
 
     def _bring_back(self, aside: Path) -> None:
-        """Move all from a folder aside to where it was, but for what would take another file's place."""
+        """Move all files from a folder aside back to their places, except where another file is there."""
         move_all(sorted(aside.iterdir()), self.path)
         with contextlib.suppress(OSError):  # something is in the way: it stays where it is
             aside.rmdir()
 
     def _clean_up(self) -> None:
-        """Remove what a finished run needs no more."""
+        """Remove the checkpoint of a finished run, and the run that it replaced."""
         self.files.remove_checkpoint()
         if self.record["replaces"] is not None:
             aside = self / self.record["replaces"]
@@ -215,11 +216,12 @@ class RunDirectory:
             self.files.save()
 
     def _recover(self) -> None:
-        """Undo or finish what a killed process was about to do."""
+        """Undo or finish the steps that a killed process had begun."""
         for path in temporaries(self.path):
             path.unlink()
         self.files = RunFiles.of(self.path)
         for aside in self._asides():
+            # No record names this folder: the process was killed while it moved a run aside, or after it gave one back.
             if aside.name != self.record.get("replaces"):
                 self._bring_back(aside)
         self.files = RunFiles.of(self.path)

@@ -59,7 +59,7 @@ class RunFiles:
         return [name for name in [*self.record.get("files", {}), *more] if name and path_exists(self.folder / name)]
 
     def check_outputs(self, outputs: Iterable[str]) -> None:
-        """Raise if an output's place is taken by what no run of ours wrote, or was changed since.
+        """Raise if an output's place is taken by a file that no run of braidkit wrote, or that was changed since.
 
         Raises
         ------
@@ -71,11 +71,12 @@ class RunFiles:
     def begin(self, name: str) -> None:
         """Record that an output is about to be written."""
         self._check_own(name)
+        # Save the record first: after a kill during the writing, the unfinished file is known to be ours.
         self.record["files"][name] = None
         self.save()
 
     def done(self, name: str) -> None:
-        """Record what was written."""
+        """Record the contents of an output that was written."""
         self.record["files"][name] = file_contents(self.folder / name)
         self.save()
 
@@ -84,9 +85,9 @@ class RunFiles:
         remove_checkpoint(self.folder / CHECKPOINT)
 
     def remove(self) -> None:
-        """Remove what the record names, as far as it is what the run wrote, and the record itself, which goes last.
+        """Remove the files of the record that are as the run wrote them, and then the record.
 
-        So a removal that was interrupted can be repeated.
+        The record goes last, so that an interrupted removal can be repeated.
         """
         files: Mapping[str, Any] = self.record.get("files", {})
         for name, contents in files.items():
@@ -133,7 +134,7 @@ def _remove_unchanged(path: Path, contents: Any) -> None:
 
 
 def move_all(paths: Iterable[Path], folder: Path) -> None:
-    """Move files into a folder, but for those whose names are taken there."""
+    """Move files into a folder, except those whose names are taken there."""
     for path in paths:
         if path_exists(path) and not path_exists(folder / path.name):
             path.rename(folder / path.name)

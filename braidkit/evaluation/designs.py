@@ -140,6 +140,7 @@ def design_table(
     rng = check_random_state(random_state)
 
     drawn, moved = _draw(estimator, n_drawn, rng)
+    # Sort by: not measured before, not rare under the pretrained law, and then the best lower bound.
     known, rare = drawn.index.isin(measured), drawn["rarity"].to_numpy() > MAX_RARITY
     order = np.lexsort([-drawn["lower"], rare, known])
     chosen, n_alike = choose_different(drawn.index.tolist(), order, n_designs, max_identity)

@@ -1,4 +1,4 @@
-"""Families of near-copies: how many designs a set really holds, and which rows must not be torn apart."""
+"""Families of near-copies: the effective number of designs in a set, and rows that must stay in one fold."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ NEAR = 0.2
 def families(sequences: list[str], sizes: tuple[int, ...], *, least: int) -> np.ndarray:
     """Number the families of near-copies in several sets together.
 
-    Near-copies are pairs with at most 20 % edits, and sequences that such pairs link. Where a set then has fewer than
-    `least` families, as the mutants of one protein have, the limit is halved. At last only equal sequences are a
-    family.
+    Near-copies are pairs with at most 20 % edits, and sequences that such pairs link. If a set then has fewer than
+    `least` families, as the mutants of one protein, the limit is halved. In the end only equal sequences are a family.
 
     Parameters
     ----------
@@ -53,7 +52,7 @@ def families(sequences: list[str], sizes: tuple[int, ...], *, least: int) -> np.
 
 
 def effective_number(family: np.ndarray) -> float:
-    """Families of equal size that would be as diverse: the inverse of the chance that two rows are of one family.
+    """The effective number of families: the inverse of the chance that two rows are of one family.
 
     Examples
     --------

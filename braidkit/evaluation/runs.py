@@ -48,7 +48,7 @@ class Bench:
     data_key: str
 
     def halves(self, seed: int) -> tuple[Any, Any]:
-        """Natural designs to compare with, and others that are compared."""
+        """Natural designs as the reference, and other natural designs to compare with it."""
         order = RandomState(seed).permutation(len(self.natural))
         n_reference = min(len(order) // 2, MAX_NATURAL)
         rest = order[n_reference : n_reference + self.n_designs]
@@ -85,7 +85,7 @@ class Run:
             self._judge(outcome, designs, bench, stage)
             outcome.measures += [(source, *figure) for source, own in figures.items() for figure in own.items()]
             outcome.designs = list(designs)
-        except Exception as error:  # of any kind: the other methods shall go on
+        except Exception as error:  # any error: the other methods continue
             trace = "".join(traceback.format_exception(error))
             failure = {"stage": stage[-1], "error": f"{type(error).__name__}: {error}", "traceback": trace}
             return Outcome(self.name, self.seed, failure=failure)

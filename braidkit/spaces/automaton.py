@@ -63,7 +63,7 @@ class Tables(NamedTuple):
 
 
 class Automaton:
-    """Sequences that hold no forbidden word, and so many mutations.
+    """The set of sequences without forbidden words and with an allowed number of mutations, as an automaton.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class Automaton:
         n_states = each.shape[1] - 1
         is_free = allowed.sum(axis=1) > 1
         held = allowed.argmax(axis=1)
-        # Held letters are read together with the free one before them.
+        # Merge the transitions of held letters into that of the free letter before them: only free letters take a step.
         merged: list[np.ndarray] = []
         for i, table in enumerate(each):
             if is_free[i]:
@@ -124,7 +124,8 @@ class Automaton:
             held[~is_free],
         )
         self._tables = {torch.device("cpu"): Tables(*(torch.from_numpy(part) for part in parts))}
-        # Expected shares below are taken for this, so that products of as many as are needed are no zeros.
+        # Smaller expected shares are raised to this, so that a product over a word and all mutations does not
+        # underflow.
         self.smallest_share = min(1e-4, 10 ** (-125 / (most + max((len(word.text) for word in words), default=0) + 1)))
 
     def on(self, device: torch.device) -> Tables:
