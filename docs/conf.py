@@ -37,7 +37,7 @@ numpydoc_show_class_members = False
 
 # MathJax comes from a package, so that mathematics needs no network.
 _mathjax = Path(importlib.util.find_spec("mathjax").submodule_search_locations[0]) / "static/mathjax/es5/tex-svg.js"
-html_static_path = [str(_mathjax)]
+html_static_path = ["_static", str(_mathjax)]
 mathjax_path = "tex-svg.js"
 
 # `-D plot_gallery=0` leaves the examples unexecuted.
@@ -55,6 +55,7 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "braidkit"
+html_css_files = ["site.css"]
 html_show_sourcelink = False
 toc_object_entries_show_parents = "hide"
 # Pages without pages below them need no navigation at the side.
