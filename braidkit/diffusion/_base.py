@@ -266,6 +266,15 @@ class DiffusionModel(SavedModel, abc.ABC):
         shared = [part.module for part in shared_parts(self)]
         return [[json.dumps(self.to_config())], [*map(repr, shared)], *self.state_dict().values(), *shared]
 
+    @property
+    def knows_law(self) -> bool:
+        """Whether `log_prob` gives the exact probability of designs."""
+        return False
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability (n,) of designs (n, \\*space.shape), nats, where the chain `knows_law`."""
+        raise NotImplementedError(f"a {type(self).__name__} does not know its law.")
+
     def rarity(self, x: Tensor) -> Tensor:
         """Rarity of designs (n, \\*space.shape) compared with the chain's own draws; 0 if it has no law.
 

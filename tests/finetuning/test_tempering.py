@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSpace, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError
-from braidkit.finetuning import TemperingSolver
+from braidkit.finetuning import TemperingSolver, rollout, sample_with_kl
 from braidkit.finetuning.population import Population, Target, next_beta
 from braidkit.finetuning.solver_choice import as_solver
 from braidkit.spaces import Limits
@@ -203,3 +203,22 @@ def test_limits_are_kept_and_the_law_within_them_is_tilted():
     assert TemperingSolver().setup(problem_on(chain, reward)).problem.model.default_solver == "tempering"
     fixed = MaskedDiffusion(SequenceSpace("DNA", LENGTH, limits=Limits(parent="GATA", mutations=(2, 2))))
     assert fixed.default_solver == "trajectory_balance"
+
+
+@pytest.mark.theorem
+@pytest.mark.parametrize("template", [None, "G__T"])
+def test_the_path_kl_of_markov_laws_is_that_of_their_probabilities(chain, template):
+    """Equation (6): positions come in one and the same random order, so path KL and KL of designs are one."""
+    pretrained = chain.in_space(chain.space.with_template(template))
+    solver = TemperingSolver().setup(problem_on(pretrained, table_reward(), alpha=0.5, batch_size=500))
+    for i in range(5):
+        solver.update(i)
+    model = solver.problem.model
+    assert model.knows_law
+    noise = model.draw_noise(2000, torch.Generator().manual_seed(0))
+    direct, path = sample_with_kl(model, pretrained, noise), rollout(model, pretrained, noise)
+    assert distance(frequencies(direct.point.argmax(dim=-1)), frequencies(path.point.argmax(dim=-1))) < 0.12
+    assert float(direct.kl.mean()) == pytest.approx(float(path.kl.detach().mean()), abs=0.06)
+    everything = one_hot(WORDS, 4).float()
+    held = torch.ones(len(WORDS), dtype=bool) if template is None else (WORDS[:, 0] == 2) & (WORDS[:, 3] == 3)
+    assert float(model.log_prob(everything[held]).exp().sum()) == pytest.approx(1.0)
