@@ -43,6 +43,8 @@ class _Group(click.Group):
 
             if isinstance(error, BraidkitError):
                 raise _Refusal(_of_options(str(error))) from error
+            if isinstance(error, ValueError) and "null byte" in str(error):
+                raise _Refusal("a path has a zero in it; no file has such a name.") from error
             if isinstance(error, OSError):
                 where = f" ({error.filename})" if error.filename else ""
                 raise click.ClickException(
@@ -223,7 +225,7 @@ def design(
         weight=weight,
         sequence=sequence,
         values=values,
-        alphabet=alphabet or (None if earlier is None else earlier.alphabet),
+        alphabet=earlier.alphabet if alphabet is None and earlier is not None else alphabet,
         length=length,
         padding=padding,
         on_ambiguous="drop",

@@ -15,6 +15,7 @@ from braidkit.evaluation.rounds import RoundCheck, check_round
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.finetuning.saved import PRETRAINED
+from braidkit.persistence import is_saved
 from braidkit.spaces import SequenceSpace
 from braidkit.spaces.sequences import ALPHABETS
 
@@ -47,6 +48,8 @@ class PreviousRun:
         CheckpointError
             If it holds no run of sequences that has ended.
         """
+        if not is_saved(path / PRETRAINED):
+            raise CheckpointError(f"--previous {path} is no run of braidkit design that has ended.")
         space = DiffusionModel.from_pretrained(path / PRETRAINED).space
         if not isinstance(space, SequenceSpace):
             raise CheckpointError(f"{path} is a run on {space.designs}, not on sequences.")

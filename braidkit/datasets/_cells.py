@@ -143,7 +143,8 @@ def _split_rows(path: Path, lines: _Lines, separator: str) -> Iterator[tuple[int
         yield from ((lines.number, row) for row in reader)
     except csv.Error as error:
         raise InvalidParameterError(
-            f"line {lines.number:,} of {path} has a quote out of place ({error}); quote whole cells, or remove it."
+            f"line {lines.number:,} of {path} has a quote out of place, or a cell without end ({error}); quote whole "
+            "cells, or remove the quote."
         ) from error
 
 

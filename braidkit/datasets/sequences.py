@@ -50,7 +50,7 @@ def read_sequences(path: str | os.PathLike[str], space: SequenceSpace, *, sequen
         columns = {"id": [record.id for record in records], "sequence": [record.sequence for record in records]}
         cells = Cells(path, columns, [record.line for record in records])
     else:
-        name = sequence or "sequence"
+        name = "sequence" if sequence is None else sequence
         try:
             cells = read_cells(path, [name, "id"])
         except InvalidParameterError:  # no column of that name, or what is wrong is wrong without it
@@ -59,10 +59,12 @@ def read_sequences(path: str | os.PathLike[str], space: SequenceSpace, *, sequen
         cells = replace(cells, columns={"id": ids, "sequence": unquoted(pd.Series(cells.columns[name])).tolist()})
     rows, *_ = read_letters(cells, space.alphabet)
     check_letters(rows, cells, space, "error")
-    wrong = [i for i, row in enumerate(rows) if len(row) != space.length]
+    shortest, longest = (space.lengths,) * 2 if isinstance(space.lengths, int) else space.lengths
+    wrong = [i for i, row in enumerate(rows) if not shortest <= len(row) <= longest]
     if wrong:
+        allowed = f"{longest}" if shortest == longest else f"{shortest} to {longest}"
         raise InvalidDesignError(
-            f"{cells.where(wrong[0])}: the sequence has {len(rows[wrong[0]])} letters, and designs have "
-            f"{space.length}{others(len(wrong))}; crop or drop such rows."
+            f"{cells.where(wrong[0])}: the sequence has {len(rows[wrong[0]])} letters, and designs have {allowed}"
+            f"{others(len(wrong))}; crop or drop such rows."
         )
     return pd.DataFrame({"id": cells.columns["id"], "sequence": rows})

@@ -279,7 +279,7 @@ def _read(path: Path, sequence: str | None, targets: list[str], values: Path | N
         raise InvalidParameterError(
             f"values are for the sequences of a FASTA file, and {path} is a table; leave them out."
         )
-    name = sequence or "sequence"
+    name = "sequence" if sequence is None else sequence
     if name in targets:
         raise InvalidParameterError(f"column {name!r} cannot be the sequences and the target; name two columns.")
     cells = read_cells(path, [name, *targets])

@@ -97,7 +97,7 @@ def test_rounds_of_something_else_are_refused(configured, tmp_path, text, option
 def test_places_without_a_run_are_refused(measured_designs, configured, tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
         result = design(measured_designs, *RUN, "--previous", place, "--out", tmp_path / "run")
-        assert result.exit_code == 2 and "pretrained is not a directory" in result.stderr
+        assert result.exit_code == 2 and "is no run of braidkit design that has ended" in result.stderr
     result = design(measured_designs, *RUN, "--previous", configured, "--out", configured, "--overwrite")
     assert result.exit_code == 2 and "is part of the run in" in result.stderr
 

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from braidkit.datasets.sequences import read_sequences
 from braidkit.datasets.table import read_table
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError, MissingExtraError
+from braidkit.spaces import SequenceSpace
 
 HAS_OPENPYXL = importlib.util.find_spec("openpyxl") is not None
 SEQUENCES, Y = ["ACGT", "ACGA", "TTGA"], [1.0, 2.5, -0.5]
@@ -224,3 +226,13 @@ def test_read_table_gives_the_same_for_every_dialect(tmp_path_factory, data):
         return
     assert table.sequences == rows
     np.testing.assert_allclose(table.y, np.array(y, dtype=float), rtol=1e-12, atol=1e-12)
+
+
+def test_sequences_without_measurements_have_the_lengths_of_their_space(tmp_path):
+    path = write(tmp_path, ">a\nACG\n>b\nACGUA\n", "s.fa")
+    found = read_sequences(path, SequenceSpace("DNA", (3, 5)))
+    assert found.to_numpy().tolist() == [["a", "ACG"], ["b", "ACGTA"]]
+    with pytest.raises(InvalidDesignError, match="line 3 of .*: the sequence has 5 letters, and designs have 3 to 4"):
+        read_sequences(path, SequenceSpace("DNA", (3, 4)))
+    table = write(tmp_path, "sequence;note\nACG;x\nACC;\n")
+    assert read_sequences(table, SequenceSpace("DNA", 3))["id"].tolist() == ["2", "3"]

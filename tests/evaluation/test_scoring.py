@@ -61,3 +61,11 @@ def test_sequences_outside_the_space_are_refused(row):
     chain = EnumeratedDiffusion(SequenceSpace("DNA", 3)).fit(ROWS, random_state=0)
     with pytest.raises(ValueError, match="row 0"):
         log_likelihood(chain, [row])
+
+
+def test_shorter_sequences_of_a_space_of_several_lengths_have_likelihoods_that_sum_to_one():
+    space = SequenceSpace("AC", (1, 2))
+    words = ["A", "C", "AA", "AC", "CA", "CC"]
+    for chain in (EnumeratedDiffusion(space), MaskedDiffusion(space)):
+        chain.fit([word for i, word in enumerate(words) for _ in range(i + 20)], random_state=0)
+        np.testing.assert_allclose(np.exp(log_likelihood(chain, words)).sum(), 1, atol=0.05)
