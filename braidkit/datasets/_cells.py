@@ -60,8 +60,8 @@ def read_cells(path: Path, names: Sequence[str]) -> Cells:
     """Read columns of a table.
 
     The separator (comma, tab, semicolon, bar or blanks) is the one by which the header has all the columns. Lines that
-    begin with "#", and blank ones, are skipped. Cells may be quoted. Where each row has one cell more than the header,
-    the first one is taken for the row's name if these differ and the others then fit, as R writes tables.
+    begin with "#", and blank ones, are skipped. Cells may be quoted. If each row has one cell more than the header, the
+    first cell is taken for the row's name, as R writes tables. These names must differ, and the other cells must fit.
 
     Parameters
     ----------

@@ -149,10 +149,10 @@ def combine(
 def moderated_variance(within: np.ndarray, differences: np.ndarray) -> np.ndarray:
     """Variance of a measurement of each sequence, by its own replicates and those of all.
 
-    A variance from few replicates is uncertain, and they may agree by chance. Where variances s_i^2 of d_i degrees of
-    freedom vary more than chance makes them, with a squared coefficient of variation V beyond it, a true variance is
-    taken for one of an inverse gamma law of that mean and V, and estimated by its posterior mean
-    ``(m s^2 + d_i s_i^2) / (m + d_i)``, ``m = 2 + 2 / V``, s^2 the mean of all.
+    A variance from few replicates is uncertain, and they may agree by chance. Variances s_i^2 of d_i degrees of freedom
+    may vary more than by chance; V is their squared coefficient of variation beyond chance. A true variance is then
+    taken to follow an inverse gamma law of that mean and V, and is estimated by its posterior mean ``(m s^2 + d_i
+    s_i^2) / (m + d_i)``, ``m = 2 + 2 / V``, s^2 the mean of all.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Automaton: the sequences of one length that meet limits, read letter by letter.
 
-Its states are what matters of the letters read so far: the longest end of them with which a forbidden word begins (the
-automaton of Aho and Corasick), and the number of mutations. So one pass backwards over the positions tells, for every
-state, how many ways lead on to a sequence that meets the limits, how probable they are, or which is the likeliest.
+A state holds two things of the letters read so far: their longest end that begins a forbidden word (the automaton of
+Aho and Corasick), and the number of mutations. One pass backwards over the positions gives, for every state, the number
+of ways to a sequence that meets the limits, their probability, or the likeliest of them.
 
 References
 ----------

@@ -24,8 +24,8 @@ class SequenceSpace(Space):
     """Sequences over one alphabet, of one length or of several.
 
     Points have shape (n, length, n_letters): each position is a point of the simplex over the letters, a one-hot row
-    where it is a design. Where there are several lengths, padding is one letter more, the last: it fills shorter
-    sequences up, at one side only, no string shows it, and rewards do not see it.
+    where it is a design. With several lengths there is one more letter, the last: padding. It fills up shorter
+    sequences at one side. Strings do not show it, and rewards do not see it.
 
     Parameters
     ----------
