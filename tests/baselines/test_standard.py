@@ -14,7 +14,7 @@ def test_standard_finetuner_is_the_objective_without_the_penalty(kind):
     chain, X, y = trained(kind, max_iter=20)
     X, y = X[::6], y[::6]
     settings = {"max_iter": 3, "batch_size": 16, "random_state": 0}
-    small, large = GPBonusReward(c=0.0, max_iter=2), GPBonusReward(c=3.0, max_iter=2)
+    small, large = GPBonusReward(c=0.0, max_iter=2), GPBonusReward(c=300.0, max_iter=2)
     standard = StandardFinetuner(chain, 0.1, reward=large, **settings).fit(X, y)
     without = ConservativeDiffusionFinetuner(chain, 0.1, reward=small, **settings).fit(X, y)
     conservative = ConservativeDiffusionFinetuner(chain, 0.1, reward=large, **settings).fit(X, y)

@@ -50,7 +50,7 @@ def test_options_that_say_no_limit_are_refused(options, message):
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("limits")
     rng = np.random.default_rng(0)
-    X = ["".join(row) for row in rng.choice(list("ACGT"), (120, 12))]
+    X = ["".join(row) for row in rng.choice(list("ACGT"), (76, 12))]
     y = [row.count("G") + 0.1 * rng.normal() for row in X]
     pd.DataFrame({"seq": X, "mrl": y}).to_csv(folder / "mpra.csv")
     return folder / "mpra.csv"
@@ -68,7 +68,7 @@ def test_all_designs_of_a_run_are_mutants_without_sites(table, tmp_path):
     limits = ["--parent", PARENT, "--mutations", "1-2", "--sites", "GTAC", "--max-homopolymer", "3"]
     result = call(table, tmp_path / "run", *limits)
     assert result.exit_code in (0, 3), result.output
-    assert "limits: met by all 1,000 draws as they were made" in result.output
+    assert "limits: met by all 10,000 draws as they were made" in result.output
     designs = pd.read_csv(tmp_path / "run" / "designs.csv")
     n_changes = [sum(a != b for a, b in zip(row, PARENT, strict=True)) for row in designs["sequence"]]
     assert len(designs) == 8 and set(n_changes) == {2}  # two sites to break

@@ -68,8 +68,8 @@ def test_other_files_than_options_are_refused(folder, tmp_path):
 
 
 def test_an_option_given_twice_is_refused(folder, tmp_path):
-    result = design(folder / "t.csv", "--target", "mrl", "--out", tmp_path / "run", "--target", "mrl")
-    assert result.exit_code == 2 and "--target is given 2 times; give it once" in result.stderr
+    result = design(folder / "t.csv", "--target", "mrl", "--out", tmp_path / "run", "--out", tmp_path)
+    assert result.exit_code == 2 and "--out is given 2 times; give it once" in result.stderr
 
 
 def test_ctrl_c_while_fine_tuning_ends_a_run_that_is_stopped_not_finished(folder, configured, tmp_path, monkeypatch):
