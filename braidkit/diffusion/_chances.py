@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from braidkit.spaces import SequenceSpace
 
 if TYPE_CHECKING:
     from braidkit.diffusion.masked import MaskedDiffusion
+
+
+class LetterTable(nn.Module):
+    """A table of letters (L, K) as a module: a part of what fine-tuning changes."""
+
+    def __init__(self, letters: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("letters", letters)
 
 
 @torch.no_grad()

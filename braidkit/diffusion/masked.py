@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from braidkit.diffusion._chances import expected_letters, log_chances
+from braidkit.diffusion._chances import LetterTable, expected_letters, log_chances
 from braidkit.diffusion._letters import LOG_ZERO, LetterChain, without_zeros
 from braidkit.diffusion._masked_networks import ConvLetterNetwork, FlatLetterNetwork, masked_positions
 from braidkit.diffusion._policies import Categorical, Fixed, Policy
@@ -117,7 +117,7 @@ class MaskedDiffusion(LetterChain):
     Limits of the space are met by every design, exactly: positions are revealed one at a time, and a letter after which
     no sequence of the space is left has probability zero, in every policy, also of a fine-tuned chain. The others are
     weighted by the probability that the limits are met, were the letters at masked positions independent, each as the
-    pretrained chain expects it next to the parent's letters, or to none (`expected`). So mutations come where the chain
+    chain expects it next to the parent's letters, or to none (`expected`). So mutations come where the chain
     expects them, not where it happens to begin; where letters are independent under the chain, its law is the
     conditional one. Limits come before the Markov law: where no sequence meets both, letters that the law calls
     impossible are drawn.
@@ -174,7 +174,7 @@ class MaskedDiffusion(LetterChain):
         check_number("n_hidden", n_hidden, low=1, whole=True)
         self.n_hidden = int(n_hidden)
         self._seen_last_layer: tuple[Any, bool] = (None, False)
-        self._expect()
+        self.expect()
 
     expected: Tensor
 
@@ -216,9 +216,12 @@ class MaskedDiffusion(LetterChain):
 
     @property
     def trainable(self) -> nn.Module:
-        """The part that fine-tuning changes: the network, and the Markov law under it."""
+        """The part that fine-tuning changes: the network, the Markov law under it, and what that law expects."""
         network = super().trainable
-        return network if self.prior is None else nn.ModuleDict({"network": network, "prior": self.prior})
+        if self.prior is None:
+            return network
+        expected = {"expected": LetterTable(self.expected)} if self.space.limited else {}
+        return nn.ModuleDict({"network": network, "prior": self.prior} | expected)
 
     @property
     def n_masked(self) -> list[int]:
@@ -237,17 +240,17 @@ class MaskedDiffusion(LetterChain):
         share = n_free / self.space.n_free_positions
         model.n_steps = n_free if model.space.limited else min(math.ceil(self.n_steps * share), n_free)
         model._buffers.pop("expected", None)
-        model._expect()
+        model.expect()
         return model
 
-    def _expect(self) -> None:
-        """Set the letters that limits are weighed by, those of this chain as it is."""
+    def expect(self) -> None:
+        """Set the letters that limits are weighed by: those that this chain, as it is now, expects."""
         if self.space.limited:
             self.register_buffer("expected", expected_letters(self))
 
     def _train(self, x: Points, seed: int, *, validation_fraction: float, verbose: int = 0, **settings: Any) -> None:
         super()._train(x, seed, validation_fraction=validation_fraction, verbose=verbose, **settings)
-        self._expect()
+        self.expect()
 
     @classmethod
     def from_masked_lm(

@@ -185,7 +185,7 @@ class MaskedLMDiffusion(MaskedDiffusion):
         chain = cls(space, backbone, n_steps=n_steps)
         chain.network = LowRankAdapter(backbone.shared)
         chain.kind = "strings"
-        chain._expect()
+        chain.expect()
         chain.requires_grad_(False).eval()
         return chain
 

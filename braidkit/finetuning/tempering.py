@@ -186,6 +186,8 @@ class TemperingSolver(Solver):
         assert isinstance(model.prior, MarkovLaw)
         law, _ = MarkovLaw.fit(self.pool, model.space.n_letters, within=self.law)
         model.prior.transitions.copy_(law.transitions)
+        # Sequences within limits made the law, so the limits are weighed by what it expects itself.
+        model.expect()
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The population, to resume from."""

@@ -96,6 +96,18 @@ def test_draws_of_a_simplex_chain_that_break_limits_are_counted(table, tmp_path)
     assert not pd.read_csv(tmp_path / "run" / "designs.csv")["sequence"].str.contains("GG|ATG").any()
 
 
+def test_a_table_of_several_lengths_has_designs_of_several_lengths(tmp_path):
+    rng = np.random.default_rng(0)
+    X = ["".join(rng.choice(list("ACGT"), rng.integers(5, 9))) for _ in range(120)]
+    pd.DataFrame({"seq": X, "mrl": [row.count("G") for row in X]}).to_csv(tmp_path / "mpra.csv")
+    result = call(tmp_path / "mpra.csv", tmp_path / "run", "--padding", "left", "--forbidden", "AA")
+    assert result.exit_code in (0, 3), result.output
+    assert "DNA, 5 to 8 nt, padded on the left" in result.output
+    designs = pd.read_csv(tmp_path / "run" / "designs.csv")["sequence"]
+    assert designs.str.fullmatch("[ACGT]{5,8}").all() and designs.str.len().nunique() > 1
+    assert not designs.str.contains("AA").any() and (tmp_path / "run" / "report.html").is_file()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

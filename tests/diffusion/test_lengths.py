@@ -102,7 +102,7 @@ def test_rewards_do_not_see_padding(reward):
     assert reward.predict(rows)[:10] == pytest.approx(reward.mean_and_penalty(x)[0].numpy(), abs=1e-4)
 
 
-@pytest.mark.parametrize("solver", ["auto", "trajectory_balance"])
+@pytest.mark.parametrize("solver", ["auto", "trajectory_balance", "tempering"])
 def test_strings_of_several_lengths_are_designed_from(solver):
     rows = rows_of(80, (5, 8), "ACGT")
     y = np.array([row.count("G") for row in rows], dtype=float)

@@ -1,5 +1,6 @@
 """Chains whose space has limits: no design breaks one, and the laws and KL are those that enumeration gives."""
 
+import copy
 import math
 
 import numpy as np
@@ -10,9 +11,10 @@ from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffus
 from braidkit.baselines import BestOfN, SMCSampler
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MarkovLaw
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
-from braidkit.finetuning import sample_with_kl
+from braidkit.finetuning import TemperingSolver, sample_with_kl
 from braidkit.spaces import Limits
 from braidkit.theory.masked import masked_gap, masked_states, sequence_law
+from tests.worlds import problem_on
 
 LETTERS, LENGTH = "ACG", 4
 WHOLE = SequenceSpace(LETTERS, LENGTH)
@@ -196,6 +198,31 @@ def test_a_finetuner_makes_mutants_of_a_parent(solver):
     ).fit(X, y)
     kind = EnumeratedDiffusion if solver == "auto" else MaskedDiffusion
     assert type(finetuner.model_) is kind and within(finetuner.sample(60, random_state=0))
+
+
+def test_a_tempered_chain_follows_its_population_of_mutants():
+    """Not held twice to the parent: by the law of sequences near it, and by chances that the first law had."""
+    X, _ = mutant_rows(200)
+    parent = "ACGTACGTACGT"
+    space = SequenceSpace("DNA", 12, limits=Limits(parent, 3))
+    chain = MaskedDiffusion(space, n_hidden=8).fit([row + row[:4] for row in X], max_iter=1, random_state=0)
+    problem = problem_on(chain, lambda x: x[..., 2].sum(dim=1), alpha=0.5, batch_size=300)
+    solver = TemperingSolver().setup(problem)
+    for i in range(6):
+        solver.update(i)
+    tuned = solver.problem.model
+    n_g = [
+        float((model.sample_points(model.draw_noise(300, torch.Generator().manual_seed(0))).argmax(dim=2) == 2).sum())
+        for model in (chain, tuned)
+    ]
+    goal = float((solver.population.tokens == 2).sum())
+    assert n_g[1] > 0.4 * n_g[0] + 0.6 * goal and goal > 1.3 * n_g[0]
+    # The letters that it expects belong to a checkpoint.
+    best = copy.deepcopy(tuned.trainable.state_dict())
+    assert not torch.equal(tuned.expected, chain.expected)
+    tuned.expected.zero_()
+    tuned.trainable.load_state_dict(best)
+    assert float(tuned.expected.sum()) == pytest.approx(12, rel=1e-4)
 
 
 def test_pretrained_chains_and_baselines_keep_the_limits():
