@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from braidkit.cli.measured import MEASURED, write_measured
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.cli.run_files import CHECKPOINT
-from braidkit.datasets.table import MeasuredTable
+from braidkit.datasets.table import MeasuredTable, quoted
 from braidkit.diffusion import DiffusionModel, MaskedDiffusion
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.choosing import describe_moved
@@ -196,7 +196,8 @@ def run_job(
             write_designs(designs, directory.path)
         if last_round is not None:
             with directory.writing(LAST_ROUND) as target, replace_file(target) as path:
-                last_round.table.to_csv(path, index=False, float_format="%.6g")
+                cells = {"sequence": quoted(last_round.table["sequence"])}
+                last_round.table.assign(**cells).to_csv(path, index=False, float_format="%.6g")
     out = directory.path
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
     if designs.attrs["moved"]:

@@ -14,6 +14,7 @@ from typing import Any
 from braidkit.datasets._streams import LimitedFile
 from braidkit.exceptions import DownloadError, MissingExtraError
 from braidkit.persistence import make_folder, read_path, replace_file
+from braidkit.progress import is_watched
 
 TIMEOUT = 60  # seconds without any data
 
@@ -51,7 +52,6 @@ def fetch_file(url: str, folder: Path, *, check: Callable[[Path], object], downl
     DownloadError
         If the file cannot be downloaded, is not what was expected, or differs from the recorded checksum.
     MissingExtraError
-    from braidkit.persistence import make_folder, read_path, replace_file
         If a download is needed and pooch is not installed.
     """
     path = folder / url.rpartition("/")[2]
@@ -89,7 +89,7 @@ def _download(url: str, folder: Path, known: str | None, record: Path) -> Path:
 
     def download(url: str, output: str, downloads: Any) -> None:
         with LimitedFile(output, url) as file:
-            pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)(url, file, downloads)
+            pooch.HTTPDownloader(progressbar=is_watched(), timeout=TIMEOUT)(url, file, downloads)
 
     # pooch logs an unknown checksum as a value to write into code: here it is recorded.
     logger = pooch.get_logger()

@@ -130,3 +130,9 @@ def test_a_damaged_record_is_named(url, tmp_path, text):
     (tmp_path / "table.gz.json").write_text(text)
     with pytest.raises(DownloadError, match=r"table\.gz\.json is damaged"):
         fetch_file(url, tmp_path, check=accept)
+
+
+def test_downloads_show_no_bar_in_a_log_file(archive, tmp_path, capfd):
+    archive.files["/t.bin"] = b"x" * 100_000
+    fetch_file(f"{archive.url}/t.bin", tmp_path, check=lambda path: None)
+    assert capfd.readouterr().err == ""
