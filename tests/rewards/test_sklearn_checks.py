@@ -1,4 +1,4 @@
-"""scikit-learn's own checks of estimators; the Gaussian process trains its networks briefly, which no check is about."""
+"""scikit-learn's own checks of estimators; networks of the Gaussian process are trained briefly."""
 
 from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
