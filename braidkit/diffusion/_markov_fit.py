@@ -14,6 +14,7 @@ Jelinek and Mercer (1980), "Interpolated estimation of Markov source parameters 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from scipy.optimize import minimize
 Floats = NDArray[np.float64]
 
 N_FOLDS = 10
+# Probability of a letter that the base makes impossible, so that its logarithm is finite.
+_LEAST = 1e-12
 # Held-out letters that the shares are fitted on.
 _MAX_EVENTS = 50_000
 # Expected counts from which a word that was never seen may be impossible.
@@ -73,7 +76,7 @@ def contexts_of(tokens: NDArray[np.int64], order: int, n_letters: int) -> NDArra
 
 
 def folds_of(tokens: NDArray[np.int64], rng: np.random.RandomState) -> NDArray[np.int64]:
-    """A fold for each row, the same for rows that are alike."""
+    """A fold for each row (n, ...), the same for rows that are alike."""
     _, which = np.unique(tokens, axis=0, return_inverse=True)
     which = which.reshape(-1)
     return rng.permutation(np.arange(which.max() + 1) % N_FOLDS)[which]
@@ -100,11 +103,14 @@ class HeldOut(NamedTuple):
     frequencies : ndarray of shape (H, E)
         Share of the letter after it; 0 for contexts that were not seen.
     weights : ndarray of shape (E,)
+    base : ndarray of shape (E,)
+        Probability of each letter before any level.
     """
 
     contexts: Floats
     frequencies: Floats
     weights: Floats
+    base: Floats
 
 
 def held_out(
@@ -113,8 +119,12 @@ def held_out(
     weights: Floats,
     counts: list[Counts],
     n_letters: int,
+    base: Floats | None = None,
 ) -> HeldOut:
-    """Look rows up in the frequencies of the other folds; counts are by order."""
+    """Look rows up in the frequencies of the other folds; counts are by order.
+
+    Before any level, letters have the probabilities of a table (L, K ** order, K), or are uniform.
+    """
     length = tokens.shape[1]
     positions = np.arange(length)
     contexts, frequencies = [], []
@@ -132,25 +142,29 @@ def held_out(
             seen[:, :order] = 0
             contexts.append(seen.ravel())
             frequencies.append((hits / np.maximum(seen, 1e-300)).ravel() * (seen.ravel() > 0))
-    return HeldOut(np.stack(contexts), np.stack(frequencies), np.repeat(weights, length))
+    start = np.full(tokens.shape, 1 / n_letters)
+    if base is not None:
+        order = round(math.log(base.shape[1], n_letters))
+        start = base[positions, contexts_of(tokens, order, n_letters), tokens].clip(_LEAST)
+    return HeldOut(np.stack(contexts), np.stack(frequencies), np.repeat(weights, length), start.ravel())
 
 
-def mixture(parameters: Floats, events: HeldOut, n_letters: int) -> tuple[Floats, list[Floats], list[Floats]]:
-    """Probabilities of the letters after each level, from uniform on, and each level's shares."""
+def mixture(parameters: Floats, events: HeldOut) -> tuple[Floats, list[Floats], list[Floats]]:
+    """Probabilities of the letters after each level, from the base on, and each level's shares."""
     ceiling, half = _unpacked(parameters)
-    p, shares = [np.full(len(events.weights), 1 / n_letters)], []
+    p, shares = [events.base], []
     for h, (n, f) in enumerate(zip(events.contexts, events.frequencies, strict=True)):
         shares.append(ceiling[h] * n / (n + half[h]))
         p.append(p[-1] + shares[-1] * (f - p[-1]))
     return p[-1], p, shares
 
 
-def fit_shares(events: HeldOut, n_letters: int, start: Floats) -> Floats:
+def fit_shares(events: HeldOut, start: Floats) -> Floats:
     """Parameters (2 H,) of the levels' shares that make held-out letters likeliest; `start` is for the coarsest."""
     n_levels = len(events.contexts)
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
-        p_last, p, shares = mixture(parameters, events, n_letters)
+        p_last, p, shares = mixture(parameters, events)
         ceiling, half = _unpacked(parameters)
         total = events.weights.sum()
         rest, gradient = events.weights / p_last, np.zeros_like(parameters)
@@ -183,36 +197,37 @@ def _unpacked(parameters: Floats) -> tuple[Floats, Floats]:
     return 1 / (1 + np.exp(-s)), np.exp(a)
 
 
-def transition_tables(
-    counts: list[Counts], parameters: Floats, n_letters: int, within: NDArray[np.bool_] | None = None
-) -> Floats:
+def transition_tables(counts: list[Counts], parameters: Floats, n_letters: int, base: Floats | None = None) -> Floats:
     """Transitions (L, K ** order, K) of the mixture, without what cannot be; counts are by order.
 
-    Nothing outside `within`, of the same shape, is possible.
+    With a `base` of the same shape, the mixture starts from that, and what it makes impossible stays so.
     """
     order = len(counts) - 1
     length = counts[0].by_fold.shape[1]
     ceiling, half = _unpacked(parameters)
-    p = np.full((length, n_letters**order, n_letters), 1 / n_letters)
-    possible = np.ones_like(p, dtype=bool) if within is None else within
+    p = np.full((length, n_letters**order, n_letters), 1 / n_letters) if base is None else base
+    possible = p > 0
     for h, level in enumerate(levels_of(order)):
         table = counts[level.order].of(level)
         n = table.sum(axis=2, keepdims=True)
         f = table / np.maximum(n, 1e-300)
         share = np.broadcast_to(ceiling[h] * n / (n + half[h]), (length, *n.shape[1:])).copy()
         share[: level.order] = 0
-        allowed = _allowed(level, counts[level.order], p, possible)
+        allowed = _allowed(level, counts[level.order], p, possible, is_draw=base is not None)
         p = p + _widened(share, order, n_letters) * (_widened(f, order, n_letters) - p)
         possible = possible & _widened(allowed, order, n_letters)
     return _trimmed(p, possible)
 
 
-def _allowed(level: Level, counts: Counts, p: Floats, possible: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _allowed(
+    level: Level, counts: Counts, p: Floats, possible: NDArray[np.bool_], *, is_draw: bool
+) -> NDArray[np.bool_]:
     """Booleans (L, K ** order, K): the letters that may follow each context, as far as this level shows.
 
     Where held-out rows hardly ever have a word that the other rows lack, a word that was never seen is impossible.
     Elsewhere it is so if coarser levels expect it so often that its absence is no chance, for none of all such words,
-    and if no word of a fold's rows is impossible by the same rule in the other folds.
+    and if no word of a fold's rows is impossible by the same rule in the other folds; but not among draws of a law,
+    whose own support holds.
     """
     n_letters = p.shape[2]
     table = counts.of(level)
@@ -233,6 +248,8 @@ def _allowed(level: Level, counts: Counts, p: Floats, possible: NDArray[np.bool_
         allowed = np.broadcast_to(table > 0, (len(p), *table.shape[1:])).copy()
         allowed[: level.order] = True
         return allowed
+    if is_draw:
+        return np.ones_like(p, dtype=bool)[:, : n_letters**level.order]
     largest = (expected * (1 - 1 / N_FOLDS))[in_one_fold].max(initial=0.0)
     for enough in _EXPECTED_COUNTS:
         if largest < enough and np.exp(-expected[expected >= enough]).sum() < _CHANCE:

@@ -65,6 +65,7 @@ class MarkovLaw(nn.Module):
         weights: Any = None,
         max_order: int | None = None,
         within: MarkovLaw | None = None,
+        groups: Any = None,
         random_state: int = 0,
     ) -> tuple[MarkovLaw, dict[int, float]]:
         """Estimate the law of sequences, its order by held-out rows.
@@ -78,10 +79,12 @@ class MarkovLaw(nn.Module):
         max_order : int, optional
             By default up to 4, where the table is small.
         within : MarkovLaw, optional
-            Rows are independent draws of a law within this one: it has the same order, and makes nothing possible that
-            this one makes impossible.
+            Rows are draws of a law within this one: it has the same order, makes nothing possible that this
+            one makes impossible, and is this one where the draws tell nothing.
+        groups : array of int of shape (n,), optional
+            Rows of one group are held out together; by default rows that are alike.
         random_state : int
-            Which rows are held out together.
+            Which groups are held out together.
 
         Returns
         -------
@@ -103,29 +106,27 @@ class MarkovLaw(nn.Module):
             raise InvalidParameterError(f"weights must be {len(rows):,} numbers >= 0, not all 0, one a row.")
         w = w.astype(np.float64) / w.mean(dtype=np.float64)
         rng = np.random.RandomState(random_state)
-        # Draws of a law may repeat. Repeated measured designs are replicates, which are no evidence about other
-        # designs.
-        folds = fitting.folds_of(rows, rng) if within is None else rng.randint(fitting.N_FOLDS, size=len(rows))
+        folds = fitting.folds_of(rows if groups is None else np.asarray(groups)[:, None], rng)
         sample = rng.permutation(len(rows))[: max(1, _MAX_HELD_OUT // length)]
         largest = order_within_table(length, n_letters, _MAX_ORDER if max_order is None else max_order)
         allowed = range(1 + (largest if within is None else within.order))
+        base = None if within is None else within.transitions.cpu().numpy()
         counts: list[fitting.Counts] = []
         parameters, held_out, by_row, best = np.zeros(0), {}, {}, 0
         fits = {}
         for order in allowed:
             counts.append(fitting.count(rows, folds, w, order, n_letters))
-            events = fitting.held_out(rows[sample], folds[sample], w[sample], counts, n_letters)
+            events = fitting.held_out(rows[sample], folds[sample], w[sample], counts, n_letters, base)
             some = fitting.HeldOut(*(part[..., :_MAX_FITTED] for part in events))
-            parameters = fitting.fit_shares(some, n_letters, parameters)
-            losses = -np.log(fitting.mixture(parameters, events, n_letters)[0]).reshape(-1, length).mean(axis=1)
+            parameters = fitting.fit_shares(some, parameters)
+            losses = -np.log(fitting.mixture(parameters, events)[0]).reshape(-1, length).mean(axis=1)
             fits[order], by_row[order] = parameters, losses
             held_out[order] = float(np.average(losses, weights=w[sample]))
             better = w[sample] * (by_row[best] - losses)
             # A longer memory has to be better by more than luck.
             if within is not None or better.mean() > 2 * better.std() / len(better) ** 0.5:
                 best = order
-        possible = None if within is None else within.transitions.cpu().numpy() > 0
-        table = fitting.transition_tables(counts[: best + 1], fits[best], n_letters, possible)
+        table = fitting.transition_tables(counts[: best + 1], fits[best], n_letters, base)
         law = cls(length, n_letters, max(1, best))
         if best == 0:
             table = np.repeat(table, n_letters, axis=1)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -19,6 +20,8 @@ from braidkit.parameters import check_count, check_positive
 
 # Sequences that the chain's law is fitted to in the end.
 POOL = 2048
+# Parts of a population that share next to no ancestors.
+N_LINES = 20
 # Of a letter that the law calls impossible, where limits leave no other.
 LEAST_PROBABILITY = 1e-9
 # Steps of the tilt smaller than this share of it are not worth another attempt.
@@ -184,7 +187,11 @@ class TemperingSolver(Solver):
         model = self.problem.model
         assert isinstance(model, MaskedDiffusion)
         assert isinstance(model.prior, MarkovLaw)
-        law, _ = MarkovLaw.fit(self.pool, model.space.n_letters, within=self.law)
+        # Resampling puts copies side by side, and moves come from the sequence at the same place: neither is to be held
+        # out from the other.
+        n = self.problem.batch_size
+        lines = np.arange(len(self.pool)) % n * N_LINES // n
+        law, _ = MarkovLaw.fit(self.pool, model.space.n_letters, within=self.law, groups=lines)
         model.prior.transitions.copy_(law.transitions)
         # Sequences within limits made the law, so the limits are weighed by what it expects itself.
         model.expect()

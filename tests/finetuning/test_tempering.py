@@ -215,10 +215,10 @@ def test_the_path_kl_of_markov_laws_is_that_of_their_probabilities(chain, templa
         solver.update(i)
     model = solver.problem.model
     assert model.knows_law
-    noise = model.draw_noise(2000, torch.Generator().manual_seed(0))
+    noise = model.draw_noise(6000, torch.Generator().manual_seed(0))
     direct, path = sample_with_kl(model, pretrained, noise), rollout(model, pretrained, noise)
     assert distance(frequencies(direct.point.argmax(dim=-1)), frequencies(path.point.argmax(dim=-1))) < 0.12
-    assert float(direct.kl.mean()) == pytest.approx(float(path.kl.detach().mean()), abs=0.06)
+    assert float(direct.kl.mean()) == pytest.approx(float(path.kl.detach().mean()), abs=0.1)
     everything = one_hot(WORDS, 4).float()
     held = torch.ones(len(WORDS), dtype=bool) if template is None else (WORDS[:, 0] == 2) & (WORDS[:, 3] == 3)
     assert float(model.log_prob(everything[held]).exp().sum()) == pytest.approx(1.0)
