@@ -13,6 +13,7 @@ from braidkit.diffusion.markov import MarkovLaw
 from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
 from braidkit.diffusion.masked_lm import MaskedLMDiffusion
 from braidkit.diffusion.pipeline import PipelineDiffusion
+from braidkit.diffusion.pixels import PixelDiffusion
 from braidkit.diffusion.simplex import SimplexDiffusion
 from braidkit.diffusion.tabular import TabularDiffusion
 from braidkit.diffusion.walk import last_state, sample_path, walk
@@ -34,6 +35,7 @@ __all__ = [
     "MaskedLMDiffusion",
     "MeasurementGuide",
     "PipelineDiffusion",
+    "PixelDiffusion",
     "Policy",
     "SimplexDiffusion",
     "Sticks",

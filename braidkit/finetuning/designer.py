@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from braidkit.data import TrainingData, check_space, read_new_designs, read_training_data
-from braidkit.diffusion import DiffusionModel, GaussianDiffusion, MaskedDiffusion, SimplexDiffusion
+from braidkit.diffusion import DiffusionModel, GaussianDiffusion, MaskedDiffusion, PixelDiffusion, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning.checkpoint import CHAIN, has_chain, record_chain
 from braidkit.finetuning.contracts import check_scale, standardised
@@ -31,6 +31,7 @@ DEFAULT_CHAINS: dict[str, Callable[[Any], DiffusionModel]] = {
     "simplex": SimplexDiffusion,
     "gaussian": GaussianDiffusion,
     "masked": MaskedDiffusion,
+    "image": PixelDiffusion,
 }
 
 # The same number for every batch size, so that a grid search can compare candidates that differ in it.
@@ -193,8 +194,4 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
 
 def untrained_chain(space: Space) -> DiffusionModel:
     """The chain that is trained where none is given."""
-    if space.default_chain not in DEFAULT_CHAINS:
-        raise IncompatibleModelError(
-            f"braidkit cannot train a chain on {space.designs} alone; pass a pretrained model as pretrained."
-        )
     return DEFAULT_CHAINS[space.default_chain](space)

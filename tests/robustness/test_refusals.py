@@ -216,11 +216,6 @@ CALLS = {
         InvalidParameterError,
         "reward must be a regressor of designs, such as GPBonusReward",
     ),
-    "images without a chain": (
-        lambda: BestOfN(space=ImageSpace(2, 2, 1)).fit(np.random.default_rng(0).random((6, 2, 2)), Y),
-        IncompatibleModelError,
-        "cannot train a chain on images alone; pass a pretrained model",
-    ),
 }
 
 
