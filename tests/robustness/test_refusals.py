@@ -26,7 +26,6 @@ from braidkit.datasets import offline_split
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import (
     CheckpointError,
-    IncompatibleModelError,
     InvalidDesignError,
     InvalidParameterError,
     InvalidTargetError,
