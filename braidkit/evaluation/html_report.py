@@ -21,6 +21,7 @@ from braidkit.evaluation.designs import design_table
 from braidkit.evaluation.displays import (
     CalibrationDisplay,
     DistanceDisplay,
+    ImageGridDisplay,
     KmerScatterDisplay,
     ParetoDisplay,
     RewardDistributionDisplay,
@@ -34,6 +35,7 @@ from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_random_state
 from braidkit.persistence import replace_file
+from braidkit.spaces import ImageSpace
 
 # Measured sequences whose k-mers are counted.
 _N_KMER_ROWS = 10_000
@@ -145,6 +147,7 @@ def report(
         else {"warning": last_round.warning, "notes": last_round.sentences(), "table": _cells(last_round.table)},
         "fine_tuning": _fine_tuning(estimator, measured, y, name, random_state),
         "designs": _designs(estimator, designs, measured, y, name, rng) if sequences else None,
+        "gallery": _gallery(estimator, measured, y, name, rng) if isinstance(estimator.space_, ImageSpace) else None,
         "calibration": None if calibration is None else _calibration(calibration),
         "limits": LIMITS,
         "settings": _settings(estimator),
@@ -312,6 +315,16 @@ def _designs(
         )
     order = [column for column in _FIRST if column in designs]
     return {"pictures": pictures, "table": _cells(designs[[*order, *designs.columns.difference(order, sort=False)]])}
+
+
+def _gallery(estimator: Any, X: Any, y: Any, name: str, rng: np.random.RandomState) -> Picture:
+    """Images that were measured, and those of the two chains."""
+    return _picture(
+        ImageGridDisplay.from_estimator(estimator, X, y, n_designs=20, random_state=rng, name=name),
+        "Grid of images",
+        "Images of the two models at the same place start from the same noise. If those of the fine-tuned model no "
+        "longer show what measured ones show, fine-tuning has gone too far, whatever the numbers say.",
+    )
 
 
 def _calibration(calibration: CalibrationReport) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from braidkit.evaluation.displays.ablation import AblationDisplay
 from braidkit.evaluation.displays.calibration import CalibrationDisplay
 from braidkit.evaluation.displays.distance import DistanceDisplay
+from braidkit.evaluation.displays.images import ImageGridDisplay
 from braidkit.evaluation.displays.kmers import KmerScatterDisplay
 from braidkit.evaluation.displays.logo import SequenceLogoDisplay
 from braidkit.evaluation.displays.pareto import ParetoDisplay
@@ -13,6 +14,7 @@ __all__ = [
     "AblationDisplay",
     "CalibrationDisplay",
     "DistanceDisplay",
+    "ImageGridDisplay",
     "KmerScatterDisplay",
     "ParetoDisplay",
     "RewardDistributionDisplay",
