@@ -36,7 +36,7 @@ class DDOM(Baseline):
     ----------
     pretrained : DiffusionModel, optional
         A trained chain, whose kind and settings are taken over; its weights are not used. By default a
-        SimplexDiffusion for sequences, a GaussianDiffusion for vectors.
+        SimplexDiffusion for sequences, a GaussianDiffusion for vectors, a PixelDiffusion for images.
     conditioning : {"continuous", "class"}, default="continuous"
         "continuous": the condition is the standardised measurement, that asked for the largest of `y`, and rows are
         drawn by `bin_weights` (the method's own paper). "class": the condition is which of three classes of

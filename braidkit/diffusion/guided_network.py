@@ -16,7 +16,8 @@ class GuidedNetwork(nn.Module):
     Parameters
     ----------
     network : nn.Module
-        Called as ``network(x, *time)``, with n_conditions + 1 more channels of x than a state has.
+        Called as ``network(x, *time)``, with n_conditions + 1 more channels of x than a state has. They are on the last
+        axis, or on that which the network's ``channel_axis`` names.
     condition : Tensor of shape (1 or n, n_conditions + 1)
         As `with_null` gives it; one for all rows, or one a row.
     strength : float, default=1.0
@@ -37,7 +38,7 @@ class GuidedNetwork(nn.Module):
         self.register_buffer("strength", torch.tensor(float(strength)))
 
     def forward(self, x: Tensor, *time: Tensor) -> Tensor:
-        """The guided output of the network for states (n, ..., channels)."""
+        """The guided output of the network for states (n, ...)."""
         seen = self._given(self.condition, x, *time)
         if self.strength == 1:
             return seen
@@ -46,8 +47,11 @@ class GuidedNetwork(nn.Module):
 
     def _given(self, condition: Tensor, x: Tensor, *time: Tensor) -> Tensor:
         """The network's output under a condition (1 or n, n_conditions + 1)."""
-        beside = condition.reshape(len(condition), *[1] * (x.ndim - 2), -1)
-        return self.network(torch.cat([x, beside.expand(*x.shape[:-1], -1)], dim=-1), *time)
+        axis = getattr(self.network, "channel_axis", -1)
+        beside = condition.reshape(len(condition), *[1] * (x.ndim - 2), -1).movedim(-1, axis)
+        sizes = list(x.shape)
+        sizes[axis] = -1  # as many as there are
+        return self.network(torch.cat([x, beside.expand(sizes)], dim=axis), *time)
 
 
 def with_null(condition: Tensor, null: Tensor | float) -> Tensor:

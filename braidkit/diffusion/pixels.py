@@ -119,11 +119,7 @@ class PixelDiffusion(DiffusionModel):
         return self.levels.predicted(self.network(x_t, self.times[t]).to(x_t.dtype), x_t, t)
 
     def _build_network(self, n_conditions: int = 0) -> VelocityUNet:
-        if n_conditions:
-            raise IncompatibleModelError(
-                "a PixelDiffusion takes no conditions: it can be fine-tuned, not trained together with measurements."
-            )
-        return VelocityUNet(self.space.shape, self.n_channels)
+        return VelocityUNet(self.space.shape, self.n_channels, n_conditions)
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the velocity predicted at stratified levels, one from each of n equal parts."""
@@ -144,14 +140,17 @@ class PixelDiffusion(DiffusionModel):
 class VelocityUNet(nn.Module):
     """A ``UNet2DModel`` on images of any size, with attention where they are smallest."""
 
-    def __init__(self, shape: tuple[int, ...], n_channels: int) -> None:
+    # Where conditions are, beside the image's channels.
+    channel_axis = 1
+
+    def __init__(self, shape: tuple[int, ...], n_channels: int, n_conditions: int = 0) -> None:
         super().__init__()
         channels, *sides = shape
         halvings = max(1, math.ceil(math.log2(max(sides) / _SHORTEST)))
         self.padding = [-side % 2**halvings for side in sides]
         self.unet = _unet_class()(
             sample_size=tuple(side + more for side, more in zip(sides, self.padding, strict=True)),
-            in_channels=channels,
+            in_channels=channels + n_conditions,
             out_channels=channels,
             block_out_channels=(n_channels, *[2 * n_channels] * halvings),
             down_block_types=("DownBlock2D",) * (halvings + 1),

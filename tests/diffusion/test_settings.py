@@ -5,13 +5,22 @@ import math
 import numpy as np
 import pytest
 
-from braidkit import GaussianDiffusion, MaskedDiffusion, SequenceSpace, SimplexDiffusion, VectorSpace
+from braidkit import (
+    GaussianDiffusion,
+    ImageSpace,
+    MaskedDiffusion,
+    PixelDiffusion,
+    SequenceSpace,
+    SimplexDiffusion,
+    VectorSpace,
+)
 from braidkit.exceptions import InvalidParameterError
 
 STRINGS = ["ACGT", "AACC"] * 10
 CHAINS = [
     (lambda: SimplexDiffusion(SequenceSpace("DNA", 4)), STRINGS),
     (lambda: MaskedDiffusion(SequenceSpace("DNA", 4)), STRINGS),
+    (lambda: PixelDiffusion(ImageSpace(4, 4, 1)), np.random.default_rng(0).random((20, 4, 4))),
     (lambda: GaussianDiffusion(VectorSpace(2)), np.random.default_rng(0).normal(size=(20, 2))),
 ]
 
