@@ -143,7 +143,7 @@ def main() -> None:
     "--alpha",
     type=float,
     help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.  "
-    "[default: 0.1 below 1,000 rows, else 0.02]",
+    "[default: by the data, at least 0.02]",
 )
 @click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: 0.5]")
