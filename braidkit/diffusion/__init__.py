@@ -2,6 +2,7 @@
 
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Bridge, Categorical, Fixed, Gaussian, Policy, Sticks
+from braidkit.diffusion._unmasking import Unmasking
 from braidkit.diffusion.checkpoints import load_ddsm_checkpoint
 from braidkit.diffusion.conditional import fit_guided
 from braidkit.diffusion.context import Choice, Conditioned, split_context
@@ -10,7 +11,7 @@ from braidkit.diffusion.gaussian import GaussianDiffusion
 from braidkit.diffusion.guided import GuidedDiffusion, MeasurementGuide
 from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.markov import MarkovLaw
-from braidkit.diffusion.masked import MaskedDiffusion, Unmasking
+from braidkit.diffusion.masked import MaskedDiffusion
 from braidkit.diffusion.masked_lm import MaskedLMDiffusion
 from braidkit.diffusion.pipeline import PipelineDiffusion
 from braidkit.diffusion.pixels import PixelDiffusion
