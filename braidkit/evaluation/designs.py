@@ -147,6 +147,11 @@ def design_table(
     drawn = drawn.iloc[chosen]
     table = _described(estimator, drawn, measured, y, rng)
     texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(known))
+    if getattr(estimator, "best_iter_", None) == 0:
+        texts.append(
+            "no checkpoint of fine-tuning was better than the pretrained model without being rejected, so that these "
+            f"are the best of its own {n_drawn:,} draws. More measurements or a smaller alpha may help."
+        )
     if moved.get("any", 0) > n_drawn / 2:
         texts.append(f"{describe_moved(moved, n_drawn)}. A MaskedDiffusion keeps limits letter by letter.")
     for text in texts:

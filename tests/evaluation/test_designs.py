@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -158,6 +160,15 @@ def test_concerns_are_warned_of_and_kept(run):
     texts = [str(warning.message) for warning in caught]
     assert texts == table.attrs["warnings"]
     assert any("below the best measurement" in text for text in texts)
+
+
+def test_a_run_that_kept_the_pretrained_model_says_so(run):
+    finetuner, X, y = run
+    unchanged = copy.copy(finetuner)
+    unchanged.best_iter_ = 0
+    with pytest.warns(UserWarning, match="these are the best of its own 20 draws"):
+        table = design_table(unchanged, X, y, n_designs=5, n_candidates=20, random_state=0)
+    assert any("best of its own" in text for text in table.attrs["warnings"])
 
 
 def test_a_flag_of_a_large_penalty_alone_is_no_doubt(table):
