@@ -70,13 +70,15 @@ class ObjectiveWithVeto(Choice):
         A `CalibratedJudge`, or one whose standard deviations were estimated in the same way.
     n_evaluations : int
         Evaluations in the run. With more of them a difference must be larger to be significant.
+    sure : float, optional
+        Standard deviations that are significant, instead.
     """
 
     column: ClassVar[str] = "judge"
 
-    def __init__(self, judge: Judge, n_evaluations: int) -> None:
+    def __init__(self, judge: Judge, n_evaluations: int, sure: float | None = None) -> None:
         self.judge = judge
-        self.sure = sure_deviations(n_evaluations, N_DIRECTIONS)
+        self.sure = sure_deviations(n_evaluations, N_DIRECTIONS) if sure is None else sure
         self._best_objective = self._best_judged = -math.inf
         # Designs of the checkpoint to keep ("best") and of the one that the judge rates highest ("favourite").
         self._designs: dict[str, Tensor] = {}

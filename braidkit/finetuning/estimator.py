@@ -105,7 +105,7 @@ class ConservativeDiffusionFinetuner(Designer):
     validation_fraction : float, default=0.25
         Share of the rows that are held out from the reward, and that the judge is fitted on.
     n_iter_no_change : int, default=5
-        Evaluations (there are 20 in a run, 10 with "tempering") without a better checkpoint after which the run stops.
+        Evaluations (there are 20 in a run, 40 with "tempering") without a better checkpoint after which the run stops.
     selection : BudgetedSelection, optional
         A small number of true measurements that choose the checkpoint instead of objective and judge.
     checkpoint_dir : path-like, optional
@@ -372,7 +372,7 @@ class ConservativeDiffusionFinetuner(Designer):
         noise = model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed))
         saved = None if checkpoint is None else checkpoint / TUNING
         judge, n_evaluations = CalibratedJudge(self.judge_, self.judge_spread_), max_iter // every + 1
-        choice: Choice = ObjectiveWithVeto(judge, n_evaluations)
+        choice: Choice = ObjectiveWithVeto(judge, n_evaluations, solver.rejects_at)
         if self.selection is not None:
             decode = functools.partial(self.space_.decode, kind=kind)
             choice = HighestMeasured(OracleRounds(self.selection, decode, saved), n_evaluations)

@@ -68,6 +68,9 @@ class Solver(BaseEstimator, abc.ABC):
     n_updates: ClassVar[int | None] = None  # number of updates that it needs, if that is fixed
     usual_updates: ClassVar[int | None] = None  # default number of updates, if it does not depend on the rows
     n_evaluations: ClassVar[int] = 20  # evaluations in a run, besides that of the pretrained chain
+    # Standard deviations by which the judge must find a checkpoint worse to reject it. By default so many that it
+    # rejects one of equal checkpoints in 5 % of runs.
+    rejects_at: ClassVar[float | None] = None
     splits_batches: ClassVar[bool] = False  # True if the gradient of a batch is the mean over its parts
 
     def setup(self, problem: Problem) -> Solver:

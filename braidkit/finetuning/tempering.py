@@ -59,7 +59,9 @@ class TemperingSolver(Solver):
     """
 
     usual_updates: ClassVar[int | None] = 40
-    n_evaluations: ClassVar[int] = 10
+    n_evaluations: ClassVar[int] = 40
+    # Each step of the tilt goes further from the data, so a judge that sees a decline has reason to stop it.
+    rejects_at: ClassVar[float | None] = 1.0
     splits_batches: ClassVar[bool] = True  # all processes do the same
 
     def __init__(self, *, n_moves: int = 8, n_effective: int | None = None, max_rarity: float | None = None) -> None:
@@ -109,11 +111,11 @@ class TemperingSolver(Solver):
         generator = self.generator(i)
         if self.population is None:
             self._begin(generator)
+            self._move(generator)
         elif self.beta < self.largest:
             self._tilt(generator)
         else:
             self._move(generator)
-        self._pool()
         self._fit_law()
         assert self.population is not None
         return {"lower": float(self.population.reward.mean()), "alpha": 1 / self.beta if self.beta else math.inf}
@@ -133,17 +135,23 @@ class TemperingSolver(Solver):
 
     def _move(self, generator: torch.Generator) -> None:
         """Move the population as it is tilted."""
-        population = self.population
-        assert population is not None
-        for _ in range(self.n_moves):
-            population = population.moved(self.target, self.beta, generator)
-        self.population = population
-
-    def _pool(self) -> None:
-        """Add the population to the pool; before it is tilted as it will be, it is all there is."""
         assert self.population is not None
+        self.population, seen = self._moved(self.population, self.beta, generator)
+        self._pool(seen)
+
+    def _moved(self, population: Population, beta: float, generator: torch.Generator) -> tuple[Population, Tensor]:
+        """The population after its moves, and the sequences (m, length) that it had in the second half of them."""
+        seen = []
+        for i in range(self.n_moves):
+            population = population.moved(self.target, beta, generator)
+            if i >= self.n_moves // 2:
+                seen.append(population.tokens.cpu())
+        return population, torch.cat(seen[::-2])
+
+    def _pool(self, seen: Tensor) -> None:
+        """Add sequences to the pool, which holds those of one tilt."""
         earlier = self.pool if self.beta == self.pooled else self.pool[:0]
-        self.pool = torch.cat([self.population.tokens.cpu(), earlier])[:POOL]
+        self.pool = torch.cat([seen, earlier])[:POOL]
         self.pooled = self.beta
 
     def _tilt(self, generator: torch.Generator) -> None:
@@ -153,9 +161,7 @@ class TemperingSolver(Solver):
         beta = next_beta(before.reward, self.beta, self.largest)
         step = beta - self.beta
         log_z = self.log_z + log_mean_weight(before.reward, step)
-        tilted = before.resampled(step * before.reward, generator)
-        for _ in range(self.n_moves):
-            tilted = tilted.moved(self.target, beta, generator)
+        tilted, seen = self._moved(before.resampled(step * before.reward, generator), beta, generator)
         if self._is_too_far(tilted, beta, log_z) and (self.beta > 0 or step > LEAST_STEP):
             # Half of the step may do.
             self.largest = self.beta + step / 2 if step > LEAST_STEP * beta else self.beta
@@ -163,6 +169,7 @@ class TemperingSolver(Solver):
                 self.problem = dataclasses.replace(self.problem, alpha=1 / self.beta)
             return
         self.population, self.beta, self.log_z = tilted, beta, log_z
+        self._pool(seen)
         if beta == self.largest:
             self.problem = dataclasses.replace(self.problem, alpha=1 / beta)
 
