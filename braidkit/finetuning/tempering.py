@@ -42,8 +42,9 @@ class TemperingSolver(Solver):
 
     Parameters
     ----------
-    n_moves : int, default=8
-        Metropolis-Hastings steps of each sequence per update.
+    n_moves : int, optional
+        Metropolis-Hastings steps of each sequence per update. By default half as many as it has free positions, and at
+        least 8: with fewer, sequences remain too much like their ancestors for a law to be fitted to them.
     n_effective : int, optional
         Least number of different designs: the exponential of the tilted law's entropy. If the problem's alpha would
         leave fewer, beta stays smaller. An estimator with ``alpha="auto"`` asks for 1,000.
@@ -64,13 +65,16 @@ class TemperingSolver(Solver):
     rejects_at: ClassVar[float | None] = 1.0
     splits_batches: ClassVar[bool] = True  # all processes do the same
 
-    def __init__(self, *, n_moves: int = 8, n_effective: int | None = None, max_rarity: float | None = None) -> None:
+    def __init__(
+        self, *, n_moves: int | None = None, n_effective: int | None = None, max_rarity: float | None = None
+    ) -> None:
         self.n_moves = n_moves
         self.n_effective = n_effective
         self.max_rarity = max_rarity
 
     def check(self, model: DiffusionModel) -> None:
-        check_count(self, "n_moves")
+        if self.n_moves is not None:
+            check_count(self, "n_moves")
         if self.n_effective is not None:
             check_count(self, "n_effective")
         if self.max_rarity is not None:
@@ -142,11 +146,14 @@ class TemperingSolver(Solver):
     def _moved(self, population: Population, beta: float, generator: torch.Generator) -> tuple[Population, Tensor]:
         """The population after its moves, and the sequences (m, length) that it had in the second half of them."""
         seen = []
-        for i in range(self.n_moves):
+        n_free = int((self.target.log_allowed.isfinite().sum(dim=1) > 1).sum())
+        n_moves = max(8, n_free // 2) if self.n_moves is None else self.n_moves
+        for i in range(n_moves):
             population = population.moved(self.target, beta, generator)
-            if i >= self.n_moves // 2:
+            if i >= n_moves // 2:
                 seen.append(population.tokens.cpu())
-        return population, torch.cat(seen[::-2])
+        # Four of them at most: those of neighbouring moves are nearly the same.
+        return population, torch.cat(seen[:: -max(2, len(seen) // 4)])
 
     def _pool(self, seen: Tensor) -> None:
         """Add sequences to the pool, which holds those of one tilt."""
