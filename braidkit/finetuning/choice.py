@@ -71,7 +71,8 @@ class ObjectiveWithVeto(Choice):
     n_evaluations : int
         Evaluations in the run. With more of them a difference must be larger to be significant.
     sure : float, optional
-        Standard deviations that are significant, instead.
+        Standard deviations that are significant, instead, for solvers of which each update goes further from the data:
+        after a checkpoint that is worse, none is kept.
     """
 
     column: ClassVar[str] = "judge"
@@ -79,6 +80,7 @@ class ObjectiveWithVeto(Choice):
     def __init__(self, judge: Judge, n_evaluations: int, sure: float | None = None) -> None:
         self.judge = judge
         self.sure = sure_deviations(n_evaluations, N_DIRECTIONS) if sure is None else sure
+        self._ends_at_worse, self._ended = sure is not None, False
         self._best_objective = self._best_judged = -math.inf
         # Designs of the checkpoint to keep ("best") and of the one that the judge rates highest ("favourite").
         self._designs: dict[str, Tensor] = {}
@@ -94,6 +96,9 @@ class ObjectiveWithVeto(Choice):
         if seen.judged > self._best_judged:
             self._best_judged, self._designs["favourite"] = seen.judged, seen.designs
         is_worse = self._is_worse(seen.designs)
+        self._ended = self._ended or (is_worse and self._ends_at_worse)
+        if self._ended:
+            return Verdict(False, is_worse, {})
         is_best = not is_worse and (seen.objective > self._best_objective or self._is_worse(self._designs["best"]))
         if is_best:
             self._best_objective, self._designs["best"] = seen.objective, seen.designs
@@ -107,10 +112,12 @@ class ObjectiveWithVeto(Choice):
         return difference < -self.sure * error
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return {"best_objective": self._best_objective, "best_judged": self._best_judged}, dict(self._designs)
+        remembered = {"best_objective": self._best_objective, "best_judged": self._best_judged, "ended": self._ended}
+        return remembered, dict(self._designs)
 
     def load_state(self, values: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         self._best_objective, self._best_judged = values["best_objective"], values["best_judged"]
+        self._ended = values["ended"]
         self._designs = dict(tensors)
 
 

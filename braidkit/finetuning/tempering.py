@@ -62,7 +62,7 @@ class TemperingSolver(Solver):
     usual_updates: ClassVar[int | None] = 40
     n_evaluations: ClassVar[int] = 40
     # Each step of the tilt goes further from the data, so a judge that sees a decline has reason to stop it.
-    rejects_at: ClassVar[float | None] = 1.0
+    rejects_at: ClassVar[float | None] = 2.0
     splits_batches: ClassVar[bool] = True  # all processes do the same
 
     def __init__(
