@@ -7,7 +7,7 @@ import torch
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import DirectSolver, sample_with_kl
 from braidkit.finetuning.choice import HighestMeasured, ObjectiveWithVeto
-from braidkit.finetuning.measurement import Measurement
+from braidkit.finetuning.measurement import Evaluation, Measurement
 from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.training import train
@@ -91,6 +91,19 @@ def test_over_optimising_run_is_stopped_and_keeps_the_checkpoint_before():
     assert history["lower"][-1] == max(history["lower"]) and history["judge"][-1] < max(history["judge"])
     monitor.restore_best()
     assert judged(solver, noise) == pytest.approx(max(history["judge"]), abs=1e-5)
+
+
+@pytest.mark.parametrize(("sure", "kept"), [(2.0, [True, True, False, False]), (None, [True, True, False, True])])
+def test_after_a_worse_checkpoint_none_is_kept_where_each_goes_further(sure, kept):
+    choice = ObjectiveWithVeto(Judge(error=0.01), n_evaluations=2, sure=sure)
+    found = []
+    for n_done, place in enumerate([0.0, 1.0, 3.0, 1.0]):
+        seen = Evaluation(n_done, torch.full((5, 1), place), float(n_done), -abs(place - 1), {})
+        found.append(choice(seen).is_best)
+        again = ObjectiveWithVeto(Judge(error=0.01), n_evaluations=2, sure=sure)
+        again.load_state(*choice.state())
+        choice = again
+    assert found == kept
 
 
 def test_a_judge_that_is_not_sure_lets_the_objective_choose():
