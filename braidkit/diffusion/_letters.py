@@ -64,6 +64,10 @@ class LetterChain(DiffusionModel):
             return logs
         return torch.where(self.space.hold(torch.ones_like(logs)) == 0, LOG_ZERO, logs)
 
+    def log_held(self, n: int) -> Tensor:
+        """Log-likelihoods (n, L, K), float64, of the letters that the space holds."""
+        return self.hold_logs(torch.zeros(n, *self.space.shape, dtype=torch.float64, device=self.device))
+
     @torch.no_grad()
     def rarity(self, x: Tensor) -> Tensor:
         """Rarity of designs compared with the Markov law's own draws.
@@ -82,8 +86,7 @@ class LetterChain(DiffusionModel):
         if self.prior is None:
             return super().rarity(x)
         noise = torch.rand(N_TYPICAL, self.space.length, generator=torch.Generator().manual_seed(0))
-        held = self.hold_logs(torch.zeros(N_TYPICAL, *self.space.shape, dtype=torch.float64, device=x.device))
-        typical = self.prior.log_prob(self.prior.sample(noise.to(x.device), held))
+        typical = self.prior.log_prob(self.prior.sample(noise.to(x.device), self.log_held(N_TYPICAL).to(x.device)))
         scale = typical.std(correction=0).clamp(min=LEAST_DEVIATION)
         return (typical.mean() - self.prior.log_prob(x.argmax(dim=-1))) / scale
 

@@ -137,7 +137,7 @@ class MaskedDiffusion(LetterChain):
         if not self.knows_law:
             return super().log_prob(x)
         assert self.prior is not None
-        given = self.prior.log_normaliser(self._log_held(1)[0]) if self.space.template else 0.0
+        given = self.prior.log_normaliser(self.log_held(1)[0]) if self.space.template else 0.0
         return self.prior.log_prob(x.argmax(dim=-1)) - given
 
     @torch.no_grad()
@@ -149,12 +149,8 @@ class MaskedDiffusion(LetterChain):
         self.check_noise(noise)
         assert self.prior is not None
         uniform = torch.special.ndtr(noise[:, 0, :, 0].to(self.device, torch.float64))
-        tokens = self.prior.sample(uniform, self._log_held(len(noise)))
+        tokens = self.prior.sample(uniform, self.log_held(len(noise)))
         return nn.functional.one_hot(tokens, self.space.n_letters).to(noise.dtype)
-
-    def _log_held(self, n: int) -> Tensor:
-        """Log-likelihoods (n, L, K) of the letters that the space holds."""
-        return self.hold_logs(torch.zeros(n, *self.space.shape, dtype=torch.float64, device=self.device))
 
     @property
     def trainable(self) -> nn.Module:

@@ -101,9 +101,9 @@ class Population:
         # Metropolis-Hastings: ratio of the targets p(x) exp(beta reward(x)), times that of the proposals.
         log_ratio = new.log_prob - self.log_prob + beta * (new.reward - self.reward)
         log_ratio += (new._log_proposals(beta).gather(1, back) - log_q.gather(1, change))[:, 0]
-        # The uniform number is drawn on the CPU, so that results do not depend on the device.
         if target.meets is not None:
             log_ratio = log_ratio.masked_fill(~target.meets(new.tokens), -torch.inf)
+        # The uniform number is drawn on the CPU, so that results do not depend on the device.
         luck = torch.rand(len(self), generator=generator, dtype=torch.float64).to(log_ratio)
         taken = luck.log() < log_ratio
         rows = taken.long() * len(self) + torch.arange(len(self), device=taken.device)

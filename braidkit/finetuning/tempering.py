@@ -95,8 +95,7 @@ class TemperingSolver(Solver):
         order = max(model.prior.order, order_within_table(space.length, space.n_letters))
         model.prior = model.prior.widened(order)
         super().setup(problem)
-        allowed = model.hold_logs(torch.zeros(1, *space.shape, dtype=torch.float64, device=model.device))[0]
-        log_allowed = torch.where(allowed < 0, -torch.inf, 0.0)
+        log_allowed = torch.where(model.log_held(1)[0] < 0, -torch.inf, 0.0)
         self.law = model.prior.widened(order)
         self.target = Target(self.law, problem.reward, log_allowed)
         if space.limited:
