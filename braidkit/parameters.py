@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,7 @@ def check_number(
     Traceback (most recent call last):
     braidkit.exceptions.InvalidParameterError: n_designs must be a whole number of at least 1; got 2.5.
     """
-    kind = numbers.Integral if whole else numbers.Real
-    fine = isinstance(value, kind) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value)
+    fine = is_number(value, whole=whole)
     if fine and whole and value > LARGEST_COUNT:
         high = min(high, LARGEST_COUNT)
     if not fine or value < low or value > high or (above and value == low):
@@ -36,32 +36,71 @@ def check_number(
         limits = [lower, "" if high == math.inf else f"at most {high:,}" if whole else f"at most {high:g}"]
         text = " and ".join(limit for limit in limits if limit)
         raise InvalidParameterError(
-            f"{name} must be a {'whole ' * whole}number{' ' * bool(text)}{text}; got {value!r}."
+            f"{name} must be a {'whole ' * whole}number{' ' * bool(text)}{text}; got {value!r:.60}."
         )
 
 
-def check_positive(estimator: Any, *names: str, allow_zero: bool = False) -> None:
-    """Raise unless the named parameters of an estimator are finite numbers > 0 (or >= 0)."""
-    for name in names:
-        value = getattr(estimator, name)
-        bound = ">= 0" if allow_zero else "> 0"
-        fine = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-        if not fine or value < 0 or (value == 0 and not allow_zero):
-            raise InvalidParameterError(f"{name} must be a number {bound}; got {value!r}.")
+def is_number(value: Any, *, whole: bool = False) -> bool:
+    """Whether a value is one finite number, and whole where asked; truth values are none."""
+    if not isinstance(value, numbers.Integral if whole else numbers.Real) or isinstance(value, (bool, np.bool_)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return whole
 
 
-def check_count(estimator: Any, *names: str, minimum: int = 1) -> None:
-    """Raise unless the named parameters of an estimator are whole numbers of at least `minimum`."""
-    for name in names:
-        check_number(name, getattr(estimator, name), low=minimum, whole=True)
+def is_word(value: Any, word: str) -> bool:
+    """Whether a value is this string; arrays, which would be compared entry by entry, are not."""
+    return isinstance(value, str) and value == word
 
 
-def check_fraction(estimator: Any, name: str, *, allow_zero: bool = False) -> None:
-    """Raise unless a parameter is a number between 0 and 1, both left out (0 taken, if allowed)."""
-    value = getattr(estimator, name)
-    if not isinstance(value, numbers.Real) or not (0 < float(value) < 1 or (allow_zero and value == 0)):
-        bound = ">= 0" if allow_zero else "> 0"
-        raise InvalidParameterError(f"{name} must be a number {bound} and < 1; got {value!r}.")
+def check_positive(estimator: Any, *names: str, allow_zero: bool = False, or_word: str = "") -> None:
+    """Raise unless the named parameters of an estimator are finite numbers > 0 (or >= 0), or a word such as "auto"."""
+    for name, value in _values(estimator, names, or_word):
+        if not is_number(value) or value < 0 or (value == 0 and not allow_zero):
+            bound = ">= 0" if allow_zero else "> 0"
+            raise InvalidParameterError(f"{name} must be a number {bound}{_or(or_word)}; got {value!r:.60}.")
+
+
+def check_count(estimator: Any, *names: str, minimum: int = 1, or_word: str = "") -> None:
+    """Raise unless the named parameters of an estimator are whole numbers of at least `minimum`, or a word."""
+    for name, value in _values(estimator, names, or_word):
+        check_number(name, value, low=minimum, whole=True)
+
+
+def check_fraction(estimator: Any, *names: str, allow_zero: bool = False, or_word: str = "") -> None:
+    """Raise unless the named parameters are numbers between 0 and 1, both left out (0 taken, if allowed), or a word."""
+    for name, value in _values(estimator, names, or_word):
+        if not is_number(value) or not (0 < float(value) < 1 or (allow_zero and value == 0)):
+            bound = ">= 0" if allow_zero else "> 0"
+            raise InvalidParameterError(f"{name} must be a number {bound} and < 1{_or(or_word)}; got {value!r:.60}.")
+
+
+def _values(estimator: Any, names: tuple[str, ...], or_word: str) -> Iterator[tuple[str, Any]]:
+    """The named parameters that are not the word."""
+    values = ((name, getattr(estimator, name)) for name in names)
+    return ((name, value) for name, value in values if not (or_word and is_word(value, or_word)))
+
+
+def _or(word: str) -> str:
+    return f' or "{word}"' if word else ""
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str | None]) -> None:
+    """Raise unless a value is one of some words, or None where that is one of the choices.
+
+    Examples
+    --------
+    >>> check_choice("scheme", "Euler", ["bridge", "euler"])
+    Traceback (most recent call last):
+    braidkit.exceptions.InvalidParameterError: scheme must be "bridge" or "euler"; got 'Euler'.
+    """
+    allowed = list(choices)
+    if not any(value is None if choice is None else is_word(value, choice) for choice in allowed):
+        *others, last = ["None" if choice is None else f'"{choice}"' for choice in allowed]
+        text = f"{', '.join(others)} or {last}" if others else last
+        raise InvalidParameterError(f"{name} must be {text}; got {value!r:.60}.")
 
 
 def check_whole_seed(random_state: Any, who: str, why: str) -> None:
@@ -92,7 +131,7 @@ def as_generator(random_state: Any) -> torch.Generator:
 
 def resolve_device(device: str | torch.device) -> torch.device:
     """The device to compute on; "auto" is the GPU where there is one."""
-    if device == "auto":
+    if is_word(device, "auto"):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)

@@ -12,9 +12,9 @@ from torch import Tensor
 from braidkit.baselines.baseline import Baseline
 from braidkit.data import read_measurements
 from braidkit.diffusion import DiffusionModel, TabularDiffusion, fit_guided
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError, InvalidTargetError
+from braidkit.exceptions import IncompatibleModelError, InvalidTargetError
 from braidkit.finetuning.designer import untrained_chain
-from braidkit.parameters import check_count, check_positive, check_random_state
+from braidkit.parameters import check_choice, check_count, check_fraction, check_positive, check_random_state
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -218,21 +218,14 @@ class DDOM(Baseline):
 
     def _check_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
-        if self.conditioning not in _RECIPES:
-            raise InvalidParameterError(
-                f"conditioning must be one of {', '.join(_RECIPES)}; got {self.conditioning!r}."
-            )
-        for name in ("strength", "dropout"):
-            if getattr(self, name) != "auto":
-                check_positive(self, name)
-        check_positive(self, "smoothing", "temperature_quantile", "max_weight", "learning_rate")
-        check_positive(self, "validation_fraction", allow_zero=True)
-        for name in ("dropout", "temperature_quantile", "validation_fraction"):
-            if getattr(self, name) != "auto" and getattr(self, name) >= 1:
-                raise InvalidParameterError(f"{name} must be < 1; got {getattr(self, name)!r}.")
+        check_choice("conditioning", self.conditioning, _RECIPES)
+        check_positive(self, "strength", or_word="auto")
+        check_fraction(self, "dropout", or_word="auto")
+        check_fraction(self, "temperature_quantile")
+        check_fraction(self, "validation_fraction", allow_zero=True)
+        check_positive(self, "smoothing", "max_weight", "learning_rate")
         check_count(self, "n_bins", minimum=2)
-        if self.max_iter != "auto":
-            check_count(self, "max_iter")
+        check_count(self, "max_iter", or_word="auto")
         if isinstance(self.pretrained, TabularDiffusion):
             raise IncompatibleModelError(
                 "pretrained is a TabularDiffusion, whose tables take no condition; pass a MaskedDiffusion."

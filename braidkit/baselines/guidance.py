@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
 from braidkit.exceptions import InvalidParameterError
-from braidkit.parameters import check_count, check_positive, check_random_state
+from braidkit.parameters import check_count, check_fraction, check_positive, check_random_state, is_number, is_word
 from braidkit.rewards.features import auto_max_iter
 from braidkit.spaces import Points, Space
 from braidkit.torch_state import ordinary_torch, seeded
@@ -215,13 +214,10 @@ class ClassifierGuidance(Baseline):
 
     def _check_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
-        number = isinstance(self.target, numbers.Real) and math.isfinite(self.target)
-        if self.target != "top" and not number:
-            raise InvalidParameterError(f'target must be "top" or a number in y\'s units; got {self.target!r}.')
-        check_positive(self, "strength", "validation_fraction", allow_zero=True)
-        check_positive(self, "top_fraction", "learning_rate")
-        for name in ("top_fraction", "validation_fraction"):
-            if getattr(self, name) >= 1:
-                raise InvalidParameterError(f"{name} must be < 1; got {getattr(self, name)!r}.")
-        if self.max_iter != "auto":
-            check_count(self, "max_iter")
+        if not is_word(self.target, "top") and not is_number(self.target):
+            raise InvalidParameterError(f'target must be "top" or a number in y\'s units; got {self.target!r:.60}.')
+        check_positive(self, "strength", allow_zero=True)
+        check_fraction(self, "validation_fraction", allow_zero=True)
+        check_fraction(self, "top_fraction")
+        check_positive(self, "learning_rate")
+        check_count(self, "max_iter", or_word="auto")

@@ -11,6 +11,7 @@ from sklearn.utils import Bunch
 from braidkit.datasets._columns import Columns, read_columns
 from braidkit.datasets._fetch import data_folder, fetch_file
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_choice, check_number
 
 BASE_URL = "https://zenodo.org/records/10698014/files"
 FILE_NAME = "DATA-Table_S2__MPRA_dataset.txt"
@@ -92,10 +93,9 @@ def fetch_enhancers(
     -----
     Rows without a finite activity in `cell`, or that are not 200 letters of ACGT, are left out.
     """
-    if cell not in CELLS:
-        raise InvalidParameterError(f"cell must be one of {', '.join(CELLS)}; got {cell!r}.")
-    if max_error is not None and not (isinstance(max_error, (int, float)) and max_error > 0):
-        raise InvalidParameterError(f"max_error must be a number > 0, or None; got {max_error!r}.")
+    check_choice("cell", cell, CELLS)
+    if max_error is not None:
+        check_number("max_error", max_error, low=0, above=True)
     folder = data_folder(data_home)
     read = partial(read_columns, names=COLUMNS, kind="table", separator="\t", compression=None)
     path = fetch_file(

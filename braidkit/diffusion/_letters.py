@@ -12,7 +12,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._pretraining import MIN_HELD_OUT, HeldOutLoss, count_held_out, pretrain
 from braidkit.diffusion.markov import MarkovLaw
 from braidkit.diffusion.padding import pad_exactly
-from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_choice
 from braidkit.spaces import Points, SequenceSpace
 
 # Used in place of log 0 = -inf: its exponential is exactly 0, and differences of two of them are finite.
@@ -40,8 +40,7 @@ class LetterChain(DiffusionModel):
 
     def __init__(self, space: SequenceSpace, *, n_steps: int, prior: str | None) -> None:
         super().__init__(space, n_steps=n_steps)
-        if prior not in ("markov", None):
-            raise InvalidParameterError(f'prior must be "markov" or None; got {prior!r}.')
+        check_choice("prior", prior, ("markov", None))
         self.prior_kind = prior
         self.prior = None
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError, MissingExtraError
 from braidkit.networks import Shared
+from braidkit.parameters import check_choice
 from braidkit.persistence import digest
 from braidkit.spaces import ImageSpace
 from braidkit.torch_state import seeded
@@ -117,10 +118,9 @@ class PipelineParts:
 
 def resolve_dtype(dtype: str) -> str:
     """The precision of frozen weights: "auto" is bfloat16 where there is a GPU that computes with it."""
+    check_choice("dtype", dtype, ("auto", *DTYPES))
     if dtype == "auto":
         return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
-    if dtype not in DTYPES:
-        raise InvalidParameterError(f'dtype must be "auto", "float32" or "bfloat16"; got {dtype!r}.')
     return dtype
 
 

@@ -34,7 +34,8 @@ def check_training(
     settings = SimpleNamespace(
         max_iter=max_iter, batch_size=batch_size, learning_rate=learning_rate, validation_fraction=validation_fraction
     )
-    check_count(settings, *(["batch_size"] if max_iter == "auto" else ["batch_size", "max_iter"]))
+    check_count(settings, "batch_size")
+    check_count(settings, "max_iter", or_word="auto")
     check_positive(settings, "learning_rate")
     check_number("verbose", verbose, low=0, whole=True)
     check_fraction(settings, "validation_fraction", allow_zero=True)

@@ -27,6 +27,7 @@ from braidkit.networks import (
     load_masked_lm,
     with_low_rank,
 )
+from braidkit.parameters import check_choice, check_number
 from braidkit.spaces import Points, SequenceSpace
 
 ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
@@ -170,13 +171,10 @@ class MaskedLMDiffusion(MaskedDiffusion):
         """See `MaskedDiffusion.from_masked_lm`."""
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"a language model needs a SequenceSpace; got {space!r}.")
-        if isinstance(lora_rank, bool) or not isinstance(lora_rank, int) or lora_rank < 1:
-            raise InvalidParameterError(f"lora_rank must be a whole number of at least 1; got {lora_rank!r}.")
-        alpha = 2.0 * lora_rank if lora_alpha is None else float(lora_alpha)
-        if not alpha > 0:
-            raise InvalidParameterError(f"lora_alpha must be greater than 0; got {lora_alpha!r}.")
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise InvalidParameterError(f'dtype must be "float32", "bfloat16" or "float16"; got {dtype!r}.')
+        check_number("lora_rank", lora_rank, low=1, whole=True)
+        alpha = 2.0 * lora_rank if lora_alpha is None else lora_alpha
+        check_number("lora_alpha", alpha, low=0, above=True)
+        check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
         lm, tokenizer, place = load_masked_lm(source, tokenizer, dtype)
         tokens = letter_tokens(tokenizer, space.alphabet)
         backbone = Backbone.of(lm, tokens, place, lora_rank=lora_rank, lora_alpha=alpha, target_modules=target_modules)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._policies import Policy
-from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_choice
 
 if TYPE_CHECKING:
     from braidkit.diffusion._base import DiffusionModel
@@ -20,10 +20,7 @@ MIN_CHANNELS = 64
 
 def check_precision(precision: str) -> None:
     """Raise unless it is one of `PRECISIONS`."""
-    if precision not in PRECISIONS:
-        raise InvalidParameterError(
-            f'precision must be "auto", "float32" or "bfloat16"; got {precision!r}; pass "float32" to be exact.'
-        )
+    check_choice("precision", precision, PRECISIONS)
 
 
 def resolve_precision(precision: str, network: nn.Module, device: torch.device) -> str:
@@ -43,8 +40,7 @@ def has_bfloat16_units() -> bool:
 
 def at_precision(model: DiffusionModel, precision: str) -> DiffusionModel:
     """The chain itself for "float32"; for "bfloat16" one on the same weights with `Bfloat16Policies`."""
-    if precision not in ("float32", "bfloat16"):
-        raise InvalidParameterError(f'precision must be "float32" or "bfloat16"; got {precision!r}.')
+    check_choice("precision", precision, ("float32", "bfloat16"))
     return model if precision == "float32" else cast("DiffusionModel", Bfloat16Policies(model))
 
 

@@ -18,7 +18,7 @@ from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.bridge import sticks_of_angles
 from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after
 from braidkit.networks import DilatedConvNet, share
-from braidkit.parameters import check_number
+from braidkit.parameters import check_choice, check_number, is_word
 from braidkit.spaces import SequenceSpace
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -162,21 +162,18 @@ class SimplexDiffusion(LetterChain):
         score_scale: tuple[Sequence[float], Sequence[float]] | None = None,
         prior: str | None = "auto",
     ) -> None:
-        if prior == "auto":
-            prior = "markov" if head == "letters" else None
+        if is_word(prior, "auto"):
+            prior = "markov" if is_word(head, "letters") else None
         if scheme is None:
-            scheme = "euler" if head == "score" else "bridge"
+            scheme = "euler" if is_word(head, "score") else "bridge"
         if n_steps is None:
-            n_steps = 50 if scheme == "euler" else 25
+            n_steps = 50 if is_word(scheme, "euler") else 25
         super().__init__(space, n_steps=n_steps, prior=prior)
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"SimplexDiffusion needs a SequenceSpace; got {space!r}.")
-        if head not in ("letters", "score"):
-            raise InvalidParameterError(f'head must be "letters" or "score"; got {head!r}.')
-        if not isinstance(network, str) or network not in NETWORKS:
-            raise InvalidParameterError(f"network must be one of {', '.join(NETWORKS)}; got {network!r}.")
-        if scheme not in ("euler", "bridge"):
-            raise InvalidParameterError(f'scheme must be "bridge" or "euler"; got {scheme!r}.')
+        check_choice("head", head, ("letters", "score"))
+        check_choice("network", network, NETWORKS)
+        check_choice("scheme", scheme, ("bridge", "euler"))
         if scheme == "bridge" and head != "letters":
             raise InvalidParameterError('scheme="bridge" takes letters; pass head="letters", or scheme="euler".')
         if score_scale is not None and head != "score":

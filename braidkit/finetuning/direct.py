@@ -14,7 +14,7 @@ from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.rollout import graph_bytes, reward_bytes, rollout
 from braidkit.finetuning.solver import Problem, Solver
-from braidkit.parameters import check_count
+from braidkit.parameters import check_choice, check_count
 
 # Most memory for graphs at a time on a CPU. With fewer trajectories at once an update is slower.
 GRAPH_BYTES = 4 * 2**30
@@ -76,8 +76,7 @@ class DirectSolver(Solver):
             check_count(self, "rows_at_once")
         if not isinstance(self.checkpointing, bool):
             raise InvalidParameterError(f"checkpointing must be True or False; got {self.checkpointing!r}.")
-        if self.kl_steps not in ("all", "one"):
-            raise InvalidParameterError(f'kl_steps must be "all" or "one"; got {self.kl_steps!r}.')
+        check_choice("kl_steps", self.kl_steps, ("all", "one"))
 
     def setup(self, problem: Problem) -> DirectSolver:
         super().setup(problem)

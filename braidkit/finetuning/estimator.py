@@ -18,7 +18,6 @@ from sklearn.utils.validation import check_is_fitted
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MaskedDiffusion
 from braidkit.diffusion.enumerated import MAX_ENUMERATED
 from braidkit.diffusion.precision import check_precision, resolve_precision
-from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.checkpoint import TUNING, open_checkpoint
 from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
 from braidkit.finetuning.contracts import CheckpointSelection, check_selection
@@ -315,14 +314,10 @@ class ConservativeDiffusionFinetuner(Designer):
         check_precision(self.precision)
         check_positive(self, "learning_rate", "max_grad_norm")
         check_fraction(self, "validation_fraction")
-        if isinstance(self.alpha, str) and self.alpha != "auto":
-            raise InvalidParameterError(f'alpha must be a number > 0 or "auto"; got {self.alpha!r}.')
-        if self.alpha != "auto":
-            check_positive(self, "alpha")
+        check_positive(self, "alpha", or_word="auto")
         check_count(self, "n_iter_no_change")
         check_selection(self.selection)
-        if self.max_iter != "auto":
-            check_count(self, "max_iter")
+        check_count(self, "max_iter", or_word="auto")
         if processes.count > 1:
             check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
         elif self.checkpoint_dir is not None:

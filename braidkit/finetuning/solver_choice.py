@@ -33,7 +33,7 @@ _FOR_ANY_REWARD = 'solver="policy_gradient" or solver="trajectory_balance"'
 
 def check_solver(solver: str | Solver) -> None:
     """Raise unless it names a solver or is one."""
-    if not isinstance(solver, Solver) and solver != "auto" and (not isinstance(solver, str) or solver not in SOLVERS):
+    if not isinstance(solver, Solver) and not (isinstance(solver, str) and solver in ("auto", *SOLVERS)):
         raise InvalidParameterError(f"solver must be auto, one of {', '.join(SOLVERS)}, or a Solver; got {solver!r}.")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidDesignError, InvalidParameterError
 from braidkit.oracles._base import Oracle
+from braidkit.parameters import check_choice
 from braidkit.rewards import CLIPFeatures
 from braidkit.spaces import ImageSpace, read_designs
 
@@ -67,8 +68,7 @@ class AestheticOracle(Oracle):
         CheckpointError
             If the file is missing, or does not hold the head.
         """
-        if head not in HEADS:
-            raise InvalidParameterError(f"head must be one of {', '.join(map(repr, HEADS))}; got {head!r}.")
+        check_choice("head", head, HEADS)
         name = "v2_affine" if head == "v2" else head
         try:
             with np.load(path, allow_pickle=False) as arrays:

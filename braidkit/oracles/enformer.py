@@ -16,11 +16,18 @@ from torch.nn import functional as F
 
 from braidkit import persistence
 from braidkit.data import read_new_designs, read_training_data
-from braidkit.exceptions import CheckpointError, InvalidDesignError, InvalidParameterError
+from braidkit.exceptions import CheckpointError, InvalidDesignError
 from braidkit.networks.attention import AttentionBlock, PositionalPool, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d
 from braidkit.oracles._base import Oracle, hash_rows, refuse_shared_rows
-from braidkit.parameters import check_count, check_positive, check_random_state, resolve_device
+from braidkit.parameters import (
+    check_choice,
+    check_count,
+    check_fraction,
+    check_positive,
+    check_random_state,
+    resolve_device,
+)
 from braidkit.spaces import Points, SequenceSpace, space_from_config
 from braidkit.torch_state import ordinary_torch, seeded
 from braidkit.training import fit_supervised
@@ -327,16 +334,12 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
 
     def _check_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
-        if self.size not in SIZES:
-            raise InvalidParameterError(f"size must be one of {', '.join(map(repr, SIZES))}; got {self.size!r}.")
+        check_choice("size", self.size, SIZES)
         check_positive(self, "learning_rate")
-        check_positive(self, "validation_fraction", allow_zero=True)
-        if self.validation_fraction >= 1:
-            raise InvalidParameterError(f"validation_fraction must be >= 0 and < 1; got {self.validation_fraction!r}.")
+        check_fraction(self, "validation_fraction", allow_zero=True)
         check_count(self, "batch_size", minimum=2)
         check_count(self, "verbose", minimum=0)
-        if self.max_iter != "auto":
-            check_count(self, "max_iter")
+        check_count(self, "max_iter", or_word="auto")
 
     def _draw(self, n_rows: int) -> tuple[Tensor, int]:
         """Row numbers in random order, and a seed for everything else."""

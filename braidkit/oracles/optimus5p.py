@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from braidkit.exceptions import CheckpointError, InvalidParameterError
+from braidkit.exceptions import CheckpointError
 from braidkit.oracles._base import Oracle
+from braidkit.parameters import check_choice
 from braidkit.persistence import read_path
 from braidkit.spaces import SequenceSpace
 
@@ -59,8 +60,7 @@ class Optimus5Prime(Oracle):
     """
 
     def __init__(self, weights: Mapping[str, NDArray[np.float32]], output: str = "HEK293T") -> None:
-        if output not in OUTPUTS:
-            raise InvalidParameterError(f"output must be one of {', '.join(map(repr, OUTPUTS))}; got {output!r}.")
+        check_choice("output", output, OUTPUTS)
         self.output = output
         self.space = SequenceSpace("DNA", LENGTH)
         self._network = _build_network(weights)

@@ -138,11 +138,8 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         Gives the different designs, their measurements, what is known of their noise, and numbers of their groups.
         """
         check_count(self, "verbose", minimum=0)
-        if self.learning_rate != "auto":
-            check_positive(self, "learning_rate")
-        for name in ("batch_size", "max_iter"):
-            if getattr(self, name) != "auto":
-                check_count(self, name)
+        check_positive(self, "learning_rate", or_word="auto")
+        check_count(self, "batch_size", "max_iter", or_word="auto")
         check_fraction(self, "validation_fraction", allow_zero=True)
         self.device_ = resolve_device(self.device)
         self.space_, _, x, y = read_training_data(self, X, y, space=self.space)

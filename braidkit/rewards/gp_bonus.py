@@ -266,16 +266,11 @@ class GPBonusReward(BaseReward):
 
     def _check_parameters(self) -> None:
         """Check what only this reward has."""
-        if self.lam != "auto":
-            check_positive(self, "lam")
+        check_positive(self, "lam", or_word="auto")
         check_positive(self, "noise", allow_zero=True)
         check_fraction(self, "level")
         check_count(self, "n_inducing")
-        if isinstance(self.c, str):
-            if self.c != "calibrated":
-                raise InvalidParameterError(f'c must be a number >= 0 or "calibrated"; got {self.c!r}.')
-        else:
-            check_positive(self, "c", allow_zero=True)
+        check_positive(self, "c", allow_zero=True, or_word="calibrated")
         if self.kernel is not None and not isinstance(self.kernel, gpytorch.kernels.Kernel):
             raise InvalidParameterError(f"kernel must be a gpytorch kernel or None; got {self.kernel!r}.")
 

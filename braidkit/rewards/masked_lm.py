@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.networks import LetterMaskedLM, Shared, fingerprint, letter_tokens, load_masked_lm, share
+from braidkit.parameters import check_choice
 from braidkit.spaces import SequenceSpace
 
 ROWS_AT_ONCE = 64
@@ -60,8 +61,7 @@ class MaskedLMFeatures(nn.Module):
         space = model.space if space is None and chain else space
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"MaskedLMFeatures needs the SequenceSpace of the designs; got {space!r}.")
-        if pooling not in ("mean", "positions"):
-            raise InvalidParameterError(f'pooling must be "mean" or "positions"; got {pooling!r}.')
+        check_choice("pooling", pooling, ("mean", "positions"))
         if chain:
             self.shared, self.fingerprint = model.backbone.shared, model.backbone.fingerprint
         else:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
-from braidkit.parameters import LARGEST_COUNT
+from braidkit.parameters import LARGEST_COUNT, check_choice
 
 ALPHABETS = {"DNA": "ACGT", "RNA": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
 # The padding letter where letters are characters; no string that is read or written has it.
@@ -51,8 +51,7 @@ class Letters:
                 f"length must be a whole number of at least 1, or the shortest and the longest of several; got "
                 f"{length!r}: SequenceSpace({alphabet!r}, length=50), or length=(25, 100)."
             )
-        if padding not in ("right", "left"):
-            raise InvalidParameterError(f'padding must be "right" or "left"; got {padding!r}.')
+        check_choice("padding", padding, ("right", "left"))
         self.alphabet = letters
         self.shortest, self.length = map(int, pair)
         self.padding = padding if self.shortest < self.length else None

@@ -98,7 +98,7 @@ def test_the_default_chains_are_simplex_and_gaussian():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"conditioning": "median"}, "conditioning must be one of continuous, class; got 'median'"),
+        ({"conditioning": "median"}, 'conditioning must be "continuous" or "class"; got'),
         ({"strength": -1.0}, "strength must be a number > 0"),
         ({"dropout": 1.0}, "dropout must be < 1; got 1.0"),
         ({"n_bins": 1}, "n_bins must be a whole number of at least 2"),

@@ -167,7 +167,7 @@ def test_arguments_are_checked():
         ({"head": "logits"}, 'head must be "letters" or "score"; got \'logits\''),
         ({"scheme": "heun"}, 'scheme must be "bridge" or "euler"; got \'heun\''),
         ({"scheme": "bridge", "head": "score"}, 'takes letters; pass head="letters"'),
-        ({"network": "huge"}, "network must be one of small, paper; got 'huge'"),
+        ({"network": "huge"}, 'network must be "small" or "paper"; got'),
         ({"min_time": 5.0}, "below max_time; got 5.0 and 4.0"),
         ({"min_time": 0.0}, "at least 0.001"),
         ({"n_steps": 0}, "n_steps must be"),

@@ -114,7 +114,7 @@ def test_any_length_runs(length):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"size": "huge"}, "size must be one of 'cpu', 'paper'; got 'huge'"),
+        ({"size": "huge"}, 'size must be "cpu" or "paper"; got'),
         ({"batch_size": 1}, "batch_size must be a whole number of at least 2; got 1"),
         ({"validation_fraction": 1.0}, "validation_fraction must be >= 0 and < 1; got 1.0"),
         ({"max_iter": 0}, "max_iter"),

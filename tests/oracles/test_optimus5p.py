@@ -54,7 +54,7 @@ def test_bad_input(weights):
         oracle.predict(["A" * 49])
     with pytest.raises(InvalidDesignError, match="'N' at position 50"):
         oracle.predict(["A" * 49 + "N"])
-    with pytest.raises(InvalidParameterError, match="output must be one of 'HEK293T'"):
+    with pytest.raises(InvalidParameterError, match='output must be "HEK293T", "T cells" or "HepG2"'):
         Optimus5Prime(weights, "HeLa")
 
 

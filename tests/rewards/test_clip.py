@@ -139,7 +139,7 @@ def test_an_aesthetic_head_scores_images(features, tmp_path):
     np.testing.assert_allclose(oracle.predict(images), expected, rtol=1e-5)
     np.testing.assert_allclose(oracle(images / 255), expected, rtol=1e-4)
     assert torch.autograd.grad(oracle.score(x.requires_grad_()).sum(), x)[0].any()
-    with pytest.raises(InvalidParameterError, match="head must be one of"):
+    with pytest.raises(InvalidParameterError, match='head must be "v2", "v1_l_14"'):
         AestheticOracle.from_npz(tmp_path / "heads.npz", features, "v3")
     with pytest.raises(CheckpointError, match="holds no head 'v1_l_14'"):
         AestheticOracle.from_npz(tmp_path / "heads.npz", features, "v1_l_14")
