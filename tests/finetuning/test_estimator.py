@@ -374,8 +374,8 @@ def test_sampling_and_scoring_need_a_fit():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"alpha": 0}, "alpha must be a number > 0; got 0"),
-        ({"alpha": -1.0}, "alpha must be a number > 0; got -1.0"),
+        ({"alpha": 0}, "alpha must be a number > 0 or .auto.; got 0"),
+        ({"alpha": -1.0}, "alpha must be a number > 0 or .auto.; got -1.0"),
         ({"alpha": "much"}, "alpha must be a number > 0 or \"auto\"; got 'much'"),
         ({"selection": "oracle"}, "selection must be a BudgetedSelection or None; got 'oracle', without open_run"),
         ({"reward": GPBonusReward(c="calibrated")}, "needs 190 different designs.*there are 57.*of 76, after"),
