@@ -13,6 +13,7 @@ import click
 from braidkit import __version__
 from braidkit.cli.asking import sample, score
 from braidkit.cli.options import Command, config_option, recorded_options
+from braidkit.cli.pictures import check_kind, picture_options
 
 
 class _Refusal(click.ClickException):
@@ -57,8 +58,8 @@ class _Group(click.Group):
 def _of_options(text: str) -> str:
     """An error of a parameter as one of the option that sets it."""
     names = (
-        "alpha|c|device|forbidden|frame|lora_rank|max_homopolymer|max_iter|mutations|objective|parent|pretrained|reward"
-        "|sites|target_se|target|weight"
+        "alpha|c|device|forbidden|frame|guidance_scale|lora_rank|max_homopolymer|max_iter|mutations|n_steps|objective"
+        "|parent|pretrained|reward|sites|target_se|target|weight"
     )
     return re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
 
@@ -151,7 +152,8 @@ def main() -> None:
     "--pretrained",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="A saved diffusion model, or a masked language model of transformers with one token a letter.",
+    help="A saved diffusion model, a masked language model of transformers with one token a letter, or a Stable "
+    "Diffusion or DDPM pipeline of diffusers.",
 )
 @click.option(
     "--previous",
@@ -160,8 +162,11 @@ def main() -> None:
     help="An earlier run whose designs TABLE measures. This one learns from both, with the same pretrained model.",
 )
 @click.option(
-    "--lora-rank", type=click.IntRange(min=1), help="Rank of the adapter on a masked language model.  [default: 8]"
+    "--lora-rank",
+    type=click.IntRange(min=1),
+    help="Rank of the adapter on a masked language model, or on a pipeline.  [default: 8, or 4]",
 )
+@picture_options
 @click.option(
     "--max-iter",
     type=click.IntRange(min=1),
@@ -196,15 +201,21 @@ def design(
     max_homopolymer: int | None,
     frame: str | None,
     previous: Path | None,
+    image: str | None,
+    prompts: Path | None,
+    n_steps: int | None,
+    guidance_scale: float | None,
+    resize: bool,
+    skip_broken: bool,
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Turn a TABLE of measured sequences into designs to order.
+    """Turn a TABLE of measured sequences, or pictures, into designs.
 
     TABLE is a CSV, TSV or Excel file with a header row, or FASTA with values in its headers (>id TARGET=1.2) or in
-    --values. A run that was killed goes on when the same command is given again. Ctrl-C while it fine-tunes gives
-    designs of the best model so far, and the exit code 130. The exit code is 3 if every design has a flag other than
-    that of a large penalty: read the flags before you order.
+    --values. With --image it names files of pictures, and the designs are PNG files. A run that was killed goes on when
+    the same command is given again. Ctrl-C while it fine-tunes gives designs of the best model so far, and the exit
+    code 130. The exit code is 3 if every design has a flag other than that of a large penalty: read the flags first.
     """
     from dataclasses import replace
 
@@ -212,48 +223,67 @@ def design(
     from braidkit.cli.job import OUTPUTS, Settings, build_finetuner, run_job
     from braidkit.cli.limits import limited_space
     from braidkit.cli.objectives import asked_objective
+    from braidkit.cli.pictures import load_chain as load_picture_chain
     from braidkit.cli.rounds import PreviousRun
     from braidkit.cli.run_directory import RunDirectory
-    from braidkit.datasets.table import read_table
+    from braidkit.datasets import read_pictures, read_table
 
+    ctx = click.get_current_context()
+    check_kind(ctx, image)
     targets, objective = asked_objective(target, objective, minimise)
-    earlier = None if previous is None else PreviousRun.read(previous)
-    measured = read_table(
-        table,
-        target=targets,
-        target_se=target_se,
-        weight=weight,
-        sequence=sequence,
-        values=values,
-        alphabet=earlier.alphabet if alphabet is None and earlier is not None else alphabet,
-        length=length,
-        padding=padding,
-        on_ambiguous="drop",
-    )
+    told: dict[str, Any] = {"target": targets, "target_se": target_se, "weight": weight}
+    chain: Any = None
+    measured: Any
     last_round = None
-    if earlier is not None:
-        measured, last_round = earlier.pooled(measured), earlier.check(measured, objective)
-        options["pretrained"] = options["pretrained"] or earlier.pretrained
-    space = limited_space(
-        held_space(measured.space, measured.sequences, template, hold, free),
-        parent=parent,
-        mutations=mutations,
-        forbidden=forbidden,
-        sites=sites,
-        max_homopolymer=max_homopolymer,
-        frame=frame,
-    )
-    measured = replace(measured, space=space)
-    limits = None if space.limits is None else space.limits.to_config()
+    if image is not None:
+        chain = load_picture_chain(
+            options["pretrained"],
+            prompts,
+            n_steps=n_steps,
+            guidance_scale=guidance_scale,
+            lora_rank=options["lora_rank"],
+        )
+        measured = read_pictures(
+            table,
+            **told,
+            image=image,
+            space=None if chain is None else chain.space,
+            resize=resize,
+            on_broken="drop" if skip_broken else "error",
+        )
+        of_designs = {}
+    else:
+        earlier = None if previous is None else PreviousRun.read(previous)
+        measured = read_table(
+            table,
+            **told,
+            sequence=sequence,
+            values=values,
+            alphabet=earlier.alphabet if alphabet is None and earlier is not None else alphabet,
+            length=length,
+            padding=padding,
+            on_ambiguous="drop",
+        )
+        if earlier is not None:
+            measured, last_round = earlier.pooled(measured), earlier.check(measured, objective)
+            options["pretrained"] = options["pretrained"] or earlier.pretrained
+        space = limited_space(
+            held_space(measured.space, measured.sequences, template, hold, free),
+            parent=parent,
+            mutations=mutations,
+            forbidden=forbidden,
+            sites=sites,
+            max_homopolymer=max_homopolymer,
+            frame=frame,
+        )
+        measured = replace(measured, space=space)
+        of_designs = {
+            "template": space.template,
+            "limits": None if space.limits is None else space.limits.to_config(),
+            "padding": space.letters.padding,
+        }
     settings = Settings(
-        target=", ".join(measured.targets),
-        objective=objective,
-        n=n,
-        table=table,
-        template=space.template,
-        limits=limits,
-        padding=space.letters.padding,
-        **options,
+        target=", ".join(measured.targets), objective=objective, n=n, table=table, **of_designs, **options
     )
     say = _speaker(settings.quiet)
     say(measured.describe())
@@ -261,11 +291,11 @@ def design(
         say(line)
     if last_round is not None and last_round.warning is not None:
         click.echo(f"warning: {last_round.warning}", err=True)
-    record = {"command": "design", "data": measured.digest()} | settings.as_record()
+    record = {"command": "design", "data": measured.digest()} | settings.as_record(chain)
     directory = RunDirectory(out, OUTPUTS)
-    finetuner = build_finetuner(measured, directory, settings)
+    finetuner = build_finetuner(measured, directory, settings, chain)
     with _resumable(out), directory.claimed(record, overwrite=overwrite) as resumed:
-        directory.record["options"] = recorded_options(click.get_current_context(), out)
+        directory.record["options"] = recorded_options(ctx, out)
         if resumed:
             say(f"going on with the unfinished run in {out}")
         results = run_job(finetuner, measured, directory, settings, say, last_round)[-1]
@@ -277,7 +307,7 @@ def design(
             )
         directory.finish(**results)
     if results["choice"]["n_doubtful"] == results["choice"]["n_designs"]:
-        click.get_current_context().exit(3)
+        ctx.exit(3)
 
 
 @main.command()

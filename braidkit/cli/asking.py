@@ -18,12 +18,15 @@ _out = click.option(
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("sequences", type=click.Path(path_type=Path))
 @click.option("--sequence", metavar="COLUMN", help='Column of the sequences in a table.  [default: "sequence"]')
+@click.option("--image", metavar="COLUMN", help="Column of paths of pictures, relative to the table's folder.")
+@click.option("--resize", is_flag=True, help="Cut pictures of other sizes in their centre, and scale them.")
 @_out
-def score(run: Path, sequences: Path, sequence: str | None, out: Path | None) -> None:
+def score(run: Path, sequences: Path, sequence: str | None, image: str | None, resize: bool, out: Path | None) -> None:
     """Say what a RUN thinks of SEQUENCES, a FASTA file or a table: a parent, or candidates from elsewhere.
 
     Gives a CSV table: mean, penalty and lower bound of the reward, the judge's prediction, the nearest measured
-    sequence with its value and distance, and the log-likelihood under the pretrained model where it has one.
+    sequence with its value and distance, and the log-likelihood under the pretrained model where it has one. Of a run
+    on pictures, with --image: mean, penalty, lower bound and judge.
     """
     from braidkit.cli.measured import read_measured
     from braidkit.datasets.sequences import read_sequences
@@ -31,12 +34,18 @@ def score(run: Path, sequences: Path, sequence: str | None, out: Path | None) ->
     from braidkit.evaluation.scoring import score_table
     from braidkit.exceptions import InvalidParameterError
     from braidkit.finetuning import ConservativeDiffusionFinetuner
+    from braidkit.spaces import ImageSpace
 
     _check_free(out)
     finetuner = ConservativeDiffusionFinetuner.load(run)
     space: Any = finetuner.space_
+    if isinstance(space, ImageSpace):
+        _write(_scored_pictures(finetuner, sequences, image, resize), out)
+        return
     if space.alphabet is None:
         raise InvalidParameterError(f"{run} is a run on {space.designs}; ask its reward_ in Python.")
+    if image is not None or resize:
+        raise InvalidParameterError(f"{run} is a run on sequences; leave out --{'image' if image else 'resize'}.")
     asked = read_sequences(sequences, space, sequence=sequence)
     measured = read_measured(run, space)
     y = measured.y if finetuner.objective is None else measured.columns()
@@ -52,23 +61,64 @@ def score(run: Path, sequences: Path, sequence: str | None, out: Path | None) ->
 @click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), show_default=True)
 @_out
 def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
-    """Draw designs from the fine-tuned model of a RUN, or from any saved model of sequences, as FASTA.
+    """Draw designs from the fine-tuned model of a RUN, or from any saved model, as FASTA.
 
     They are draws as they come: not chosen, not flagged, and some may repeat. The file designs.csv of a run has the
-    best that differ.
+    best that differ. Pictures are PNG files in a new folder --out, with their prompts in samples.csv.
     """
     from braidkit.diffusion import DiffusionModel
     from braidkit.exceptions import InvalidParameterError
     from braidkit.finetuning.saved import MODEL
     from braidkit.persistence import is_saved
+    from braidkit.spaces import ImageSpace
 
     _check_free(out)
     model: Any = DiffusionModel.from_pretrained(run / MODEL if is_saved(run / MODEL) else run)
+    if isinstance(model.space, ImageSpace):
+        _sample_pictures(model, n, seed, out)
+        return
     if model.space.alphabet is None:
         raise InvalidParameterError(f"{run} makes no sequences; draw from it in Python, by sample(n).")
     model.kind = "strings"
     rows = model.sample(n, seed)
     _write("".join(f">sample_{i}\n{row}\n" for i, row in enumerate(rows, start=1)), out)
+
+
+def _scored_pictures(finetuner: Any, table: Path, image: str | None, resize: bool) -> str:
+    """What a run thinks of the pictures that a table names, as CSV."""
+    import pandas as pd
+
+    from braidkit.datasets.picture_table import read_picture_files
+    from braidkit.datasets.table import quoted
+    from braidkit.evaluation.quantities import quantity_columns
+    from braidkit.exceptions import InvalidParameterError
+
+    if image is None:
+        raise InvalidParameterError("the run is on pictures; name the column of their paths by --image.")
+    files, X = read_picture_files(table, finetuner.space_, image=image, resize=resize)
+    mean, lower = finetuner.reward_.predict(X), finetuner.reward_.predict_lower(X)
+    columns = {"file": quoted(pd.Series(files)), "mean": mean, "penalty": mean - lower, "lower": lower}
+    columns |= {"judge": finetuner.judge_.predict(X), **quantity_columns(finetuner, X)}
+    return pd.DataFrame(columns).to_csv(index=False, float_format="%.6g")
+
+
+def _sample_pictures(model: Any, n: int, seed: int, out: Path | None) -> None:
+    """Write draws as PNG files into a new folder, with a table of them."""
+    import pandas as pd
+
+    from braidkit.datasets.table import quoted
+    from braidkit.evaluation.picture_designs import prompts_in_turn, write_images
+    from braidkit.exceptions import InvalidParameterError
+
+    if out is None:
+        raise InvalidParameterError("pictures are written as files; name a new folder for them by --out.")
+    model.kind = "uint8"
+    prompts = prompts_in_turn(model, n)
+    images = model.sample(n, seed) if prompts is None else model.sample(n, seed, prompts=prompts)
+    out.mkdir(parents=True)
+    table = {"file": write_images(images, out, "sample")} | ({} if prompts is None else {"prompt": prompts})
+    frame = pd.DataFrame(table)
+    _write(frame.assign(**{name: quoted(frame[name]) for name in frame}).to_csv(index=False), out / "samples.csv")
 
 
 def _check_free(out: Path | None) -> None:

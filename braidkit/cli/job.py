@@ -16,16 +16,20 @@ from tqdm.auto import tqdm
 from braidkit.cli.measured import MEASURED, write_measured
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.cli.run_files import CHECKPOINT
+from braidkit.datasets.measured import MeasuredDesigns
+from braidkit.datasets.picture_table import MeasuredPictures
 from braidkit.datasets.table import MeasuredTable, quoted
-from braidkit.diffusion import DiffusionModel, MaskedDiffusion
+from braidkit.diffusion import DiffusionModel, MaskedDiffusion, PipelineDiffusion
+from braidkit.diffusion._pipeline_parts import is_pipeline_directory
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.choosing import describe_moved
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
+from braidkit.evaluation.picture_designs import PictureDesigns, image_files, picture_table, write_images
 from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
-from braidkit.finetuning import ConservativeDiffusionFinetuner
+from braidkit.finetuning import ConservativeDiffusionFinetuner, DirectSolver
 from braidkit.finetuning.saved import MODEL, PRETRAINED, STATE, saved_parts
 from braidkit.networks import is_masked_lm_directory
 from braidkit.persistence import digest, file_contents, replace_file, saved_digest
@@ -36,10 +40,13 @@ from braidkit.training import noted_interrupts
 Say = Callable[[str], None]
 DEFAULT_LORA_RANK = 8
 LAST_ROUND = "last_round.csv"
+PICTURES = "designs"
+# Trajectories of an update of pictures; the paper's 128 take hours on a CPU.
+PICTURES_AT_ONCE = 16
 # Names of all that a run may leave in its directory, besides its record.
 OUTPUTS = (
     *(MODEL, PRETRAINED, STATE, MEASURED),
-    *("designs.csv", "designs.fasta", "rewards.png", "training.png", "report.html", LAST_ROUND),
+    *("designs.csv", "designs.fasta", PICTURES, "rewards.png", "training.png", "report.html", LAST_ROUND),
 )
 
 
@@ -70,14 +77,16 @@ class Settings:
         """The quantity to maximise, in words."""
         return self.target if self.objective is None else self.objective
 
-    def measured(self, table: MeasuredTable) -> Any:
+    def measured(self, table: MeasuredDesigns) -> Any:
         """The y of the estimator: the measurements, or a named column for each quantity of an objective."""
         return table.y if self.objective is None else table.columns()
 
-    def as_record(self) -> dict[str, Any]:
-        """The settings that determine the result, as values that JSON can hold."""
+    def as_record(self, chain: DiffusionModel | None = None) -> dict[str, Any]:
+        """The settings that determine the result, with the pretrained chain of pictures, as JSON can hold them."""
         record = dataclasses.asdict(self) | {"pretrained": None}
-        if self.pretrained is not None:
+        if chain is not None:
+            record["pretrained"] = digest(chain)
+        elif self.pretrained is not None:
             language_model = is_masked_lm_directory(self.pretrained)
             contents = digest(file_contents(self.pretrained)) if language_model else saved_digest(self.pretrained)
             record["pretrained"] = contents
@@ -124,6 +133,10 @@ def load_chain(settings: Settings, space: SequenceSpace) -> DiffusionModel | Non
     path = settings.pretrained
     if path is not None and is_masked_lm_directory(path):
         return MaskedDiffusion.from_masked_lm(path, space, lora_rank=settings.lora_rank or DEFAULT_LORA_RANK)
+    if path is not None and is_pipeline_directory(path):
+        raise InvalidParameterError(
+            f"--pretrained {path} is a pipeline, which makes pictures; name the column of their paths by --image."
+        )
     if settings.lora_rank is not None:
         raise InvalidParameterError(
             "--lora-rank belongs to a masked language model; leave it out, or pass one's directory as --pretrained."
@@ -132,30 +145,44 @@ def load_chain(settings: Settings, space: SequenceSpace) -> DiffusionModel | Non
 
 
 def build_finetuner(
-    table: MeasuredTable, directory: RunDirectory, settings: Settings
+    table: MeasuredTable | MeasuredPictures,
+    directory: RunDirectory,
+    settings: Settings,
+    chain: DiffusionModel | None = None,
 ) -> ConservativeDiffusionFinetuner:
-    """The estimator of a run, checked against the table; nothing is written yet."""
+    """The estimator of a run, checked against the table; nothing is written yet. Pictures bring their chain."""
     for path in (settings.table, settings.pretrained):
         if path is not None:
             directory.check_input(path)
+    more: dict[str, Any] = {}
+    if isinstance(table, MeasuredPictures):
+        for folder in {(Path(settings.table or ".").parent / file).parent for file in table.files}:
+            directory.check_input(folder)
+        more = {"batch_size": PICTURES_AT_ONCE, "space": table.space if chain is None else None}
+        if isinstance(chain, PipelineDiffusion):
+            more["solver"] = DirectSolver(kl_steps="one", checkpointing=True)
+    else:
+        chain = load_chain(settings, table.space)
+        held = settings.pretrained is None or settings.template or settings.limits
+        more = {"space": table.space if held else None}
     finetuner = ConservativeDiffusionFinetuner(
-        load_chain(settings, table.space),
+        chain,
         "auto" if settings.alpha is None else settings.alpha,
         reward=settings.build_reward(),
         objective=settings.objective,
-        space=table.space if settings.pretrained is None or settings.template or settings.limits else None,
         max_iter=settings.max_iter or "auto",
         checkpoint_dir=directory / CHECKPOINT,
         device=settings.device,
         random_state=settings.seed,
         verbose=int(not settings.quiet),
+        **more,
     )
     try:
-        finetuner.check(table.sequences, settings.measured(table), **table.told)
+        finetuner.check(table.X, settings.measured(table), **table.told)
     except InvalidParameterError as error:
         if settings.c == "calibrated" and str(error).startswith("c="):
             raise InvalidParameterError(
-                f"--c calibrated needs more than {len(set(table.sequences)):,} different sequences: a share of those "
+                f"--c calibrated needs more than {len(table.y):,} different {table.space.designs}: a share of those "
                 "that the judge leaves is held out to calibrate on. Leave it out, or give --c a number."
             ) from error
         raise
@@ -165,7 +192,7 @@ def build_finetuner(
 @plain_warnings()
 def run_job(
     finetuner: ConservativeDiffusionFinetuner,
-    table: MeasuredTable,
+    table: MeasuredTable | MeasuredPictures,
     directory: RunDirectory,
     settings: Settings,
     say: Say,
@@ -182,18 +209,26 @@ def run_job(
     """
     y = settings.measured(table)
     with directory.timed("fit"), noted_interrupts() as interrupts:
-        finetuner.fit(table.sequences, y, **table.told)
+        finetuner.fit(table.X, y, **table.told)
     n_held_out = round(finetuner.validation_fraction * len(table.y))
     warn_of_short_bound(finetuner.reward_, finetuner.reward_check_, n_held_out)
     with directory.timed("designs"):
         for name, write in saved_parts(finetuner).items():
             with directory.writing(name) as path:
                 write(path)
-        with directory.writing(MEASURED) as path:
-            write_measured(table, path)
-        designs = design_table(finetuner, table.sequences, y, n_designs=settings.n, random_state=settings.seed)
-        with directory.writing("designs.csv"), directory.writing("designs.fasta"):
-            write_designs(designs, directory.path)
+        made: pd.DataFrame | PictureDesigns
+        if isinstance(table, MeasuredPictures):
+            made = picture_table(
+                finetuner, table.X, y, n_designs=settings.n, files=table.files, random_state=settings.seed
+            )
+            designs, where = made.table, write_picture_designs(made, directory)
+        else:
+            with directory.writing(MEASURED) as path:
+                write_measured(table, path)
+            made = design_table(finetuner, table.X, y, n_designs=settings.n, random_state=settings.seed)
+            with directory.writing("designs.csv"), directory.writing("designs.fasta"):
+                write_designs(made, directory.path)
+            designs, where = made, "designs.fasta"
         if last_round is not None:
             with directory.writing(LAST_ROUND) as target, replace_file(target) as path:
                 cells = {"sequence": quoted(last_round.table["sequence"])}
@@ -202,20 +237,21 @@ def run_job(
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
     if designs.attrs["moved"]:
         say(describe_moved(designs.attrs["moved"], designs.attrs["n_drawn"]))
-    say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/")
+    say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/{where}   model -> {out}/model/")
     with directory.timed("report"):
         try:
-            draw_figures(finetuner, table, directory, settings)
+            rewards = draw_figures(finetuner, table, directory, settings)
             with directory.writing("report.html") as path:
                 report(
                     finetuner,
-                    table.sequences,
+                    table.X,
                     y,
                     path=path,
-                    designs=designs,
+                    designs=made,
                     calibration=CalibrationReport.from_estimator(
-                        finetuner, table.sequences, y, **table.told, random_state=settings.seed
+                        finetuner, table.X, y, **table.told, random_state=settings.seed
                     ),
+                    rewards=rewards,
                     name=settings.wanted,
                     source=table.describe(),
                     last_round=last_round,
@@ -239,19 +275,38 @@ def run_job(
     return designs, results
 
 
+def write_picture_designs(designs: PictureDesigns, directory: RunDirectory) -> str:
+    """Write ``designs.csv``, with the files' names, and the pictures; gives their folder's name."""
+    with directory.writing(PICTURES, members=image_files(len(designs.images))) as folder:
+        folder.mkdir(exist_ok=True)
+        names = write_images(designs.images, folder)
+    table = designs.table.copy()
+    table.insert(1, "file", [f"{PICTURES}/{name}" for name in names])
+    for column in ("prompt", "nearest"):
+        if column in table:
+            table[column] = quoted(table[column])
+    with directory.writing("designs.csv") as target, replace_file(target) as path:
+        table.to_csv(path, index=False, float_format="%.6g")
+    return f"{PICTURES}/"
+
+
 def draw_figures(
-    finetuner: ConservativeDiffusionFinetuner, table: MeasuredTable, directory: RunDirectory, settings: Settings
-) -> None:
-    """Write ``rewards.png`` and ``training.png``."""
+    finetuner: ConservativeDiffusionFinetuner,
+    table: MeasuredTable | MeasuredPictures,
+    directory: RunDirectory,
+    settings: Settings,
+) -> RewardDistributionDisplay:
+    """Write ``rewards.png`` and ``training.png``; gives the former."""
     rewards = RewardDistributionDisplay.from_estimator(
         finetuner,
-        table.sequences,
+        table.X,
         settings.measured(table),
         random_state=settings.seed,
         name=settings.wanted,
     )
     save_figure(rewards, directory, "rewards.png")
     save_figure(TrainingCurveDisplay.from_estimator(finetuner, name=settings.wanted), directory, "training.png")
+    return rewards
 
 
 def save_figure(display: RewardDistributionDisplay | TrainingCurveDisplay, directory: RunDirectory, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -119,9 +119,12 @@ class RunDirectory:
                     folder.rmdir()
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """Give the path of an output for the block to write, and keep what it wrote in the record."""
-        self.files.begin(name)
+    def writing(self, name: str, members: Sequence[str] = ()) -> Iterator[Path]:
+        """Give the path of an output for the block to write, and keep what it wrote in the record.
+
+        Of a folder, `members` are the names of the files that it is to have.
+        """
+        self.files.begin(name, members)
         yield self / name
         self.files.done(name)
 
@@ -220,6 +223,10 @@ class RunDirectory:
         for path in temporaries(self.path):
             path.unlink()
         self.files = RunFiles.of(self.path)
+        for name, contents in self.record.get("files", {}).items():
+            if isinstance(contents, dict) and (self / name).is_dir() and not (self / name).is_symlink():
+                for path in temporaries(self / name):
+                    path.unlink()
         for aside in self._asides():
             # No record names this folder: the process was killed while it moved a run aside, or after it gave one back.
             if aside.name != self.record.get("replaces"):

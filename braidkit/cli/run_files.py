@@ -68,11 +68,11 @@ class RunFiles:
         for name in {*outputs, *self.record.get("files", {})}:
             self._check_own(name)
 
-    def begin(self, name: str) -> None:
-        """Record that an output is about to be written."""
+    def begin(self, name: str, members: Iterable[str] = ()) -> None:
+        """Record that an output, or the files of a folder, are about to be written."""
         self._check_own(name)
         # Save the record first: after a kill during the writing, the unfinished file is known to be ours.
-        self.record["files"][name] = None
+        self.record["files"][name] = dict.fromkeys(members) or None
         self.save()
 
     def done(self, name: str) -> None:
@@ -112,11 +112,21 @@ class RunFiles:
             return
         if name not in files:
             raise CheckpointError(f"{path} is in the way, and no run of braidkit wrote it; move it to another place.")
-        if files[name] is not None and file_contents(path) != files[name]:
+        if not _is_as_recorded(file_contents(path), files[name]):
             raise CheckpointError(
                 f"{path} was changed after the run had written it; move it to another place if you need it, or "
                 "remove it, and give the command again."
             )
+
+
+def _is_as_recorded(contents: Any, recorded: Any) -> bool:
+    """Whether contents are those of the record, of which None stands for any, or for a file that is still missing."""
+    if isinstance(contents, dict) and isinstance(recorded, dict):
+        missing = [name for name in recorded if name not in contents and recorded[name] is not None]
+        return not missing and all(
+            name in recorded and _is_as_recorded(inner, recorded[name]) for name, inner in contents.items()
+        )
+    return recorded is None or contents == recorded
 
 
 def _remove_unchanged(path: Path, contents: Any) -> None:

@@ -2,6 +2,7 @@
 
 from braidkit.datasets.ehrlich import make_ehrlich
 from braidkit.datasets.enhancers import fetch_enhancers
+from braidkit.datasets.picture_table import MeasuredPictures, read_pictures
 from braidkit.datasets.pictures import read_images
 from braidkit.datasets.sequences import read_sequences
 from braidkit.datasets.split import OfflineSplit, offline_split
@@ -10,6 +11,7 @@ from braidkit.datasets.table import MeasuredTable, read_table
 from braidkit.datasets.utr import fetch_utr
 
 __all__ = [
+    "MeasuredPictures",
     "MeasuredTable",
     "OfflineSplit",
     "fetch_enhancers",
@@ -18,6 +20,7 @@ __all__ = [
     "make_utr",
     "offline_split",
     "read_images",
+    "read_pictures",
     "read_sequences",
     "read_table",
 ]

@@ -6,23 +6,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from braidkit.datasets._cells import Cells, others, read_cells
 from braidkit.datasets._fasta import is_fasta, read_measured_records
-from braidkit.datasets._targets import (
-    Measured,
-    Target,
-    check_noise_told_once,
-    combine,
-    parse_target,
-    read_positive,
-    read_values,
-)
-from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
+from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_kept
+from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.persistence import digest, read_path
 from braidkit.spaces import SequenceSpace
 
@@ -34,57 +25,27 @@ _FORMULA, _QUOTED = r"^(?=['=+\-@\t\r])", r"^'(?=['=+\-@\t\r])"
 _NUCLEOTIDE_SHARE = 0.5
 
 
-@dataclass(frozen=True)
-class MeasuredTable:
+@dataclass(frozen=True, kw_only=True)
+class MeasuredTable(MeasuredDesigns):
     """Sequences with one measurement each, and what was done to the rows that were read.
 
     Attributes
     ----------
     sequences : list of str
         All different, in the order of their first row.
-    y : ndarray of shape (n_sequences,), or (n_sequences, n_targets)
-        The mean measurement of each; a column a target, where there are several.
     space : SequenceSpace
         Their alphabet and lengths.
-    n_rows : int
-        Rows read.
-    n_averaged : int
-        Rows that repeat an earlier sequence; their measurements went into its mean.
-    dropped : dict of str to int
-        Rows left out, by the reason in words.
-    notes : tuple of str
-        Other changes to rows, in words.
-    targets : tuple of str
-        The measured quantity.
-    y_error : ndarray of the shape of y, or None
-        Standard errors of the means, if known from columns or replicates.
-    sample_weight : ndarray of shape (n_sequences,), or None
-        Sums of the rows' weights.
-    noise : tuple of str
-        A summary of the replicates, in words.
+    y, n_rows, n_averaged, dropped, notes, targets, y_error, sample_weight, noise
+        As in `MeasuredDesigns`.
     """
 
     sequences: list[str]
-    y: np.ndarray
     space: SequenceSpace
-    n_rows: int
-    n_averaged: int
-    dropped: dict[str, int]
-    notes: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ("target",)
-    y_error: np.ndarray | None = None
-    sample_weight: np.ndarray | None = None
-    noise: tuple[str, ...] = ()
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The known noise, as arguments of `fit`."""
-        told = {"y_error": self.y_error, "sample_weight": self.sample_weight}
-        return {name: values for name, values in told.items() if values is not None}
-
-    def columns(self) -> pd.DataFrame:
-        """The measurements, a named column for each target."""
-        return pd.DataFrame(self.y.reshape(len(self.y), -1), columns=list(self.targets))
+    def X(self) -> list[str]:
+        """The designs, as `fit` takes them."""
+        return self.sequences
 
     def digest(self) -> str:
         """A digest of the sequences, measurements and noise."""
@@ -92,19 +53,10 @@ class MeasuredTable:
 
     def describe(self) -> str:
         """One line: rows read and kept, the kind of sequence, the target's quantiles."""
-        changes = [f"{self.n_averaged:,} duplicate{'s' * (self.n_averaged > 1)} averaged"] if self.n_averaged else []
-        changes += [f"{n:,} {reason} dropped" for reason, n in self.dropped.items()]
-        changes += self.notes
         unit = {"DNA": "nt", "RNA": "nt", "protein": "aa"}.get(self.space.name, "letters")
-        note = f" ({', '.join(changes)})" if changes else ""
         lengths, side = self.space.letters.in_words(), self.space.letters.padding
         padded = "" if side is None else f", padded on the {side}"
-        line = f"read {self.n_rows:,} rows: {len(self.y):,} kept{note}; {self.space.name}, {lengths} {unit}{padded}"
-        columns = self.y.reshape(len(self.y), -1).T
-        for name, y in zip(self.targets if len(columns) > 1 else ["target"], columns, strict=True):
-            low, middle, high = np.quantile(y, [0.05, 0.5, 0.95])
-            line += f"; {name} 5/50/95 %: {low:.3g} / {middle:.3g} / {high:.3g}, max {y.max():.3g}"
-        return "; ".join([line, *self.noise])
+        return self.described_as(f"{self.space.name}, {lengths} {unit}{padded}")
 
 
 def read_table(
@@ -188,19 +140,12 @@ def read_table(
     if on_ambiguous not in ("error", "drop"):
         raise InvalidParameterError(f"on_ambiguous must be 'error' or 'drop'; got {on_ambiguous!r}.")
     path = read_path("path", path)
-    targets = _parse_targets(_texts("target", target))
-    errors = _texts("target_se", target_se)
-    check_noise_told_once(targets, errors, weight)
-    columns = [column for one in targets for column in one.columns] + errors + ([] if weight is None else [weight])
-    cells, dropped = _read(path, sequence, columns, None if values is None else read_path("values", values))
-    measured = [read_values(cells, one) for one in targets]
+    asked = AskedColumns.parse(target, target_se, weight)
+    cells, dropped = _read(path, sequence, asked.names, None if values is None else read_path("values", values))
+    measured = asked.values(cells)
     rows, space, notes = read_letters(cells, alphabet)
     keep = np.ones(len(rows), dtype=bool)
-    for one, found in zip(targets, measured, strict=True):
-        there = np.isfinite(found).any(axis=1)
-        if not there[keep].all():
-            dropped[f"without {one.name}"] = int((keep & ~there).sum())
-        keep &= there
+    asked.drop_unmeasured(measured, keep, dropped)
     ambiguous = check_letters(rows, cells, space, on_ambiguous)
     letters = {letter for i, letter in ambiguous.items() if keep[i]}
     if letters:
@@ -210,65 +155,20 @@ def read_table(
     if length is not None and (lengths[keep] != length).any():
         dropped[f"of another length than {length}"] = int((lengths[keep] != length).sum())
         keep &= lengths == length
-    weights = None if weight is None else read_positive(cells, weight, keep, zero=True)
-    if weights is not None and (weights[keep] == 0).any():
-        dropped["of weight 0"] = int((weights[keep] == 0).sum())
-        keep &= weights > 0
-    if not keep.any():
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
-        raise InvalidDesignError(f"{path} has no row to learn from: of {len(rows):,} rows, {reasons} were dropped.")
+    weights = asked.drop_weightless(cells, keep, dropped)
+    check_any_kept(path, keep, dropped)
     groups, sequences = pd.factorize(np.array(rows, dtype=object)[keep])
-    combined = []
-    for i, (one, found) in enumerate(zip(targets, measured, strict=True)):
-        told = read_positive(cells, errors[i], keep, zero=False)[keep] if errors else None
-        combined.append(
-            combine(found[keep], groups, one, errors=told, weights=None if weights is None else weights[keep])
-        )
-        y = combined[-1].y
-        if y.min() == y.max():
-            raise InvalidTargetError(
-                f"column {', '.join(one.columns)!r} of {path} is {y[0]:g} in all rows; there is nothing to learn from "
-                "a constant target."
-            )
     if cells.n_comments:
         notes.append(f"{cells.n_comments:,} commented out")
     return MeasuredTable(
         sequences=sequences.tolist(),
-        y=_joined([one.y for one in combined]),
         space=SequenceSpace(space.alphabet, (int(lengths[keep].min()), int(lengths[keep].max())), padding=padding),
         n_rows=len(rows),
         n_averaged=int(keep.sum()) - len(sequences),
         dropped=dropped,
         notes=tuple(notes),
-        targets=tuple(one.name for one in targets),
-        y_error=_errors(combined),
-        sample_weight=None if weights is None else np.bincount(groups, weights=weights[keep]),
-        noise=tuple(one.note for one in combined if one.note),
+        **asked.averaged(cells, measured, weights, keep, groups),
     )
-
-
-def _parse_targets(texts: list[str]) -> list[Target]:
-    """Targets as a person names them, all of different names."""
-    targets = [parse_target(text) for text in texts]
-    names = [target.name for target in targets]
-    repeated = [name for name in names if names.count(name) > 1]
-    if not names or repeated:
-        raise InvalidParameterError(
-            f"target {repeated[0]!r} is named twice; name each once." if repeated else "target names no column."
-        )
-    return targets
-
-
-def _joined(columns: list[np.ndarray]) -> np.ndarray:
-    """One column (n,) as it is, several as (n, n_columns)."""
-    return columns[0] if len(columns) == 1 else np.column_stack(columns)
-
-
-def _errors(combined: list[Measured]) -> np.ndarray | None:
-    """Standard errors of all targets, NaN for one that has none; None if no target has."""
-    if all(one.error is None for one in combined):
-        return None
-    return _joined([np.full(len(one.y), np.nan) if one.error is None else one.error for one in combined])
 
 
 def _read(path: Path, sequence: str | None, targets: list[str], values: Path | None) -> tuple[Cells, dict[str, int]]:
@@ -356,11 +256,3 @@ def check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambigu
 def _deleting(letters: str) -> dict[int, None]:
     """Translation table that removes letters."""
     return dict.fromkeys(map(ord, letters))
-
-
-def _texts(name: str, value: Any) -> list[str]:
-    """One text or several as a list; anything else is refused by name."""
-    texts = [value] if isinstance(value, str) else list(value) if isinstance(value, (list, tuple)) else [value]
-    if not all(isinstance(text, str) for text in texts):
-        raise InvalidParameterError(f"{name} must be the name of a column, or a list of names; got {value!r:.60}.")
-    return texts

@@ -116,6 +116,11 @@ class PipelineParts:
             return self.pipe.encode_prompt(list(prompts), "cpu", 1, False)[0].detach()
 
 
+def is_pipeline_directory(path: Path) -> bool:
+    """Whether a directory holds a pipeline of diffusers."""
+    return (path / INDEX).is_file()
+
+
 def resolve_dtype(dtype: str) -> str:
     """The precision of frozen weights: "auto" is bfloat16 where there is a GPU that computes with it."""
     check_choice("dtype", dtype, ("auto", *DTYPES))

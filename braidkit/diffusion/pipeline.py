@@ -300,25 +300,35 @@ class PipelineDiffusion(DiffusionModel):
         self.check_trained()
         chain = self._view()
         chain._set_prompts(list(dict.fromkeys(prompts)))
-        numbers = [chain.prompts.index(prompt) for prompt in prompts] * (n_samples // len(prompts))
-        # The noise in the middle of those for which `Choice` takes this prompt.
-        chosen = torch.special.ndtri((torch.tensor(numbers) + 0.5) / len(chain.prompts))
-        generator, chain_in = as_generator(random_state), at_precision(chain, precision)
-        points = []
-        for part in chosen.split(min(batch_size, self.rows_at_once)):
-            noise = chain.draw_noise(len(part), generator)
-            noise[:, 0, -1] = part
-            points.append(chain_in.sample_points(noise))
+        asked, generator = list(prompts) * (n_samples // len(prompts)), as_generator(random_state)
+        chain_in = at_precision(chain, precision)
+        at_once = min(batch_size, self.rows_at_once)
+        points = [
+            chain_in.sample_points(chain.noise_of(asked[start : start + at_once], generator))
+            for start in range(0, n_samples, at_once)
+        ]
         return self.space.decode(torch.cat(points), self.kind)
+
+    def noise_of(self, prompts: Sequence[str], generator: torch.Generator) -> Tensor:
+        """The noise of trajectories of these prompts, which are the chain's own; see `draw_noise`."""
+        noise = self.draw_noise(len(prompts), generator)
+        numbers = torch.tensor([self.prompts.index(prompt) for prompt in prompts])
+        # The noise in the middle of those for which `Choice` takes this prompt.
+        noise[:, 0, -1] = torch.special.ndtri((numbers + 0.5) / len(self.prompts))
+        return noise
+
+    def prompts_of(self, noise: Tensor) -> list[str]:
+        """The prompts of the trajectories that noise makes."""
+        numbers = self.initial(len(noise)).rsample(noise[:, 0].to(self.device))[:, -1].long().tolist()
+        return [self.prompts[number] for number in numbers]
 
     def drawn_prompts(self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None) -> list[str]:
         """The prompts of the images that `sample` draws with the same arguments."""
         generator = as_generator(random_state)
-        numbers: list[int] = []
+        prompts: list[str] = []
         for start in range(0, n_samples, self.rows_at_once):
-            noise = self.draw_noise(min(self.rows_at_once, n_samples - start), generator)
-            numbers += self.initial(len(noise)).rsample(noise[:, 0].to(self.device))[:, -1].long().tolist()
-        return [self.prompts[number] for number in numbers]
+            prompts += self.prompts_of(self.draw_noise(min(self.rows_at_once, n_samples - start), generator))
+        return prompts
 
     def _build_network(self, n_conditions: int = 0) -> Adapter:
         if n_conditions:

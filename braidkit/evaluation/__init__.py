@@ -30,6 +30,7 @@ from braidkit.evaluation.metrics import (
     validity_measures,
     validity_report,
 )
+from braidkit.evaluation.picture_designs import PictureDesigns, picture_table, write_images
 from braidkit.evaluation.rounds import RoundCheck, check_round
 from braidkit.evaluation.scoring import log_likelihood, score_table
 from braidkit.evaluation.selection import select
@@ -44,6 +45,7 @@ __all__ = [
     "ImageGridDisplay",
     "KmerScatterDisplay",
     "ParetoDisplay",
+    "PictureDesigns",
     "RewardDistributionDisplay",
     "RoundCheck",
     "SequenceLogoDisplay",
@@ -62,6 +64,7 @@ __all__ = [
     "log_likelihood",
     "nearest",
     "novelty",
+    "picture_table",
     "report",
     "score_table",
     "select",
@@ -70,4 +73,5 @@ __all__ = [
     "validity_measures",
     "validity_report",
     "write_designs",
+    "write_images",
 ]

@@ -10,7 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidParameterError
-from braidkit.spaces import read_designs
+from braidkit.spaces import ImageSpace, read_designs
+
+_PICTURES_DRAWN = 50
 
 
 def check_fitted(estimator: Any, *attributes: str) -> None:
@@ -22,6 +24,11 @@ def check_fitted(estimator: Any, *attributes: str) -> None:
     for attribute in attributes[1:]:
         if not hasattr(estimator, attribute):
             raise InvalidParameterError(f"estimator has no {attribute}; pass a fitted ConservativeDiffusionFinetuner.")
+
+
+def usual_draws(estimator: Any, n: int) -> int:
+    """How many of n designs to look at: of pictures, which take far longer to draw, 50 at most."""
+    return min(n, _PICTURES_DRAWN) if isinstance(getattr(estimator, "space_", None), ImageSpace) else n
 
 
 def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_consistent_length
 
 from braidkit.data import check_lengths, read_measurements, read_targets, read_weights
-from braidkit.evaluation.arguments import check_fitted
+from braidkit.evaluation.arguments import check_fitted, usual_draws
 from braidkit.exceptions import InvalidParameterError
 from braidkit.oracles import refuse_shared_rows
 from braidkit.parameters import check_number, check_random_state
@@ -183,7 +183,7 @@ class CalibrationReport:
         sample_weight: Any = None,
         y_error: Any = None,
         oracle: Any = None,
-        n_designs: int = 200,
+        n_designs: int | None = None,
         level: float | None = None,
         backtest: bool = True,
         random_state: int | np.random.RandomState | None = None,
@@ -195,11 +195,13 @@ class CalibrationReport:
         estimator : fitted ConservativeDiffusionFinetuner
         X, y, sample_weight, y_error : what it was fitted on
         oracle : object with ``predict(X)``, optional
-        n_designs : int, default=200
+        n_designs : int, optional
+            200 by default; 50 pictures.
         level, backtest, random_state
             As for `from_reward`.
         """
         check_fitted(estimator, "judge_rows_", "reward_")
+        n_designs = usual_draws(estimator, 200) if n_designs is None else n_designs
         check_number("n_designs", n_designs, low=1, whole=True)
         rng = check_random_state(random_state)
         if len(estimator.judge_rows_) > len(y) or max(estimator.judge_rows_) >= len(y):

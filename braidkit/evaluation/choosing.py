@@ -14,7 +14,7 @@ from braidkit.spaces import SequenceSpace
 # Two designs of 50 letters with at most four edits between them are near-duplicates.
 MAX_IDENTITY = 0.9
 # The flag of many designs of good runs too: what is better than all that was measured is less well known.
-LARGE_PENALTY = "penalty above that of 95 % of measured sequences"
+LARGE_PENALTY = "penalty above that of 95 % of measured ones"
 # Deviations of log-probability below which only one in twenty of the pretrained model's own designs lies.
 MAX_RARITY = 1.645
 RARE = "less probable under the pretrained model than 95 % of its own designs"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import importlib.metadata
-import io
 import os
 import platform
 import re
@@ -20,33 +18,23 @@ from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.designs import design_table
 from braidkit.evaluation.displays import (
     CalibrationDisplay,
-    DistanceDisplay,
-    ImageGridDisplay,
-    KmerScatterDisplay,
-    ParetoDisplay,
     RewardDistributionDisplay,
-    SequenceLogoDisplay,
     TrainingCurveDisplay,
 )
 from braidkit.evaluation.displays._drawing import pyplot
 from braidkit.evaluation.metrics import gc_content
-from braidkit.evaluation.quantities import reward_of_quantities
+from braidkit.evaluation.picture_designs import PictureDesigns
+from braidkit.evaluation.report_parts import Picture, cells_of, figure_of, gallery, picture_designs, sequence_designs
 from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_random_state
 from braidkit.persistence import replace_file
 from braidkit.spaces import ImageSpace
 
-# Measured sequences whose k-mers are counted.
-_N_KMER_ROWS = 10_000
 # A longer setting is cut.
 _MAX_SETTING = 300
 # Parameters that change no result, or that name a place on the machine.
 _NOT_SHOWN = ("checkpoint_dir", "device", "n_jobs", "verbose")
-# These columns come first, so that they are seen without scrolling.
-_FIRST = ("id", "role", "sequence", "lower", "mean", "judge", "flags", "distance", "nearest")
-
-Picture = dict[str, str]
 
 LIMITS = [
     "Every number here except the measurements is a prediction. The reward, its bound and the judge are fitted to the "
@@ -58,6 +46,13 @@ LIMITS = [
     "trust a prediction far from both, even if its penalty is small.",
     "Order controls with the designs: some of the best measured sequences, and shuffled designs.",
 ]
+PICTURE_LIMITS = [
+    *LIMITS[:3],
+    "The path KL says how far a design lies from the pretrained model. The nearest measured picture is that of the "
+    "most similar pixels: a small distance may be a copy, and a large one means little.",
+    "No number here says whether a picture shows what it is to show. Look at the pictures, and have some of the best "
+    "measured ones scored again beside them.",
+]
 
 
 def report(
@@ -66,8 +61,9 @@ def report(
     y: Any = None,
     *,
     path: str | os.PathLike[str],
-    designs: pd.DataFrame | None = None,
+    designs: pd.DataFrame | PictureDesigns | None = None,
     calibration: CalibrationReport | None = None,
+    rewards: RewardDistributionDisplay | None = None,
     name: str = "reward",
     title: str = "braidkit: report of a run",
     source: str | None = None,
@@ -85,11 +81,13 @@ def report(
         Measurements of X.
     path : path-like
         The file to write. An existing file is replaced when the new one is complete.
-    designs : DataFrame, optional
+    designs : DataFrame or PictureDesigns, optional
         With columns "sequence", "mean" and "lower", as `design_table` and `select` give. By default, for sequences,
-        a `design_table` of 100.
+        a `design_table` of 100. Of pictures, as `picture_table` gives.
     calibration : CalibrationReport, optional
         By default made from the estimator, X and y. This fits the reward once more.
+    rewards : RewardDistributionDisplay, optional
+        By default made from the estimator, X and y. This draws designs from both chains.
     name : str, default="reward"
         The measured quantity, with its unit.
     title : str
@@ -117,13 +115,18 @@ def report(
     path = _check_path(path)
     if (X is None) != (y is None):
         raise InvalidParameterError("X and y belong together; pass both, or neither.")
-    if designs is not None and not isinstance(designs, pd.DataFrame):
-        raise InvalidParameterError("designs must be a table of design_table or select.")
+    pictures = designs if isinstance(designs, PictureDesigns) else None
+    table = designs.table if isinstance(designs, PictureDesigns) else designs
+    if table is not None and not isinstance(table, pd.DataFrame):
+        raise InvalidParameterError("designs must be a table of design_table, select or picture_table.")
     if calibration is not None and not isinstance(calibration, CalibrationReport):
         raise InvalidParameterError(f"calibration must be a CalibrationReport; got {calibration!r:.60}.")
+    if rewards is not None and not isinstance(rewards, RewardDistributionDisplay):
+        raise InvalidParameterError(f"rewards must be a RewardDistributionDisplay; got {rewards!r:.60}.")
     if not all(isinstance(text, str) for text in (name, title)):
         raise InvalidParameterError(f"name and title must be texts; got {name!r} and {title!r}.")
-    if designs is not None and (missing := [name for name in ("sequence", "mean", "lower") if name not in designs]):
+    needed = ("mean", "lower") if pictures is not None else ("sequence", "mean", "lower")
+    if table is not None and (missing := [name for name in needed if name not in table]):
         raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table of design_table or select.")
     rng = check_random_state(random_state)
     sequences = estimator.space_.alphabet is not None
@@ -134,22 +137,26 @@ def report(
         if sequences:
             measured = estimator.space_.strings(measured)
         calibration = calibration or CalibrationReport.from_estimator(estimator, measured, y, random_state=rng)
-    if designs is None and sequences and measured is not None:
-        designs = design_table(estimator, measured, y, n_designs=100, random_state=rng)
+    if table is None and sequences and measured is not None:
+        table = design_table(estimator, measured, y, n_designs=100, random_state=rng)
 
     context = {
         "title": title,
-        "story": _story(estimator, designs, values),
-        "warnings": [] if designs is None else designs.attrs.get("warnings", []),
+        "story": _story(estimator, table, values),
+        "warnings": [] if table is None else table.attrs.get("warnings", []),
         "data": None if values is None else _data(estimator, measured, values, name, source),
         "last_round": None
         if last_round is None
-        else {"warning": last_round.warning, "notes": last_round.sentences(), "table": _cells(last_round.table)},
-        "fine_tuning": _fine_tuning(estimator, measured, y, name, random_state),
-        "designs": _designs(estimator, designs, measured, y, name, rng) if sequences else None,
-        "gallery": _gallery(estimator, measured, y, name, rng) if isinstance(estimator.space_, ImageSpace) else None,
+        else {"warning": last_round.warning, "notes": last_round.sentences(), "table": cells_of(last_round.table)},
+        "fine_tuning": _fine_tuning(estimator, measured, y, name, rewards, random_state),
+        "designs": picture_designs(pictures, name)
+        if pictures is not None
+        else sequence_designs(estimator, table, measured, y, name, rng)
+        if sequences
+        else None,
+        "gallery": gallery(estimator, measured, y, name, rng) if isinstance(estimator.space_, ImageSpace) else None,
         "calibration": None if calibration is None else _calibration(calibration),
-        "limits": LIMITS,
+        "limits": PICTURE_LIMITS if isinstance(estimator.space_, ImageSpace) else LIMITS,
         "settings": _settings(estimator),
         "version": __version__,
     }
@@ -241,10 +248,12 @@ def _data(estimator: Any, X: Any, y: np.ndarray, name: str, source: str | None) 
     return data
 
 
-def _fine_tuning(estimator: Any, X: Any, y: Any, name: str, random_state: Any) -> list[Picture]:
+def _fine_tuning(
+    estimator: Any, X: Any, y: Any, name: str, rewards: RewardDistributionDisplay | None, random_state: Any
+) -> list[Picture]:
     """Curves of the run, and the rewards before and after it."""
     pictures = [
-        _picture(
+        figure_of(
             TrainingCurveDisplay.from_estimator(estimator, name=name),
             "Training curves",
             "Averages over designs at each evaluation. Fine-tuning sees the reward's mean and lower bound; it does not "
@@ -254,8 +263,9 @@ def _fine_tuning(estimator: Any, X: Any, y: Any, name: str, random_state: Any) -
     ]
     if X is not None:
         pictures.append(
-            _picture(
-                RewardDistributionDisplay.from_estimator(estimator, X, y, random_state=random_state, name=name),
+            figure_of(
+                rewards
+                or RewardDistributionDisplay.from_estimator(estimator, X, y, random_state=random_state, name=name),
                 "Distributions of the reward",
                 "The judge predicts all three groups, so they differ by the designs alone. Line: 5 to 95 %. "
                 "Dot: median.",
@@ -264,72 +274,9 @@ def _fine_tuning(estimator: Any, X: Any, y: Any, name: str, random_state: Any) -
     return pictures
 
 
-def _designs(
-    estimator: Any,
-    designs: pd.DataFrame | None,
-    measured: list[str] | None,
-    y: Any,
-    name: str,
-    rng: np.random.RandomState,
-) -> dict[str, Any] | None:
-    """Pictures of the designs, and their table."""
-    if designs is None:
-        return None
-    rows = designs["sequence"].tolist()
-    pictures = []
-    reward = reward_of_quantities(estimator)
-    if len(rows) and y is not None and reward is not None and len(reward.rewards_) > 1:
-        pictures.append(
-            _picture(
-                ParetoDisplay.from_estimator(estimator, y, rows),
-                "Two quantities of the objective",
-                "Grey: measured sequences, with the front of those that no other is better than in both. Blue: "
-                "predicted means of designs; the orange lines reach to the bounds that count.",
-            )
-        )
-    if len(rows) and measured is not None and y is not None:
-        pictures.append(
-            _picture(
-                DistanceDisplay.from_estimator(estimator, measured, y, designs=rows, name=name),
-                "Predicted mean by distance to the nearest measured sequence",
-                "Each dot is a design. The line below it reaches down to the lower bound. A high dot far to the right "
-                "with a short line is a confident prediction without data nearby.",
-            )
-        )
-        some = [measured[i] for i in rng.permutation(len(measured))[:_N_KMER_ROWS]]
-        pictures.append(
-            _picture(
-                KmerScatterDisplay.from_sequences(rows, some),
-                "Shares of 3-mers in designs and data",
-                "3-mers off the diagonal are more, or less, common in the designs than in the measured sequences.",
-            )
-        )
-    if len(set(map(len, rows))) == 1:
-        pictures.append(
-            _picture(
-                SequenceLogoDisplay.from_sequences(rows, letters=estimator.space_.alphabet),
-                "Sequence logo of the designs",
-                "Letters that the designs share, position by position. Tall letters everywhere mean that all designs "
-                "are nearly the same.",
-            )
-        )
-    order = [column for column in _FIRST if column in designs]
-    return {"pictures": pictures, "table": _cells(designs[[*order, *designs.columns.difference(order, sort=False)]])}
-
-
-def _gallery(estimator: Any, X: Any, y: Any, name: str, rng: np.random.RandomState) -> Picture:
-    """Images that were measured, and those of the two chains."""
-    return _picture(
-        ImageGridDisplay.from_estimator(estimator, X, y, n_designs=20, random_state=rng, name=name),
-        "Grid of images",
-        "Images of the two models at the same place start from the same noise. If those of the fine-tuned model no "
-        "longer show what measured ones show, fine-tuning has gone too far, whatever the numbers say.",
-    )
-
-
 def _calibration(calibration: CalibrationReport) -> dict[str, Any]:
     """Coverage as a picture, in words and as a table."""
-    picture = _picture(
+    picture = figure_of(
         CalibrationDisplay.from_report(calibration),
         "Coverage of the lower bound",
         "Share of rows, never seen by the reward, for which the bound holds, with 95 % intervals. Backtest: the reward "
@@ -341,7 +288,7 @@ def _calibration(calibration: CalibrationReport) -> dict[str, Any]:
         "warnings": calibration.warnings,
         "picture": picture,
         "notes": calibration.notes,
-        "table": _cells(table),
+        "table": cells_of(table),
     }
 
 
@@ -367,33 +314,3 @@ def _without_folders(text: str) -> str:
     "PosixPath('model'), device='cpu'"
     """
     return re.sub(r"""(['"])(?:/|[A-Za-z]:[/\\])[^'"]*?([^'"/\\]*)\1""", r"\1\2\1", text)
-
-
-def _picture(display: Any, alternative: str, caption: str) -> Picture:
-    """Draw a display as PNG in base64; its figure is closed again."""
-    from matplotlib import pyplot
-
-    drawn = display.plot().figure_
-    buffer = io.BytesIO()
-    # The metadata would name the version of matplotlib.
-    drawn.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    pyplot.close(drawn)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return {"data": data, "alternative": alternative, "caption": caption}
-
-
-def _cells(frame: pd.DataFrame) -> dict[str, Any]:
-    """Names of the columns, and rows of cells for the template."""
-    columns = [str(name) for name in frame.columns]
-    rows = [[_cell(*pair) for pair in zip(columns, row, strict=True)] for row in frame.itertuples(index=False)]
-    return {"columns": columns, "rows": rows}
-
-
-def _cell(name: str, value: Any) -> dict[str, str | None]:
-    """A cell. Numbers are shown with four digits and sorted by their full value; a missing one is empty."""
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        if not np.isfinite(value):
-            return {"kind": "number", "text": "", "value": None}
-        return {"kind": "number", "text": f"{float(value):.4g}", "value": f"{float(value):.9g}"}
-    kind = "sequence" if name in ("sequence", "nearest") else "flags" if name == "flags" else "text"
-    return {"kind": kind, "text": str(value), "value": None}

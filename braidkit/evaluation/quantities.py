@@ -15,7 +15,7 @@ def reward_of_quantities(estimator: Any) -> ObjectiveReward | None:
     return reward if hasattr(reward, "predict_parts") else None
 
 
-def quantity_columns(estimator: Any, sequences: list[str]) -> dict[str, np.ndarray]:
+def quantity_columns(estimator: Any, designs: Any) -> dict[str, np.ndarray]:
     """Columns of designs: of each quantity "<name>_mean", "<name>_lower" or "<name>_upper", and "<name>_judge".
 
     The bound is the one that makes the objective's conservative, or both where either may.
@@ -24,8 +24,8 @@ def quantity_columns(estimator: Any, sequences: list[str]) -> dict[str, np.ndarr
     if reward is None:
         return {}
     columns = {}
-    judged = estimator.judge_.predict_parts(sequences)
-    for name, part in reward.predict_parts(sequences).items():
+    judged = estimator.judge_.predict_parts(designs)
+    for name, part in reward.predict_parts(designs).items():
         direction = reward.objective_.direction(name)
         columns[f"{name}_mean"] = part.mean.numpy()
         if direction >= 0:
@@ -36,10 +36,10 @@ def quantity_columns(estimator: Any, sequences: list[str]) -> dict[str, np.ndarr
     return columns
 
 
-def unsure_conditions(estimator: Any, sequences: list[str]) -> dict[str, np.ndarray]:
+def unsure_conditions(estimator: Any, designs: Any) -> dict[str, np.ndarray]:
     """Whether each design's bound fails a condition of the objective, by the words of a flag."""
     reward = reward_of_quantities(estimator)
     if reward is None:
         return {}
-    unmet = reward.objective_.unmet(reward.predict_parts(sequences))
+    unmet = reward.objective_.unmet(reward.predict_parts(designs))
     return {f"not sure to have {text}": fails.numpy() for text, fails in unmet.items()}

@@ -241,6 +241,45 @@ def test_a_file_in_the_way_of_an_output_is_kept(path):
     assert (path / "designs.csv").read_text() == "mine"
 
 
+def cut_while_it_writes_pictures(path):
+    """A run that was killed when it had written one picture of two, and half of the other."""
+    directory = RunDirectory(path, ("designs",))
+    with pytest.raises(PowerCut), directory.claimed(SETTINGS):
+        keep_work(directory)
+        with directory.writing("designs", members=["a.png", "b.png"]) as folder:
+            folder.mkdir()
+            (folder / "a.png").write_text("picture")
+            (folder / ".braidkit-0123456789abcdef-b.png").write_text("half")
+            raise PowerCut
+
+
+def test_a_folder_that_was_not_finished_is_written_again(path):
+    cut_while_it_writes_pictures(path)
+    directory = RunDirectory(path, ("designs",))
+    with directory.claimed(SETTINGS) as resumed:
+        assert resumed
+        with directory.writing("designs", members=["a.png", "b.png"]) as folder:
+            assert sorted(file.name for file in folder.iterdir()) == ["a.png"]
+            for name in ("a.png", "b.png"):
+                (folder / name).write_text("again")
+        directory.finish()
+    assert contents(path / "designs") == {"a.png": b"again", "b.png": b"again"}
+
+
+def test_a_folder_that_was_not_finished_is_removed_with_its_run(path):
+    cut_while_it_writes_pictures(path)
+    assert run(path, SETTINGS | {"n": 20}, overwrite=True) is False
+    assert sorted(file.name for file in path.iterdir()) == ["designs.csv", "model", "run.json"]
+
+
+def test_another_file_in_a_folder_that_was_not_finished_is_kept(path):
+    cut_while_it_writes_pictures(path)
+    (path / "designs" / "mine.png").write_text("mine")
+    with pytest.raises(CheckpointError, match="designs was changed after"):
+        run(path, SETTINGS | {"n": 20}, overwrite=True)
+    assert (path / "designs" / "mine.png").read_text() == "mine"
+
+
 def test_run_refuses_to_replace_its_own_inputs(path, finished, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(path)

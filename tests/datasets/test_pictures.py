@@ -52,3 +52,28 @@ def test_broken_files_are_named(files, tmp_path):
         read_images([])
     with pytest.raises(InvalidParameterError, match="channels must be 1 or 3; got 4"):
         read_images(paths, channels=4)
+
+
+def test_transparent_pictures_are_put_on_white(tmp_path):
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "hidden.png")
+    indexed = Image.new("P", (2, 2))
+    indexed.putpalette([0, 0, 0, 255, 255, 255])
+    indexed.save(tmp_path / "indexed.png", transparency=0)
+    assert (read_images([tmp_path / "hidden.png", tmp_path / "indexed.png"]) == 255).all()
+
+
+def test_photographs_are_turned_upright(tmp_path):
+    photograph = Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera turned to the left
+    photograph.save(tmp_path / "turned.png", exif=exif)
+    assert read_images([tmp_path / "turned.png"], channels=1)[0].tolist() == [[3, 0], [4, 1], [5, 2]]
+
+
+def test_sixteen_bits_become_eight_and_floats_are_refused(tmp_path):
+    levels = np.array([[0, 257 * 7], [257 * 200, 65535]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    assert read_images([tmp_path / "deep.png"], channels=1)[0].tolist() == [[0, 7], [200, 255]]
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "floats.tiff")
+    with pytest.raises(InvalidDesignError, match=r"floats.tiff cannot be read .*its pixels are floats"):
+        read_images([tmp_path / "floats.tiff"])

@@ -172,7 +172,7 @@ def test_a_run_that_kept_the_pretrained_model_says_so(run):
 
 
 def test_a_flag_of_a_large_penalty_alone_is_no_doubt(table):
-    others = table["flags"].str.replace("penalty above that of 95 % of measured sequences", "").str.strip("; ")
+    others = table["flags"].str.replace("penalty above that of 95 % of measured ones", "").str.strip("; ")
     assert table.attrs["n_doubtful"] == (others != "").sum()
 
 

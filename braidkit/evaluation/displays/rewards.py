@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from braidkit.evaluation.arguments import check_fitted, read_measured, read_values
+from braidkit.evaluation.arguments import check_fitted, read_measured, read_values, usual_draws
 from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, label_line, new_axes, plain, span
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number, check_random_state
@@ -72,7 +72,14 @@ class RewardDistributionDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: Any, X: Any, y: Any, *, n_designs: int = 500, random_state: Any = None, name: str = "reward"
+        cls,
+        estimator: Any,
+        X: Any,
+        y: Any,
+        *,
+        n_designs: int | None = None,
+        random_state: Any = None,
+        name: str = "reward",
     ) -> RewardDistributionDisplay:
         """Compare measured, pretrained and fine-tuned designs by the estimator's judge.
 
@@ -85,12 +92,13 @@ class RewardDistributionDisplay:
         X : designs
         y : array-like of shape (n_samples,)
             Measurements of X.
-        n_designs : int, default=500
-            Designs of each kind.
+        n_designs : int, optional
+            Designs of each kind. By default 500; 50 pictures, which take far longer to draw.
         random_state : int, RandomState or None
         name : str, default="reward"
         """
         check_fitted(estimator, "pretrained_", "reward_")
+        n_designs = usual_draws(estimator, 500) if n_designs is None else n_designs
         check_number("n_designs", n_designs, whole=True, low=1)
         rng = check_random_state(random_state)
         measured, values = read_measured(X, y, estimator)

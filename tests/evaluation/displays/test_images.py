@@ -62,7 +62,7 @@ def test_an_estimators_grid_has_the_best_measured_and_the_same_noise(finetuner, 
 def test_the_report_of_images_shows_a_grid(finetuner, images, tmp_path):
     report(finetuner, path=tmp_path / "page.html", random_state=0)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count("<h2>Designs</h2>") == 1 and 'alt="Grid of images"' in page
+    assert page.count("<h2>Before and after</h2>") == 1 and 'alt="Grid of images"' in page
 
 
 def test_what_is_no_grid_of_images_is_refused(images):

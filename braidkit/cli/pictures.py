@@ -1,0 +1,137 @@
+"""``braidkit design --image``: designs that are pictures, from a pipeline of diffusers or from the pictures alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from braidkit.diffusion import DiffusionModel
+
+# Options that say nothing about designs of the other kind.
+_OF_SEQUENCES = (
+    *("sequence", "values", "alphabet", "length", "padding", "template", "hold", "free", "parent", "mutations"),
+    *("forbidden", "sites", "max_homopolymer", "frame", "previous"),
+)
+_OF_PICTURES = ("prompts", "n_steps", "guidance_scale", "resize", "skip_broken")
+DEFAULT_LORA_RANK = 4
+
+
+def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of pictures, for a command."""
+    options = (
+        click.option(
+            "--image",
+            metavar="COLUMN",
+            help="Column of paths of pictures, relative to TABLE's folder: the designs are then pictures.",
+        ),
+        click.option(
+            "--prompts",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="What the pictures are to show, one prompt a line, for a pipeline that takes text.",
+        ),
+        click.option("--n-steps", type=click.IntRange(min=1), help="Steps of a pipeline.  [default: 50]"),
+        click.option("--guidance-scale", type=float, help="Classifier-free guidance of a pipeline.  [default: 7.5]"),
+        click.option("--resize", is_flag=True, help="Cut pictures of other sizes in their centre, and scale them."),
+        click.option("--skip-broken", is_flag=True, help="Leave out rows whose picture is missing or broken."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def check_kind(ctx: click.Context, image: str | None) -> None:
+    """Refuse options that belong to designs of the other kind, by their names."""
+    wrong = _OF_PICTURES if image is None else _OF_SEQUENCES
+    given = [name for name in wrong if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]
+    if given:
+        option = "--" + given[0].replace("_", "-")
+        raise click.UsageError(
+            f"{option} is for pictures; name the column of their paths by --image."
+            if image is None
+            else f"{option} is for sequences; leave it out with --image.",
+            ctx,
+        )
+
+
+def load_chain(
+    pretrained: Path | None,
+    prompts: Path | None,
+    *,
+    n_steps: int | None,
+    guidance_scale: float | None,
+    lora_rank: int | None,
+) -> DiffusionModel | None:
+    """The pretrained chain of pictures that was asked for: a pipeline of diffusers, or one that braidkit saved.
+
+    Raises
+    ------
+    InvalidParameterError
+        If an option of pipelines is given without one, a pipeline that takes text has no prompts, or a prompt is too
+        long, naming its line.
+    IncompatibleModelError
+        If the chain makes other designs.
+    """
+    from braidkit.diffusion import DiffusionModel, PipelineDiffusion
+    from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+    from braidkit.persistence import is_saved
+    from braidkit.spaces import ImageSpace
+
+    asked: dict[str, Any] = {"n_steps": n_steps, "guidance_scale": guidance_scale, "lora_rank": lora_rank}
+    options = {name: value for name, value in asked.items() if value is not None}
+    given = ["--" + name.replace("_", "-") for name in options] + ["--prompts"] * (prompts is not None)
+    if pretrained is None or is_saved(pretrained):
+        if given:
+            raise InvalidParameterError(
+                f"{given[0]} belongs to a pipeline of diffusers; leave it out, or pass one's directory as --pretrained."
+            )
+        chain = None if pretrained is None else DiffusionModel.from_pretrained(pretrained)
+        if chain is not None and not isinstance(chain.space, ImageSpace):
+            raise IncompatibleModelError(f"--pretrained {pretrained} makes {chain.space.designs}, not pictures.")
+        return chain
+    lines = {} if prompts is None else read_prompts(prompts)
+    try:
+        return PipelineDiffusion.from_pretrained(
+            pretrained, prompts=list(lines), **({"lora_rank": DEFAULT_LORA_RANK} | options)
+        )
+    except InvalidParameterError as error:
+        if str(error).startswith("prompts is empty"):
+            raise InvalidParameterError(
+                f"--pretrained {pretrained} takes text; name a file with one prompt a line by --prompts."
+            ) from error
+        found = re.match(r"prompts\[(\d+)\]", str(error))
+        if found is None:
+            raise
+        line = list(lines.values())[int(found[1])]
+        raise InvalidParameterError(f"line {line} of {prompts}{str(error)[found.end() :]}") from error
+
+
+def read_prompts(path: Path) -> dict[str, int]:
+    """Prompts of a file, one a line, with the numbers of their lines; blank lines and repetitions are left out.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the file cannot be read, or has none.
+    """
+    from braidkit.exceptions import InvalidParameterError
+
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise InvalidParameterError(
+            f"--prompts {path} cannot be read ({error}); pass a text file in UTF-8 with one prompt a line."
+        ) from error
+    prompts: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            prompts.setdefault(line.strip(), number)
+    if not prompts:
+        raise InvalidParameterError(f"--prompts {path} is empty; write one prompt a line.")
+    return prompts
