@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from typing import Any, NamedTuple
 
@@ -79,7 +78,7 @@ def read_training_data(estimator: Any, X: Any, y: Any, *, space: Space | None = 
     if len(x) < 2:
         raise InvalidDesignError(f"X has {len(x)} sample; a minimum of 2 is required.")
     estimator.n_features_in_ = designs.shape[1] if designs.ndim == 2 else space.shape[0]
-    _check_spread(y)
+    check_spread(y)
     return TrainingData(space, designs, x, y)
 
 
@@ -91,43 +90,39 @@ def read_new_designs(estimator: Any, X: Any) -> Points:
     return estimator.space_.points(designs)
 
 
-def read_measurements(y: Any) -> np.ndarray:
-    """Measurements as a float64 array of shape (n,), from any container of numbers.
+def read_measurements(y: Any, name: str = "y") -> np.ndarray:
+    """Measurements as a float64 array of shape (n,), from any container of numbers; errors call them by a name.
 
     Raises
     ------
     InvalidTargetError
         For values that are missing, infinite, too large or no numbers, by row, and for more than one column.
     """
-    if isinstance(y, Tensor):
-        y = y.detach().cpu().numpy()
-    if hasattr(y, "to_pylist") and not hasattr(y, "__array__"):
-        y = y.to_pylist()
-    array = np.asarray(y)
+    array = _as_array(y, name)
     if array.ndim == 2 and array.shape[1] == 1:
         if not hasattr(y, "columns"):
             warnings.warn(
-                "A column-vector y was passed when a 1d array was expected; pass y.ravel().",
+                f"A column-vector {name} was passed when a 1d array was expected; pass {name}.ravel().",
                 DataConversionWarning,
                 stacklevel=4,
             )
         array = array[:, 0]
     if array.ndim != 1:
+        several = " Several quantities need an objective of them (see ObjectiveReward)." if name == "y" else ""
         raise InvalidTargetError(
-            f"y should be a 1d array, one measurement a design; got an array of shape {array.shape} instead. Several "
-            "quantities need an objective of them (see ObjectiveReward)."
+            f"{name} should be a 1d array, one number a design; got an array of shape {array.shape} instead.{several}"
         )
     if array.dtype.kind in "Mm":
-        raise InvalidTargetError(f"y holds dates or durations (row 0 is {array[0]}), not measurements; pass numbers.")
+        raise InvalidTargetError(f"{name} holds dates or durations (row 0 is {array[0]}); pass numbers.")
     if array.dtype.kind == "c":
-        raise InvalidTargetError("Complex data not supported: y has complex numbers; pass real ones.")
+        raise InvalidTargetError(f"Complex data not supported: {name} has complex numbers; pass real ones.")
     values = (
         array.astype(np.float64)
         if array.dtype.kind in "fiub"
-        else np.array(list(map(_number, array.astype(object), _rows())))
+        else np.array([_number(value, row, name) for row, value in enumerate(array.astype(object))], dtype=np.float64)
     )
-    _check_finite(values)
-    return values.astype(np.float64)
+    _check_finite(values, name)
+    return values
 
 
 def read_targets(y: Any) -> tuple[list[str], np.ndarray]:
@@ -142,18 +137,33 @@ def read_targets(y: Any) -> tuple[list[str], np.ndarray]:
     """
     if y is None:
         raise InvalidTargetError("y is None; pass a column of measurements for each quantity.")
-    if hasattr(y, "columns"):
-        names = [str(name) for name in y.columns]
-        repeated = [name for name in names if names.count(name) > 1]
-        if repeated or not names:
-            raise InvalidTargetError(f"y has the column {repeated[0]!r} twice." if repeated else "y has no column.")
-        columns = [y[name] for name in y.columns]
-    else:
-        array = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
-        several = array.ndim == 2
-        names = [f"y{i}" for i in range(array.shape[1])] if several else [str(getattr(y, "name", None) or "y")]
-        columns = list(array.T) if several else [array]
-    return names, np.column_stack([_read_named(column, name) for name, column in zip(names, columns, strict=True)])
+    names, columns = _named_columns(y, "y")
+    return names, np.column_stack([read_measurements(part, name) for name, part in zip(names, columns, strict=True)])
+
+
+def read_target_errors(y_error: Any, names: list[str], n: int) -> list[np.ndarray | None]:
+    """Standard errors (n,) of each of several targets; None where they are not known: a column of missing values.
+
+    Columns of a table are found by the targets' names, those of an array by their order.
+
+    Raises
+    ------
+    InvalidTargetError
+        Naming the column and the row.
+    """
+    if y_error is None:
+        return [None] * len(names)
+    found, columns = _named_columns(y_error, "y_error")
+    if len(found) != len(names) or (_is_table(y_error) and set(found) != set(names)):
+        raise InvalidTargetError(
+            f"y_error must have a column for each of {', '.join(names)}, by their names if it is a table; it has "
+            f"{', '.join(found)}."
+        )
+    by_name = dict(zip(found if _is_table(y_error) else names, columns, strict=True))
+    return [
+        None if pd.isna(by_name[name]).all() else read_errors(by_name[name], n, f"y_error of {name!r}")
+        for name in names
+    ]
 
 
 def read_weights(sample_weight: Any, n: int) -> np.ndarray:
@@ -165,18 +175,13 @@ def read_weights(sample_weight: Any, n: int) -> np.ndarray:
         Naming the row and the value.
     """
     weights = _read_beside_y(sample_weight, n, "sample_weight")
-    wrong = np.flatnonzero(weights < 0)
-    if len(wrong):
-        raise InvalidTargetError(
-            f"sample_weight: row {wrong[0]:,} is {weights[wrong[0]]:g} ({len(wrong):,} such rows); pass 0, for a "
-            "row that does not count, or larger."
-        )
+    _refuse_rows(weights < 0, weights, "sample_weight", "pass 0, for a row that does not count, or larger")
     if not weights.any():
         raise InvalidTargetError("sample_weight is zero in all rows; pass a weight above 0 for rows that count.")
     return weights
 
 
-def read_errors(y_error: Any, n: int) -> np.ndarray:
+def read_errors(y_error: Any, n: int, name: str = "y_error") -> np.ndarray:
     """Standard errors of n measurements as float64, all above 0.
 
     Raises
@@ -184,30 +189,52 @@ def read_errors(y_error: Any, n: int) -> np.ndarray:
     InvalidTargetError
         Naming the row and the value.
     """
-    errors = _read_beside_y(y_error, n, "y_error")
-    wrong = np.flatnonzero(errors <= 0)
-    if len(wrong):
-        raise InvalidTargetError(
-            f"y_error: row {wrong[0]:,} is {errors[wrong[0]]:g} ({len(wrong):,} such rows), but nothing is exact: pass "
-            "a standard error above 0, such as the median of the others."
-        )
+    errors = _read_beside_y(y_error, n, name)
+    remedy = "nothing is exact: pass a standard error above 0, such as the median of the others"
+    _refuse_rows(errors <= 0, errors, name, remedy)
+    _refuse_rows(errors < SMALLEST, errors, name, "too little to compute with: pass measurements in a smaller unit")
     return errors
 
 
 def _read_beside_y(values: Any, n: int, name: str) -> np.ndarray:
-    """Numbers as float64, one for each of n rows; errors are those of measurements, by another name."""
-    array = _read_named(values, name)
+    """Numbers as float64, one for each of n rows."""
+    array = read_measurements(values, name)
     if len(array) != n:
         raise InvalidTargetError(f"{name} has {len(array):,} entries for {n:,} rows; pass one for each row.")
     return array
 
 
-def _read_named(values: Any, name: str) -> np.ndarray:
-    """Numbers as `read_measurements` reads them, under another name than y."""
+def _is_table(y: Any) -> bool:
+    """Whether these are columns with names, of pandas, polars or pyarrow."""
+    return hasattr(y, "columns") or hasattr(y, "column_names")
+
+
+def _named_columns(y: Any, name: str) -> tuple[list[str], list[Any]]:
+    """Columns with their names, from a table; from an array with the name and numbers from 0, if there are several."""
+    if _is_table(y):
+        keys = list(getattr(y, "column_names", None) or y.columns)
+        names = [str(key) for key in keys]
+        repeated = [one for one in names if names.count(one) > 1]
+        if repeated or not names:
+            why = f"has the column {repeated[0]!r} twice" if repeated else "has no column"
+            raise InvalidTargetError(f"{name} {why}.")
+        return names, [_as_array(y[key], named) for key, named in zip(keys, names, strict=True)]
+    array = _as_array(y, name)
+    if array.ndim == 2:
+        return [f"{name}{i}" for i in range(array.shape[1])], list(array.T)
+    return [str(getattr(y, "name", None) or name)], [array]
+
+
+def _as_array(y: Any, name: str) -> np.ndarray:
+    """Any container as an array."""
+    if isinstance(y, Tensor):
+        return y.detach().cpu().numpy()
+    if hasattr(y, "to_pylist") and not hasattr(y, "__array__"):
+        y = y.to_pylist()
     try:
-        return read_measurements(values)
-    except InvalidTargetError as error:
-        raise InvalidTargetError(re.sub(r"^(Input y|y)\b", name, str(error))) from error
+        return np.asarray(y)
+    except ValueError as error:
+        raise InvalidTargetError(f"{name} must hold one number a row, and its rows differ in length.") from error
 
 
 def check_space(space: Any) -> None:
@@ -235,12 +262,7 @@ def _validated(estimator: Any, X: Any, designs: np.ndarray, **settings: Any) -> 
     return validate_data(estimator, named, dtype=np.float64, **settings)
 
 
-def _rows() -> Any:
-    """Row numbers without end."""
-    return iter(range(2**62))
-
-
-def _number(value: Any, row: int) -> float:
+def _number(value: Any, row: int, name: str) -> float:
     """An entry of a column as a number; missing values as NaN."""
     if value is None or value is pd.NA or value is pd.NaT:
         return math.nan
@@ -251,36 +273,41 @@ def _number(value: Any, row: int) -> float:
     except (TypeError, ValueError) as error:
         comma = isinstance(value, str) and value.count(",") == 1 and value.replace(",", "").strip("+- ").isdigit()
         remedy = "write decimals with a point" if comma else "drop or correct such rows"
-        raise InvalidTargetError(f"y: row {row:,} is {value!r}, which is not a number; {remedy}.") from error
+        raise InvalidTargetError(f"{name}: row {row:,} is {value!r:.60}, which is not a number; {remedy}.") from error
 
 
-def _check_finite(values: np.ndarray) -> None:
-    """Raise for missing, infinite or huge measurements, naming the first."""
+def _check_finite(values: np.ndarray, name: str) -> None:
+    """Raise for numbers that are missing, infinite or huge, naming the first."""
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         value = values[bad[0]]
         what = "NaN" if np.isnan(value) else "infinity"
         raise InvalidTargetError(
-            f"Input y contains {what}: row {bad[0]:,} is {value} ({len(bad):,} such rows); drop those rows."
+            f"Input {name} contains {what}: row {bad[0]:,} is {value} ({len(bad):,} such rows); drop those rows."
         )
-    huge = np.flatnonzero(np.abs(values) > LARGEST)
-    if len(huge):
-        raise InvalidTargetError(
-            f"y: row {huge[0]:,} is {values[huge[0]]:g} ({len(huge):,} rows beyond {LARGEST:g}), too large to compute "
-            "with; drop such rows, or pass y in a larger unit, such as y / y.max()."
-        )
+    remedy = f"too large to compute with: drop such rows, or pass {name} in a larger unit"
+    _refuse_rows(np.abs(values) > LARGEST, values, name, remedy)
 
 
-def _check_spread(y: np.ndarray) -> None:
+def _refuse_rows(wrong: np.ndarray, values: np.ndarray, name: str, why: str) -> None:
+    """Raise if any row is wrong, naming the first."""
+    rows = np.flatnonzero(wrong)
+    if len(rows):
+        raise InvalidTargetError(f"{name}: row {rows[0]:,} is {values[rows[0]]:g} ({len(rows):,} such rows); {why}.")
+
+
+def check_spread(y: np.ndarray, name: str = "y") -> None:
     """Raise for measurements that are all alike, but for rounding."""
     spread, size = np.ptp(y), np.abs(y).max()
     if spread <= 1e-12 * size:
         alike = f"every one of the {len(y):,} measurements is {y[0]:g}"
         reason = alike if spread == 0 else f"the {len(y):,} measurements differ from {y[0]:g} by rounding errors only"
         raise InvalidTargetError(
-            f"y is constant ({reason}): there is nothing to learn; check the column, or pass measurements that differ."
+            f"{name} is constant ({reason}): there is nothing to learn; check the column, or pass measurements that "
+            "differ."
         )
     if spread < SMALLEST:
         raise InvalidTargetError(
-            f"y varies by {spread:g} only, too little to compute with; pass it in a smaller unit, such as y / {size:g}."
+            f"{name} varies by {spread:g} only, too little to compute with; pass it in a smaller unit, such as y / "
+            f"{size:g}."
         )

@@ -122,7 +122,7 @@ def test_a_missing_measurement_is_named_by_its_row(y, row, missing):
         (pd.to_datetime(pd.Series(["2024-01-02"] * 3)), "y holds dates or durations .row 0 is 2024-01-02"),
         (np.array([1, 2, 3], dtype="m8[s]"), "y holds dates or durations"),
         ([pd.Timestamp("2024-01-02"), 1, 2], "y: row 0 is Timestamp.*not a number"),
-        ([1, 2, 1e300], r"y: row 2 is 1e\+300 \(1 rows beyond 1e\+30\), too large"),
+        ([1, 2, 1e300], r"y: row 2 is 1e\+300 \(1 such rows\); too large"),
         ([[1.0, 2.0]] * 3, r"y should be a 1d array.*shape \(3, 2\)"),
         (np.array([1j, 2, 3]), "Complex data not supported"),
         ({"a": 1.0}, "y should be a 1d array"),

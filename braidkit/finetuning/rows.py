@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils.validation import has_fit_parameter
 
-from braidkit.data import TrainingData, read_errors, read_targets, read_weights
+from braidkit.data import TrainingData, read_errors, read_target_errors, read_targets, read_weights
 from braidkit.exceptions import InvalidParameterError
 from braidkit.persistence import digest
 from braidkit.rewards.objective import Objective
-from braidkit.rewards.objective_reward import read_error_columns
-from braidkit.rewards.row_noise import RowNoise, merge_rows
+from braidkit.rewards.row_noise import RowNoise, check_takes_noise, merge_rows
 from braidkit.spaces import Points, join_groups
 
 
@@ -55,7 +53,7 @@ class MeasuredRows:
         if y_error is not None and targets is None:
             noise["y_error"] = read_errors(y_error, n)
         elif y_error is not None and targets is not None:
-            columns = read_error_columns(y_error, targets.shape)
+            columns = read_target_errors(y_error, list(targets.columns), n)
             noise["y_error"] = np.column_stack([np.full(n, np.nan) if one is None else one for one in columns])
         rows = cls(np.arange(n), data.X, data.x, data.y, join_groups(data.x, groups), noise, targets)
         return rows if sample_weight is None else rows.take(np.flatnonzero(noise["sample_weight"]))
@@ -121,18 +119,5 @@ def read_rows(designer: Any, X: Any, y: Any, groups: Any, sample_weight: Any, y_
         y = objective.measured(columns, objective.scales(columns))
         targets = pd.DataFrame(columns, columns=names)
     rows = MeasuredRows.read(designer._read(X, y), groups, sample_weight, y_error, targets)
-    check_takes_noise(designer.reward, rows.noise)
+    check_takes_noise(designer.reward, list(rows.noise))
     return rows
-
-
-def check_takes_noise(reward: Any, noise: dict[str, np.ndarray]) -> None:
-    """Raise unless a reward, or a regressor in its place, learns from what was told of the noise."""
-    if reward is None or isinstance(reward, FrozenEstimator):  # the default takes all, and a frozen one learns nothing
-        return
-    learner = getattr(reward, "regressor", reward)  # of a BlackBoxReward
-    for name in noise:
-        if not has_fit_parameter(learner, name):
-            raise InvalidParameterError(
-                f"reward, a {type(learner).__name__}, takes no {name} in fit; leave it out, or pass a reward that "
-                "does, such as GPBonusReward()."
-            )

@@ -31,7 +31,28 @@ from braidkit.torch_state import ordinary_torch
 MIN_VALIDATION_ROWS = 5
 
 
-class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
+class Bounded(RegressorMixin, BaseEstimator, abc.ABC):
+    """A reward with a mean and a penalty in y's units; a subclass sets ``y_mean_`` and ``y_std_`` in `fit`."""
+
+    y_mean_: float
+    y_std_: float
+
+    @abc.abstractmethod
+    def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and penalty (n,) of points (n, \\*space_.shape), in y's units, float64."""
+
+    def standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and penalty (n,) of points (n, \\*space_.shape), for a y of mean 0 and deviation 1."""
+        mean, penalty = self.mean_and_penalty(x)
+        return (mean - self.y_mean_) / self.y_std_, penalty / self.y_std_
+
+    def lower(self, x: Tensor) -> Tensor:
+        """The conservative bound ``mean - penalty`` (n,) of points (n, \\*space_.shape); see `mean_and_penalty`."""
+        mean, penalty = self.mean_and_penalty(x)
+        return mean - penalty
+
+
+class BaseReward(Bounded):
     """A regressor with a lower bound: r_hat, and r_hat - g_hat (BRAID, section 4.2).
 
     A subclass writes `fit`, which sets ``space_``, ``device_``, ``y_mean_`` and ``y_std_``, and `_standardised`.
@@ -53,8 +74,6 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
 
     space_: Space
     device_: torch.device
-    y_mean_: float
-    y_std_: float
 
     @abc.abstractmethod
     def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None, y_error: Any = None) -> BaseReward:
@@ -114,11 +133,6 @@ class BaseReward(RegressorMixin, BaseEstimator, abc.ABC):
         """Mean and penalty (n,) of points, with gradients, in y's units, float64; see `standardised`."""
         mean, penalty = self.standardised(x)
         return mean * self.y_std_ + self.y_mean_, penalty * self.y_std_
-
-    def lower(self, x: Tensor) -> Tensor:
-        """The conservative bound ``mean - penalty`` of points, shape (n,), with gradients; see `mean_and_penalty`."""
-        mean, penalty = self.mean_and_penalty(x)
-        return mean - penalty
 
     @ordinary_torch()
     def _predict_arrays(self, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

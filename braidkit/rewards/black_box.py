@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from braidkit.data import read_training_data, read_weights
-from braidkit.exceptions import InvalidParameterError
+from braidkit.exceptions import BraidkitError, InvalidParameterError
 from braidkit.parameters import check_random_state
-from braidkit.rewards._base import standardise
+from braidkit.rewards._base import Bounded, standardise
+from braidkit.rewards.row_noise import check_takes_noise
 from braidkit.spaces import Space, read_designs
 from braidkit.torch_state import ordinary_torch
 
 
-class BlackBoxReward(RegressorMixin, BaseEstimator):
+class BlackBoxReward(Bounded):
     """Present a scikit-learn regressor of designs as a reward, without gradients.
 
     Fine-tuning wraps a regressor that has no ``lower(x)`` in one of these; only solvers that need no gradient work
@@ -61,6 +63,7 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         """Fit a clone of the regressor to designs and measurements, with weights if there are any."""
         if isinstance(self.regressor, type) or not all(hasattr(self.regressor, name) for name in ("fit", "predict")):
             raise InvalidParameterError(f"regressor must be a regressor with fit and predict; got {self.regressor!r}.")
+        check_takes_noise(self.regressor, [] if sample_weight is None else ["sample_weight"])
         self.space_, X, _, y = read_training_data(self, X, y, space=self.space)
         self.kind_ = self.space_.kind_of(X)
         _, self.y_mean_, self.y_std_ = standardise(y)
@@ -74,7 +77,8 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
             }
             regressor.set_params(**unseeded)
         weights = {} if sample_weight is None else {"sample_weight": read_weights(sample_weight, len(y))}
-        self.regressor_ = regressor.fit(X, y, **weights)
+        with self._its_errors_explained():
+            self.regressor_ = regressor.fit(X, y, **weights)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -88,16 +92,6 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
         lower = getattr(self.regressor_, "predict_lower", self.regressor_.predict)
         return self._numbers(lower, X)
 
-    def standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean less that of y, and penalty, (n,) of points (n, \\*space_.shape), over y's deviation; no gradient."""
-        mean, penalty = self.mean_and_penalty(x)
-        return (mean - self.y_mean_) / self.y_std_, penalty / self.y_std_
-
-    def lower(self, x: Tensor) -> Tensor:
-        """The bound (n,) of points (n, \\*space_.shape), in y's units, without gradient; float64."""
-        mean, penalty = self.mean_and_penalty(x)
-        return mean - penalty
-
     def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and penalty (n,) of points (n, \\*space_.shape), in y's units, without gradient; float64."""
         designs = self.space_.decode(x.detach(), self.kind_)
@@ -106,10 +100,24 @@ class BlackBoxReward(RegressorMixin, BaseEstimator):
             mean - self.predict_lower(designs), device=x.device
         )
 
+    @contextlib.contextmanager
+    def _its_errors_explained(self) -> Iterator[None]:
+        """Say of an error in the user's regressor where it comes from, and what it often lacks."""
+        try:
+            yield
+        except BraidkitError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise InvalidParameterError(
+                f"the regressor, a {type(self.regressor).__name__}, cannot be used on designs of kind {self.kind_!r} "
+                f"({error}); if it needs numbers, pass make_pipeline(SequenceEncoder(), ...)."
+            ) from error
+
     def _numbers(self, predict: Callable[[Any], Any], X: Any) -> np.ndarray:
         """The regressor's predictions, one finite number per design."""
         X = read_designs(X)
-        values = np.asarray(predict(X), dtype=np.float64)
+        with self._its_errors_explained():
+            values = np.asarray(predict(X), dtype=np.float64)
         if values.shape != (len(X),) or not np.isfinite(values).all():
             raise InvalidParameterError(
                 f"the regressor must predict one finite number a design, shape ({len(X)},); got shape {values.shape} "

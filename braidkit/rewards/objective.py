@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from braidkit.data import check_spread
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import is_number
 
 # Deviations of the objective's value that one deviation of shortfall below a condition costs.
 SHORTFALL_COST = 5.0
-_UNREADABLE = (SyntaxError, ValueError, RecursionError)
+_UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+# Parts within parts of an expression: each takes a few frames of Python's stack.
+_MAX_DEPTH = 100
 _EXAMPLES = "'a - b', '0.7*a + 0.3*b', 'min(a, b)' or 'a if b >= 0.8'"
 
 
@@ -88,8 +92,11 @@ class Objective:
         value, *rest = re.split(r"\bif\b", text)
         if len(rest) > 1:
             raise _refused(text, "has 'if' more than once; join conditions by 'and'")
-        conditions = [_condition(part, text) for part in re.split(r"\band\b", rest[0])] if rest else []
-        objective = cls(text, tuple(names), _expression(value, text), tuple(conditions))
+        try:
+            conditions = [_condition(part, text) for part in re.split(r"\band\b", rest[0])] if rest else []
+            objective = cls(text, tuple(names), _expression(value, text), tuple(conditions))
+        except RecursionError as error:
+            raise _too_deep(text) from error
         used = set().union(*(objective._names_in(part) for part in objective._expressions()))
         unknown = sorted(used - set(names))
         if unknown:
@@ -114,7 +121,15 @@ class Objective:
         return _direction(list(zip(self._expressions(), signs, strict=True)), name)
 
     def scales(self, columns: np.ndarray) -> tuple[float, ...]:
-        """Deviations, over measured rows (n, n_names), of the value and of what each condition is of."""
+        """Deviations, over measured rows (n, n_names), of the value and of what each condition is of.
+
+        Raises
+        ------
+        InvalidTargetError, InvalidParameterError
+            Naming a quantity, or a part of the objective, that is the same in all rows.
+        """
+        for name, column in zip(self.names, columns.T, strict=True):
+            check_spread(column, f"target {name!r}")
         bounds = self._exact(columns)
         found = []
         for part in self._expressions():
@@ -192,27 +207,34 @@ def _condition(text: str, whole: str) -> Condition:
     return Condition(text.strip(), node.left, threshold, 1 if isinstance(node.ops[0], ast.GtE) else -1)
 
 
-def _check(node: ast.expr, whole: str) -> None:
+def _check(node: ast.expr, whole: str, depth: int = 0) -> None:
     """Raise for what an objective may not have."""
+    if depth > _MAX_DEPTH:
+        raise _too_deep(whole)
+    check = functools.partial(_check, whole=whole, depth=depth + 1)
     if isinstance(node, ast.Name) or _number(node) is not None:
         return
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        return _check(node.operand, whole)
+        return check(node.operand)
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
-        _check(node.left, whole)
-        return _check(node.right, whole)
+        check(node.left)
+        return check(node.right)
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div)):
         factor, other = _factor(node)
         if factor is None:
             raise _refused(whole, f"has {ast.unparse(node)!r}: multiply or divide by numbers only, not by zero")
-        return _check(other, whole)
+        return check(other)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("min", "max"):
         if len(node.args) < 2 or node.keywords:
             raise _refused(whole, f"has {ast.unparse(node)!r}; give min and max two or more quantities")
         for part in node.args:
-            _check(part, whole)
+            check(part)
         return None
     raise _refused(whole, f"has {ast.unparse(node)!r}, which is none of what an objective may have")
+
+
+def _too_deep(whole: str) -> InvalidParameterError:
+    return _refused(f"{whole:.60}...", f"has parts within parts, more than {_MAX_DEPTH} deep; write it shorter")
 
 
 def _refused(whole: str, why: str) -> InvalidParameterError:
@@ -221,11 +243,12 @@ def _refused(whole: str, why: str) -> InvalidParameterError:
 
 def _number(node: ast.expr) -> float | None:
     """The value of a number with or without a sign; None for anything else."""
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        inner = _number(node.operand)
-        return None if inner is None else -inner if isinstance(node.op, ast.USub) else inner
+    sign = 1
+    while isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        sign = -sign if isinstance(node.op, ast.USub) else sign
+        node = node.operand
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
-        return float(node.value) if np.isfinite(node.value) else None
+        return sign * float(node.value) if is_number(node.value) else None
     return None
 
 
@@ -257,7 +280,7 @@ def _evaluate(node: ast.expr, quantities: Mapping[str, Bounds]) -> Bounds:
     assert isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     pick = torch.minimum if node.func.id == "min" else torch.maximum
     parts = [_evaluate(part, quantities) for part in node.args]
-    return reduce(lambda a, b: Bounds(*(pick(one, other) for one, other in zip(a, b, strict=True))), parts)
+    return functools.reduce(lambda a, b: Bounds(*(pick(one, other) for one, other in zip(a, b, strict=True))), parts)
 
 
 def _sum(a: Bounds, b: Bounds) -> Bounds:

@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.base import clone
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor
 
-from braidkit.data import read_errors, read_targets
+from braidkit.data import check_lengths, read_target_errors, read_targets
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
-from braidkit.rewards._base import BaseReward, standardise
+from braidkit.rewards._base import BaseReward, Bounded, standardise
 from braidkit.rewards.black_box import BlackBoxReward
 from braidkit.rewards.gp_bonus import GPBonusReward
 from braidkit.rewards.objective import Bounds, Objective
-from braidkit.spaces import Space
+from braidkit.rewards.row_noise import check_takes_noise
+from braidkit.spaces import Space, read_designs
 
 
-class ObjectiveReward(RegressorMixin, BaseEstimator):
+class ObjectiveReward(Bounded):
     """A reward whose value is an expression of several measured quantities.
 
     Each quantity gets a clone of `reward`. The lower bound of the expression follows from their bounds by interval
@@ -92,11 +93,14 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
         """
         if self.reward is not None and (isinstance(self.reward, type) or not hasattr(self.reward, "fit")):
             raise InvalidParameterError(f"reward must be a regressor of designs, or None; got {self.reward!r:.60}.")
+        noise = {"sample_weight": sample_weight, "y_error": y_error}
+        check_takes_noise(self.reward, [name for name, value in noise.items() if value is not None])
         names, columns = read_targets(y)
+        check_lengths(read_designs(X), columns)
         self.objective_ = Objective.parse(self.objective, names)
         self.scales_ = self.objective_.scales(columns)
         _, self.y_mean_, self.y_std_ = standardise(self.objective_.measured_value(columns))
-        errors = read_error_columns(y_error, columns.shape)
+        errors = read_target_errors(y_error, names, len(columns))
         self.rewards_ = {}
         for name, column, error in zip(names, columns.T, errors, strict=True):
             reward = GPBonusReward() if self.reward is None else clone(self.reward)
@@ -114,8 +118,6 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
     def combine(self, y: Any) -> np.ndarray:
         """The objective of measurements of the quantities, shape (n_samples,); conditions that fail are charged."""
         check_is_fitted(self)
-        if self.reward is not None and (isinstance(self.reward, type) or not hasattr(self.reward, "fit")):
-            raise InvalidParameterError(f"reward must be a regressor of designs, or None; got {self.reward!r:.60}.")
         names, columns = read_targets(y)
         if names != list(self.objective_.names):
             raise InvalidTargetError(
@@ -146,7 +148,9 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """R2 of the objective of predicted means against that of measurements."""
-        return float(r2_score(self.combine(y), self.predict(X), sample_weight=sample_weight))
+        measured = self.combine(y)
+        check_lengths(read_designs(X), measured)
+        return float(r2_score(measured, self.predict(X), sample_weight=sample_weight))
 
     def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The objective's mean and penalty (n,) of points (n, \\*space_.shape), with gradients."""
@@ -155,16 +159,6 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
         quantities = {name: Bounds(mean, mean - penalty, mean + penalty) for name, (mean, penalty) in parts.items()}
         found = self.objective_.bounds(quantities, self.scales_)
         return found.mean, found.mean - found.low
-
-    def standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and penalty (n,) of points (n, \\*space_.shape), for a value of mean 0 and deviation 1."""
-        mean, penalty = self.mean_and_penalty(x)
-        return (mean - self.y_mean_) / self.y_std_, penalty / self.y_std_
-
-    def lower(self, x: Tensor) -> Tensor:
-        """The lower bound (n,) of points (n, \\*space_.shape), with gradients."""
-        mean, penalty = self.mean_and_penalty(x)
-        return mean - penalty
 
     def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
         """Mean difference between points and others, and its deviation, as `GPBonusReward.mean_difference`.
@@ -201,13 +195,3 @@ class ObjectiveReward(RegressorMixin, BaseEstimator):
             total = self.objective_.bounds({n: Bounds(m, m, m) for n, m in means.items()}, self.scales_).mean
             slopes = torch.autograd.grad(total.sum(), list(means.values()), materialize_grads=True)
         return total.detach(), dict(zip(means, slopes, strict=True))
-
-
-def read_error_columns(y_error: Any, shape: tuple[int, ...]) -> list[np.ndarray | None]:
-    """Standard errors (n,) of each of n_targets columns; None where they are not known."""
-    if y_error is None:
-        return [None] * shape[1]
-    columns = np.asarray(y_error, dtype=np.float64).reshape(len(y_error), -1)
-    if columns.shape != shape:
-        raise InvalidParameterError(f"y_error has shape {columns.shape}, but y has shape {shape}; pass one for each.")
-    return [None if np.isnan(column).all() else read_errors(column, shape[0]) for column in columns.T]

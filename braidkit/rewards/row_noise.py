@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import has_fit_parameter
 from torch import Tensor
 
 from braidkit.data import read_errors, read_weights
+from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import Points, design_groups
 
 # Least share of y's variance that is taken for the function's, however large the standard errors are.
@@ -89,6 +92,19 @@ class RowNoise:
     def tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """``1 / weights`` and `known` (n,) as tensors."""
         return torch.from_numpy(1 / self.weights).to(like), torch.from_numpy(self.known).to(like)
+
+
+def check_takes_noise(reward: Any, names: list[str]) -> None:
+    """Raise unless a reward, or a regressor in its place, learns from what was told of the noise."""
+    if reward is None or isinstance(reward, FrozenEstimator):  # the default takes all, and a frozen one learns nothing
+        return
+    learner = getattr(reward, "regressor", reward)  # of a BlackBoxReward
+    for name in names:
+        if not has_fit_parameter(learner, name):
+            raise InvalidParameterError(
+                f"reward, a {type(learner).__name__}, takes no {name} in fit; leave it out, or pass a reward that "
+                "does, such as GPBonusReward()."
+            )
 
 
 def merge_rows(

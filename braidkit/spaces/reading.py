@@ -116,9 +116,11 @@ def join_groups(X: Any, groups: Any = None) -> np.ndarray:
     if groups is None:
         return designs
     try:
-        given = pd.factorize(np.asarray(groups).reshape(-1), use_na_sentinel=True)[0]
-    except TypeError as error:
-        raise InvalidDesignError(f"groups must hold numbers or strings ({error}).") from error
+        array = np.asarray(groups)
+        column = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+        given = pd.factorize(column, use_na_sentinel=True)[0]
+    except (TypeError, ValueError) as error:
+        raise InvalidDesignError(f"groups must hold one number or string a row ({error}).") from error
     if (given < 0).any():
         row = int((given < 0).argmax())
         raise InvalidDesignError(f"groups: row {row:,} is missing; give each design a group, or one of its own.")

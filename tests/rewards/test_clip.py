@@ -98,8 +98,11 @@ def test_copies_share_the_tower_and_hash_alike(directory, features):
 def test_rewards_learn_on_embeddings(features, kind):
     images = pictures(80, 32, 32)
     y = images.mean(axis=(1, 2, 3)) / 255
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layer = nn.Linear(12, 8)
     reward = kind(
-        features=nn.Sequential(features, nn.Linear(12, 8), nn.ReLU()),
+        features=nn.Sequential(features, layer, nn.ReLU()),
         space=ImageSpace(32, 32),
         max_iter=50,
         random_state=0,

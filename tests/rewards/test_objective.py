@@ -10,9 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from braidkit import GPBonusReward
+from braidkit import GPBonusReward, SequenceEncoder
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
 from braidkit.rewards import ObjectiveReward
 from braidkit.rewards.objective import SHORTFALL_COST, Bounds, Objective
@@ -185,15 +187,39 @@ def test_shares_of_a_difference_are_of_its_points():
         torch.testing.assert_close(whole[1], half[1])
 
 
+def test_errors_of_measurements_are_found_by_the_names_of_their_quantities():
+    X, y = world()
+    error = pd.DataFrame({"a": np.full(len(X), 1e-3), "b": np.full(len(X), 3.0)})
+    reward = ObjectiveReward("a - b", GPBonusReward(nn.Flatten(), random_state=0))
+    bounds = [reward.fit(X, y, y_error=columns).predict_lower(X) for columns in (error, error[["b", "a"]])]
+    np.testing.assert_array_equal(*bounds)
+
+
+def test_what_is_told_of_noise_is_refused_if_the_reward_would_not_hear_it():
+    X, y = world()
+    deaf = make_pipeline(SequenceEncoder(), KNeighborsRegressor())
+    for told in ({"sample_weight": np.ones(len(X))}, {"y_error": np.ones((len(X), 2))}):
+        with pytest.raises(InvalidParameterError, match=f"a Pipeline, takes no {next(iter(told))} in fit"):
+            ObjectiveReward("a - b", deaf).fit(X, y, **told)
+
+
+@pytest.mark.parametrize("text", ["-" * 2000 + "a - b", "-" * 100_000 + "a", "a" + "[0]" * 500, "a+" * 150 + "b"])
+def test_an_objective_too_deep_to_compute_is_refused(text):
+    with pytest.raises(InvalidParameterError, match="cannot be read at|more than 100 deep"):
+        Objective.parse(text, ["a", "b"])
+
+
 def test_errors_of_columns_are_named_by_column():
     X, y = world()
     with pytest.raises(InvalidTargetError, match="b contains NaN: row 3"):
         ObjectiveReward("a - b").fit(X, y.assign(b=y["b"].mask(np.arange(80) == 3)))
     with pytest.raises(InvalidParameterError, match="'a - b' is the same in all rows; check the columns"):
         ObjectiveReward("a - b").fit(X, y.assign(b=y["a"]))
-    with pytest.raises(InvalidParameterError, match=r"y_error has shape \(80, 1\), but y has shape \(80, 2\)"):
+    with pytest.raises(InvalidTargetError, match="y_error must have a column for each of a, b, by their names"):
         ObjectiveReward("a - b").fit(X, y, y_error=np.ones(80))
-    with pytest.raises(InvalidTargetError, match="target 'b': y is constant"):
+    with pytest.raises(InvalidTargetError, match="y_error of 'b': row 3 is -1"):
+        ObjectiveReward("a - b").fit(X, y, y_error=pd.DataFrame({"b": np.where(np.arange(80) == 3, -1, 1), "a": 1.0}))
+    with pytest.raises(InvalidTargetError, match="target 'b' is constant"):
         ObjectiveReward("a - b").fit(X, y.assign(b=1.0))
     fitted = ObjectiveReward("y0 - y1", GPBonusReward(nn.Flatten(), random_state=0))
     fitted.fit(X, y.to_numpy(), y_error=np.c_[np.full(80, np.nan), np.ones(80)])

@@ -202,7 +202,7 @@ REST = {
     "template of one number": (lambda: VectorSpace(2, template=5), "template must have n_features = 2 entries"),
     "config of no space": (lambda: space_from_config({"space": "dna"}), "config must be what to_config"),
     "groups of None": (lambda: join_groups(ROWS, ["a", None] * 10), "groups: row 1 is missing"),
-    "groups of dictionaries": (lambda: join_groups(ROWS, [{}] * 20), "groups must hold numbers or strings"),
+    "groups of dictionaries": (lambda: join_groups(ROWS, [{}] * 20), "groups must hold one number or string a row"),
     "masked entries": (
         lambda: DNA.encode(np.ma.array([[0, 1, 2, 3]], mask=[[True, False, False, False]])),
         "X has masked entries",
