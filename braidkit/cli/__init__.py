@@ -61,7 +61,8 @@ def _of_options(text: str) -> str:
         "alpha|c|device|forbidden|frame|guidance_scale|lora_rank|max_homopolymer|max_iter|mutations|n_steps|objective"
         "|parent|pretrained|reward|sites|target_se|target|weight"
     )
-    return re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
+    found = re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
+    return found.replace(' or "auto"', "")  # a word that is said by leaving the option out
 
 
 class _C(click.ParamType):

@@ -221,7 +221,7 @@ def test_bad_designs_and_measurements_are_refused(reward, sequences, change, err
     [
         ({"max_iter": 0}, InvalidParameterError, "max_iter must be a whole number of at least 1; got 0"),
         ({"batch_size": 1.5}, InvalidParameterError, "batch_size must be a whole number"),
-        ({"learning_rate": -1}, InvalidParameterError, "learning_rate must be a number > 0; got -1"),
+        ({"learning_rate": -1}, InvalidParameterError, "learning_rate must be a number > 0 or .auto.; got -1"),
         ({"validation_fraction": 1}, InvalidParameterError, "validation_fraction must be a number >= 0 and < 1; got 1"),
         ({"space": "DNA"}, InvalidParameterError, "space must be a design space"),
         ({"device": "tpu9"}, InvalidParameterError, "device must be"),

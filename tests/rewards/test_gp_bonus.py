@@ -234,10 +234,10 @@ def test_calibration_rows_are_seen_by_nothing_else(vectors):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"c": -0.1}, r"c must be a number >= 0; got -0.1"),
+        ({"c": -0.1}, r"c must be a number >= 0 or .calibrated.; got -0.1"),
         ({"noise": -1}, "noise must be a number >= 0; got -1"),
         ({"c": "conformal"}, r'c must be a number >= 0 or "calibrated"; got \'conformal\''),
-        ({"lam": 0.0}, "lam must be a number > 0; got 0.0"),
+        ({"lam": 0.0}, "lam must be a number > 0 or .auto.; got 0.0"),
         ({"level": 1.0}, "level must be a number > 0 and < 1; got 1.0"),
         ({"n_inducing": 0}, "n_inducing must be a whole number of at least 1; got 0"),
         ({"kernel": "rbf"}, "kernel must be a gpytorch kernel or None; got 'rbf'"),
