@@ -47,6 +47,10 @@ class InducingFeatures(nn.Module):
         self.register_buffer("points", candidates[chosen])
         self.register_buffer("factor", factor)
 
+    @property
+    def width(self) -> int:
+        return len(self.points)
+
     def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, m) and residuals (n,) of points (n, d)."""
         cross = self.kernel(self.points, f).to_dense()  # (m, n)

@@ -20,6 +20,36 @@ from braidkit.spaces import Points
 SUBSAMPLE = 10_000
 
 
+class RowSpace(nn.Module):
+    """Features in the directions that some rows span, and what lies outside; exact, and fast if rows are few.
+
+    The rows say nothing of weights in other directions: their mean is 0 and their variance the prior's, 1.
+
+    Parameters
+    ----------
+    f : Tensor of shape (n, d), float64
+        The rows.
+    """
+
+    basis: Tensor
+
+    def __init__(self, f: Tensor) -> None:
+        super().__init__()
+        s, vectors = torch.linalg.eigh(f @ f.T)
+        kept = s > 1e-12 * s[-1]
+        self.register_buffer("basis", f.T @ (vectors[:, kept] / s[kept].sqrt()))  # (d, r)
+
+    @property
+    def width(self) -> int:
+        return self.basis.shape[1] + 1
+
+    def forward(self, f: Tensor) -> tuple[Tensor, Tensor]:
+        """The r coordinates and a constant (n, r + 1), and the square (n,) of what lies outside."""
+        inside = f @ self.basis
+        outside = f.square().sum(dim=1) - inside.square().sum(dim=1)
+        return torch.cat([inside, torch.ones_like(f[:, :1])], dim=1), outside.clamp_min(0.0)
+
+
 class LayerProcess(nn.Module):
     """Posterior mean and variance of a Gaussian process on frozen features (BRAID, Example 1).
 
@@ -34,14 +64,15 @@ class LayerProcess(nn.Module):
         Divisor of the features. Their mean square norm on the rows is then 1, or the value fitted by evidence.
     noise : float
         Variance of the noise, lam.
-    inducing : InducingFeatures or None
-        The kernel and its inducing points; None for the linear kernel.
+    inducing : InducingFeatures, RowSpace or None
+        The kernel and its inducing points. For the linear kernel None, or the space that the rows span, if there are
+        more features than rows.
     posterior : LinearPosterior
         Over weights of the scaled features and a constant, or of the inducing points' features.
     """
 
     posterior: LinearPosterior
-    inducing: InducingFeatures | None
+    inducing: InducingFeatures | RowSpace | None
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -99,7 +130,9 @@ class LayerProcess(nn.Module):
                 row_noise.take(few.numpy()),
                 n_inducing,
             )
-        elif noise is None:
+        elif f.shape[1] > len(rows) and len(rows) <= SUBSAMPLE:
+            self.inducing = RowSpace(f)
+        if kernel is None and noise is None:
             self.noise = self._fit_linear(x, y, unseen, row_noise, device)
         # Rows times these have noise of one variance.
         roots = row_noise.root_precision(self.noise)
@@ -108,7 +141,7 @@ class LayerProcess(nn.Module):
                 (self._phi(x[part].to(device))[0] * roots[part, None].to(device), y[part] * roots[part])
                 for part in rows.split(PREDICT_BATCH)
             ),
-            n_features=f.shape[1] + 1 if self.inducing is None else len(self.inducing.points),
+            n_features=f.shape[1] + 1 if self.inducing is None else self.inducing.width,
             lam=self.noise,
             device=device,
         )

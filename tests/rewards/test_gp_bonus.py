@@ -37,6 +37,31 @@ def test_equals_gpytorch_exact_gp_with_a_linear_kernel(exact_gp, sequences, lam,
     np.testing.assert_allclose(std / reward.y_std_, expected_std, rtol=0, atol=1e-6)
 
 
+def test_more_features_than_rows_give_the_same_posterior_and_gradient(exact_gp, vectors, monkeypatch):
+    X, y = vectors
+    wide = nn.Sequential(nn.Linear(3, 400), nn.Tanh()).requires_grad_(False)
+    reward = GPBonusReward(wide, lam=0.1, random_state=0).fit(X[:60], y[:60])
+    assert reward.process_.inducing.width <= 61
+    kernel = gpytorch.kernels.LinearKernel().double()
+    kernel.variance = 1.0
+    phi, query = (
+        torch.cat([f, torch.ones_like(f[:, :1])], dim=1)
+        for f in (reward.process_._scaled(reward.space_.encode(part)) for part in (X[:60], X[60:]))
+    )
+    expected_mean, expected_std = exact_gp(kernel, phi, standardised(reward, y[:60]), query, 0.1)
+    mean, std = reward.predict(X[60:], return_std=True)
+    np.testing.assert_allclose((mean - reward.y_mean_) / reward.y_std_, expected_mean, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(std / reward.y_std_, expected_std, rtol=0, atol=1e-5)
+    monkeypatch.setattr("braidkit.rewards.layer.SUBSAMPLE", 59)  # all features, as for many rows
+    full = GPBonusReward(wide, lam="auto", random_state=0).fit(X[:60], y[:60])
+    monkeypatch.undo()
+    few = GPBonusReward(wide, lam="auto", random_state=0).fit(X[:60], y[:60])
+    assert full.process_.inducing is None and few.noise_ == pytest.approx(full.noise_, rel=1e-2)
+    x = few.space_.encode(X[60:80]).requires_grad_()
+    gradients = [torch.autograd.grad(one.lower(x).sum(), x)[0] for one in (few, full)]
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=0.02)
+
+
 def test_equals_gpytorch_exact_gp_with_a_kernel_whose_inducing_points_are_the_data(exact_gp, vectors):
     X, y = vectors
     kernel = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel()).requires_grad_(False)
