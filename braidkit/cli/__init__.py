@@ -74,6 +74,21 @@ class _C(click.ParamType):
         return "calibrated" if value == "calibrated" else float(click.FLOAT.convert(value, param, ctx))
 
 
+class _Model(click.Path):
+    """A directory of a model. A name of the Hugging Face hub is no path: the command downloads nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).startswith("hf:/"):
+            name = str(value).removeprefix("hf:").strip("/")
+            self.fail(
+                f"{value} is a model of the Hugging Face hub; download it first, hf download {name} --local-dir DIR, "
+                "and pass DIR.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 _seed = click.option(
     "--seed",
     default=0,
@@ -151,7 +166,7 @@ def main() -> None:
 @click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: 0.5]")
 @click.option(
     "--pretrained",
-    type=click.Path(path_type=Path),
+    type=_Model(path_type=Path),
     metavar="DIR",
     help="A saved diffusion model, a masked language model of transformers with one token a letter, or a Stable "
     "Diffusion or DDPM pipeline of diffusers.",

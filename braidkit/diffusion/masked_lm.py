@@ -22,6 +22,7 @@ from braidkit.networks import (
     LetterTokens,
     LowRankAdapter,
     Shared,
+    check_one_length,
     fingerprint,
     letter_tokens,
     load_masked_lm,
@@ -171,10 +172,15 @@ class MaskedLMDiffusion(MaskedDiffusion):
         """See `MaskedDiffusion.from_masked_lm`."""
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"a language model needs a SequenceSpace; got {space!r}.")
+        check_one_length(space)
         check_number("lora_rank", lora_rank, low=1, whole=True)
         alpha = 2.0 * lora_rank if lora_alpha is None else lora_alpha
         check_number("lora_alpha", alpha, low=0, above=True)
         check_choice("dtype", dtype, ("float32", "bfloat16", "float16"))
+        if isinstance(target_modules, str) or (target_modules is not None and not list(target_modules)):
+            raise InvalidParameterError(
+                f'target_modules must be a list of names, such as ["query", "value"], or None; got {target_modules!r}.'
+            )
         lm, tokenizer, place = load_masked_lm(source, tokenizer, dtype)
         tokens = letter_tokens(tokenizer, space.alphabet)
         backbone = Backbone.of(lm, tokens, place, lora_rank=lora_rank, lora_alpha=alpha, target_modules=target_modules)
@@ -206,6 +212,7 @@ class MaskedLMDiffusion(MaskedDiffusion):
             Which are masked.
         batch_size : int, default=64
         """
+        check_number("share_masked", share_masked, low=0, high=1, above=True)
         return self._cross_entropy(self.space.points(X), share_masked, random_state, batch_size)
 
     def _cross_entropy(self, points: Points, share_masked: float, seed: int, batch_size: int = 64) -> float:

@@ -6,6 +6,7 @@ from braidkit.networks.features import SequenceFeatures, VectorFeatures, shrunk
 from braidkit.networks.masked_lm import LetterMaskedLM, LowRankAdapter, with_low_rank
 from braidkit.networks.pretrained_lm import (
     LetterTokens,
+    check_one_length,
     fingerprint,
     is_masked_lm_directory,
     letter_tokens,
@@ -31,6 +32,7 @@ __all__ = [
     "SoftmaxPool",
     "TimeEmbedding",
     "VectorFeatures",
+    "check_one_length",
     "fingerprint",
     "is_masked_lm_directory",
     "letter_tokens",

@@ -81,6 +81,12 @@ class LetterMaskedLM(nn.Module):
                 "of shorter sequences, or a model of longer ones."
             )
         device, tokens = self.ids.device, self.tokens
+        n_known = len(self.lm.get_input_embeddings().weight)
+        if int(self.ids.max()) >= n_known:
+            raise IncompatibleModelError(
+                f"the tokenizer has a token of number {int(self.ids.max())}, and the language model knows {n_known} "
+                "tokens; pass the tokenizer of this model."
+            )
         row = list(itertools.islice(itertools.cycle(range(len(tokens.letters))), min(length, 16)))
         x = nn.functional.one_hot(torch.tensor([row] * 3, device=device), len(tokens.letters)).float()
         x[1, ::3] = 0
@@ -160,6 +166,8 @@ def with_low_rank(
                 f"target_modules {targets} are not in the language model; its linear layers have names such as "
                 f"{', '.join(linear[:4])}."
             ) from error
+    if any(".lora_embedding_" in name for name, _ in own.named_parameters()):
+        raise IncompatibleModelError(f"target_modules {targets} are no linear layers; only those are adapted.")
     for name, parameter in own.named_parameters():
         if ".lora_" in name:  # products of low rank in half precision would lose small updates
             parameter.data = parameter.data.float()

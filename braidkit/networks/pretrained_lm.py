@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ _UNUSED = {"contact_head", "pooler", "position_ids"}
 _FREE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 # Without any of these transformers makes up an empty tokenizer.
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
+NUCLEOTIDES, RESIDUES = set("ACGTUN"), "ACDEFGHIKLMNPQRSTVWY"
 FITTING = "ESM-2, AntiBERTy or ProtBERT for proteins"
 
 
@@ -53,10 +55,15 @@ def load_masked_lm(source: Any, tokenizer: Any = None, dtype: str = "float32") -
     CheckpointError
         If there is no such directory, or no masked language model in it.
     IncompatibleModelError
-        If a part of the model has no weights there, or a loaded model comes without a tokenizer.
+        If a part of the model has no weights there, or a loaded model is of another kind or has no tokenizer.
     """
     transformers = import_transformers()
     if isinstance(source, nn.Module):
+        if not isinstance(source, transformers.PreTrainedModel) or source.get_output_embeddings() is None:
+            raise IncompatibleModelError(
+                f"a {type(source).__name__} is no masked language model of transformers; load it with "
+                "AutoModelForMaskedLM."
+            )
         path = getattr(source, "name_or_path", "")
         if tokenizer is None:
             raise IncompatibleModelError("a loaded model needs its tokenizer as well: tokenizer=AutoTokenizer...")
@@ -97,8 +104,19 @@ def fingerprint(lm: Any) -> str:
     return digest.hexdigest()[:32]
 
 
+def check_one_length(space: Any) -> None:
+    """Raise IncompatibleModelError unless all sequences of a space have one length: padding would need a token."""
+    if space.letters.padding is not None:
+        raise IncompatibleModelError(
+            f"a language model needs sequences of one length, and those of the space have {space.letters.in_words()} "
+            f"letters; keep those of one length, such as length={space.length}, or --length {space.length}."
+        )
+
+
 def letter_tokens(tokenizer: Any, alphabet: str) -> LetterTokens:
     """Find the tokens of letters. Each letter must be one token, whatever letters are beside it.
+
+    Warns where letters of nucleotides would be read as residues of proteins.
 
     Raises
     ------
@@ -132,6 +150,13 @@ def letter_tokens(tokenizer: Any, alphabet: str) -> LetterTokens:
         if consistent and len(set(letters)) == len(letters) and tokenizer.unk_token_id not in letters:
             whole = list(tokenizer(separator.join(text))["input_ids"])
             start = next(i for i in range(len(whole)) if whole[i : i + len(ids)] == list(ids))
+            residues = tokenizer.convert_tokens_to_ids(list(RESIDUES))
+            if set(alphabet) <= NUCLEOTIDES and not {None, tokenizer.unk_token_id} & set(residues):
+                warnings.warn(
+                    f"the letters {alphabet} are those of nucleotides, and the language model's tokenizer has all "
+                    "residues of proteins: it may read them as residues; pass a model of nucleotides.",
+                    stacklevel=2,
+                )
             return LetterTokens(letters, mask, whole[:start], whole[start + len(ids) :])
     unknown = (None, tokenizer.unk_token_id)
     without = [letter for letter in alphabet if tokenizer.convert_tokens_to_ids(letter) in unknown] or list(alphabet)

@@ -8,9 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from braidkit.exceptions import InvalidParameterError
-from braidkit.networks import LetterMaskedLM, Shared, fingerprint, letter_tokens, load_masked_lm, share
-from braidkit.parameters import check_choice
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.networks import (
+    LetterMaskedLM,
+    Shared,
+    check_one_length,
+    fingerprint,
+    letter_tokens,
+    load_masked_lm,
+    share,
+)
+from braidkit.parameters import check_choice, check_number
 from braidkit.spaces import SequenceSpace
 
 ROWS_AT_ONCE = 64
@@ -61,6 +69,7 @@ class MaskedLMFeatures(nn.Module):
         space = model.space if space is None and chain else space
         if not isinstance(space, SequenceSpace):
             raise InvalidParameterError(f"MaskedLMFeatures needs the SequenceSpace of the designs; got {space!r}.")
+        check_one_length(space)
         check_choice("pooling", pooling, ("mean", "positions"))
         if chain:
             self.shared, self.fingerprint = model.backbone.shared, model.backbone.fingerprint
@@ -69,14 +78,13 @@ class MaskedLMFeatures(nn.Module):
             network = LetterMaskedLM(share(lm), letter_tokens(tokenizer, space.alphabet))
             self.shared, self.fingerprint = Shared(network), fingerprint(lm)
             network.check(space.length)
+        for position in [] if positions is None else positions:
+            check_number("positions", position, low=0, high=space.length - 1, whole=True)
         free = [i for i, letter in enumerate(space.template or "_" * space.length) if letter == "_"]
         self.positions = free if positions is None else [int(position) for position in positions]
-        wrong = [position for position in self.positions if not 0 <= position < space.length]
-        if wrong or not self.positions:
-            raise InvalidParameterError(
-                f"positions must be from 0 to {space.length - 1}, at least one; got {wrong or self.positions}."
-            )
-        self.pooling = pooling
+        if not self.positions:
+            raise InvalidParameterError("positions must be at least one; got none.")
+        self.pooling, self.shape = pooling, tuple(space.shape)
         width = self.shared.module.lm.config.hidden_size
         self.norm = nn.BatchNorm1d(
             width * (1 if pooling == "mean" else len(self.positions)), affine=False, momentum=None
@@ -89,6 +97,11 @@ class MaskedLMFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (n, d) of points (n, length, n_letters)."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise IncompatibleModelError(
+                f"MaskedLMFeatures were made for a space of shape {self.shape}, and these points have "
+                f"{tuple(x.shape[1:])}"
+            )
         if torch.is_grad_enabled() and x.requires_grad:
             return self.norm(self._pooled(x))
         return self.norm(self._kept(x))

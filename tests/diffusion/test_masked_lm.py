@@ -374,8 +374,41 @@ def test_sequences_and_settings_that_do_not_fit_are_refused():
             MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, lora_rank=wrong)
     with pytest.raises(IncompatibleModelError, match=r"target_modules.*bert\.encoder"):
         MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, target_modules=["q_proj"])
+    for wrong in ("query", []):
+        with pytest.raises(InvalidParameterError, match="target_modules must be a list"):
+            MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, target_modules=wrong)
+    with pytest.raises(IncompatibleModelError, match="no linear layers"):
+        MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, target_modules=["word_embeddings"])
+    for wrong in (0, "x", float("nan")):
+        with pytest.raises(InvalidParameterError, match="lora_alpha"):
+            MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, lora_alpha=wrong)
+    several = SequenceSpace("protein", length=(6, 9), padding="right")
+    with pytest.raises(IncompatibleModelError, match="sequences of one length.*6 to 9"):
+        MaskedDiffusion.from_masked_lm(lm, several, tokenizer=tokenizer)
     few = MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, target_modules=["query"], lora_rank=2)
     assert {name.split("/")[-4] for name in few.trainable.own} == {"query"}
+
+
+def test_models_of_another_kind_and_tokenizers_of_other_models_are_refused():
+    lm, tokenizer = tiny_bert()
+    for other in (lm.bert, torch.nn.Linear(3, 3)):
+        with pytest.raises(IncompatibleModelError, match=f"{type(other).__name__} is no masked language model"):
+            MaskedDiffusion.from_masked_lm(other, SPACE, tokenizer=tokenizer)
+    small, _ = tiny_bert("ACGT")
+    with pytest.raises(IncompatibleModelError, match="token of number 24, and the language model knows 9"):
+        MaskedDiffusion.from_masked_lm(small, SPACE, tokenizer=tokenizer)
+
+
+def test_nucleotides_on_a_model_of_proteins_are_warned_of():
+    lm, tokenizer = tiny_bert()
+    with pytest.warns(UserWarning, match="letters ACGT are those of nucleotides"):
+        MaskedDiffusion.from_masked_lm(lm, SequenceSpace("DNA", 9), tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("share", [0, -0.5, 1.5, float("nan"), "half", True])
+def test_shares_of_masked_letters_out_of_range_are_refused(share):
+    with pytest.raises(InvalidParameterError, match="share_masked must be a number above 0 and at most 1"):
+        chain_of("bert").cross_entropy(["ACDEFGHIK"], share)
 
 
 def test_a_model_that_reads_embeddings_otherwise_is_refused():

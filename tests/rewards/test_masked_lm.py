@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from braidkit import GPBonusReward, MaskedDiffusion, SequenceSpace
-from braidkit.exceptions import InvalidParameterError
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.persistence import digest
 from braidkit.rewards import MaskedLMFeatures
 from tests.language_models import MODELS, tiny_bert, tiny_esm
@@ -84,7 +84,16 @@ def test_settings_that_do_not_fit_are_refused():
     lm, tokenizer = tiny_bert()
     with pytest.raises(InvalidParameterError, match='pooling must be "mean" or "positions"'):
         MaskedLMFeatures(lm, SPACE, tokenizer=tokenizer, pooling="max")
-    with pytest.raises(InvalidParameterError, match="positions must be from 0 to 5"):
-        MaskedLMFeatures(lm, SPACE, tokenizer=tokenizer, positions=[6])
+    for wrong in (6, -1, 0.7):
+        with pytest.raises(InvalidParameterError, match="positions must be a whole number.*at most 5"):
+            MaskedLMFeatures(lm, SPACE, tokenizer=tokenizer, positions=[wrong])
+    with pytest.raises(InvalidParameterError, match="at least one"):
+        MaskedLMFeatures(lm, SPACE, tokenizer=tokenizer, positions=[])
+    several = SequenceSpace("protein", length=(4, 6), padding="right")
+    with pytest.raises(IncompatibleModelError, match="sequences of one length"):
+        MaskedLMFeatures(lm, several, tokenizer=tokenizer)
+    features = MaskedLMFeatures(lm, SPACE, tokenizer=tokenizer)
+    with pytest.raises(IncompatibleModelError, match=r"made for a space of shape \(6, 20\)"):
+        GPBonusReward(features=features).fit([row + "A" for row in rows(20)], range(20))
     with pytest.raises(InvalidParameterError, match="needs the SequenceSpace"):
         MaskedLMFeatures(lm, tokenizer=tokenizer)
