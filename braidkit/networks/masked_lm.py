@@ -113,10 +113,13 @@ class LowRankAdapter(Adapter):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of states; by the language model alone where the adapter does nothing and is not being trained.
 
-        Rows that are all alike, as at the start of a chain, go through the network once.
+        Rows that are alike go through the network once: all are at the start of a chain, and many where few letters
+        are free.
         """
-        if len(x) > 1 and not x.requires_grad and bool((x == x[:1]).all()):
-            return self(x[:1]).expand(len(x), -1, -1)
+        if len(x) > 1 and not x.requires_grad:
+            different, of_row = x.unique(dim=0, return_inverse=True)
+            if len(different) < len(x):
+                return self(different)[of_row]
         trained = torch.is_grad_enabled() and any(value.requires_grad for value in self.own.values())
         if not trained and not any(value.any() for name, value in self.own.items() if "lora_B" in name):
             return self.shared.on(x.device)(x)

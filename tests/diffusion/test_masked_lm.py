@@ -122,6 +122,26 @@ def test_the_reference_is_one_pass_of_the_language_model_without_the_adapter(kin
     assert not any(parameter.requires_grad for parameter in lm.parameters())
 
 
+@KINDS
+def test_states_that_are_alike_go_through_the_language_model_once(kind):
+    model = moved(chain_of(kind))
+    x = masked_rows(SPACE)
+    seen = []
+    model.backbone.shared.module.lm.register_forward_hook(lambda *given: seen.append(len(given[2].logits)))
+    logits = model._logits(x[[3, 0, 3, 1, 0, 0]])
+    assert seen == [3]
+    assert torch.allclose(logits, model._logits(x)[[3, 0, 3, 1, 0, 0]], atol=1e-5)
+    model.trainable.requires_grad_(True)
+    weights = torch.randn(4, 9, 20, generator=torch.Generator().manual_seed(0))
+    (model._logits(x[[2, 2, 1, 2]]) * weights).sum().backward()
+    together = [value.grad.clone() for value in model.trainable.parameters()]
+    model.trainable.zero_grad()
+    for row, own in zip([2, 2, 1, 2], weights, strict=True):
+        (model._logits(x[[row]]) * own).sum().backward()
+    for one, value in zip(together, model.trainable.parameters(), strict=True):
+        assert torch.allclose(one, value.grad, rtol=1e-3, atol=1e-4)
+
+
 def test_the_weights_of_a_given_model_stay_as_they_are_and_are_not_copied():
     lm, tokenizer = tiny_bert()
     names = [name for name, _ in lm.named_modules()]
