@@ -183,7 +183,9 @@ class MaskedLMDiffusion(MaskedDiffusion):
             )
         lm, tokenizer, place = load_masked_lm(source, tokenizer, dtype)
         tokens = letter_tokens(tokenizer, space.alphabet)
-        backbone = Backbone.of(lm, tokens, place, lora_rank=lora_rank, lora_alpha=alpha, target_modules=target_modules)
+        backbone = Backbone.of(
+            lm, tokens, place, lora_rank=lora_rank, lora_alpha=float(alpha), target_modules=target_modules
+        )
         network: Any = backbone.shared.module
         network.check(space.length)
         chain = cls(space, backbone, n_steps=n_steps)

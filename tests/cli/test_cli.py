@@ -135,6 +135,7 @@ def files(folder):
         (["--device", "abacus"], "device must be"),
         (["--c", "-1"], "c must be a number >= 0"),
         (["--pretrained", "nowhere"], "nowhere is not a directory"),
+        (["--pretrained", "hf://owner/model"], "download it first, hf download owner/model --local-dir DIR"),
         (["--pretrained", "{out}/model"], "model is part of the run in"),
         (["--target", "log2fc"], "has no column 'log2fc'"),
     ],
