@@ -18,7 +18,7 @@ from braidkit.spaces import Points, SequenceSpace
 # Used in place of log 0 = -inf: its exponential is exactly 0, and differences of two of them are finite.
 LOG_ZERO = -1e4
 # Number of draws that estimate the log-probability of a law's designs; and the least deviation of it, in nats.
-N_TYPICAL, LEAST_DEVIATION = 2000, 2.0
+LEAST_DEVIATION = 2.0
 # Nats a letter by which a network must be better than the Markov law alone, which is exact and twice as fast.
 LEAST_GAIN = 0.005
 
@@ -84,10 +84,8 @@ class LetterChain(DiffusionModel):
         """
         if self.prior is None:
             return super().rarity(x)
-        noise = torch.rand(N_TYPICAL, self.space.length, generator=torch.Generator().manual_seed(0))
-        typical = self.prior.log_prob(self.prior.sample(noise.to(x.device), self.log_held(N_TYPICAL).to(x.device)))
-        scale = typical.std(correction=0).clamp(min=LEAST_DEVIATION)
-        return (typical.mean() - self.prior.log_prob(x.argmax(dim=-1))) / scale
+        mean, deviation = self.prior.log_prob_moments(self.log_held(1)[0])
+        return (mean - self.prior.log_prob(x.argmax(dim=-1))) / max(deviation, LEAST_DEVIATION)
 
     def to_config(self) -> dict[str, Any]:
         return super().to_config() | {"prior_order": 0 if self.prior is None else self.prior.order}

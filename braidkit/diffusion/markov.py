@@ -183,6 +183,26 @@ class MarkovLaw(nn.Module):
             message = message / message.sum()
         return total
 
+    def log_prob_moments(self, log_likelihoods: Tensor) -> tuple[float, float]:
+        """Mean and standard deviation of the log-probability of what `sample` draws given likelihoods.
+
+        Exact, by one pass from the last letter to the first. Likelihoods are logarithms (length, n_letters).
+        """
+        n_contexts = self.n_letters**self.order
+        contexts = torch.arange(n_contexts, device=self.transitions.device)
+        after = (contexts[:, None] * self.n_letters + torch.arange(self.n_letters).to(contexts)) % n_contexts
+        weight = self.transitions.new_ones(n_contexts)  # of all that may follow a context
+        mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
+        for table, logs in zip(self.transitions.flip(0), log_likelihoods.to(self.transitions).flip(0), strict=True):
+            joint = table * (logs - logs.max()).exp() * weight[after]
+            weight = joint.sum(dim=1)
+            chance = joint / weight.clamp(min=torch.finfo(joint.dtype).tiny)[:, None]
+            step = torch.where(joint > 0, table, 1.0).log()
+            square = (chance * (step.square() + 2 * step * mean[after] + square[after])).sum(dim=1)
+            mean = (chance * (step + mean[after])).sum(dim=1)
+            weight = weight / weight.max()
+        return float(mean[0]), float((square[0] - mean[0].square()).clamp(min=0).sqrt())
+
     def _contexts(self, tokens: Tensor) -> Tensor:
         """Numbers (n, length) of the letters before each position."""
         padded = nn.functional.pad(tokens, (self.order, 0))

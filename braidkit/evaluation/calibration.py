@@ -190,6 +190,8 @@ class CalibrationReport:
     ) -> CalibrationReport:
         """Check the reward of a fitted ConservativeDiffusionFinetuner on the rows of its judge and on its designs.
 
+        After a refit this is the reward before it, which has not seen the judge's rows.
+
         Parameters
         ----------
         estimator : fitted ConservativeDiffusionFinetuner
@@ -200,7 +202,7 @@ class CalibrationReport:
         level, backtest, random_state
             As for `from_reward`.
         """
-        check_fitted(estimator, "judge_rows_", "reward_")
+        check_fitted(estimator, "judge_rows_", "checked_reward_")
         n_designs = usual_draws(estimator, 200) if n_designs is None else n_designs
         check_number("n_designs", n_designs, low=1, whole=True)
         rng = check_random_state(random_state)
@@ -209,7 +211,7 @@ class CalibrationReport:
                 f"X and y have {len(y):,} rows, but the estimator was fitted on more; pass what it was fitted on."
             )
         report = cls.from_reward(
-            estimator.reward_,
+            estimator.checked_reward_,
             X,
             y,
             sample_weight=sample_weight,

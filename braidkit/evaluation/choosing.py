@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,15 @@ from rapidfuzz.process import cdist
 
 from braidkit.spaces import SequenceSpace
 
-# Two designs of 50 letters with at most four edits between them are near-duplicates.
+# Two designs that differ in less than a tenth of the letters in which measured ones differ are near-duplicates.
 MAX_IDENTITY = 0.9
 # The flag of many designs of good runs too: what is better than all that was measured is less well known.
 LARGE_PENALTY = "penalty above that of 95 % of measured ones"
 # Deviations of log-probability below which only one in twenty of the pretrained model's own designs lies.
 MAX_RARITY = 1.645
 RARE = "less probable under the pretrained model than 95 % of its own designs"
+# Measured sequences, drawn at random, whose distances are typical.
+_N_COMPARED = 300
 # Candidates that are compared with each other at once.
 _BLOCK = 512
 
@@ -27,9 +30,17 @@ def default_candidates(n_designs: int, *, listed: bool = False) -> int:
     return max(1000, 10 * n_designs) * (10 if listed else 1)
 
 
-def default_identity(space: SequenceSpace) -> float:
-    """Most that two designs may be alike where nothing is said: they differ in a tenth of the positions that can."""
-    return 1 - (1 - MAX_IDENTITY) * space.n_varying / space.length
+def default_identity(space: SequenceSpace, measured: Sequence[str]) -> float:
+    """Most that two designs may be alike where nothing is said: they differ in a tenth of what measured ones do.
+
+    The median edit distance of measured sequences is that of a sample, and at most the number of positions that can
+    change, which also stands in for it where nothing was measured.
+    """
+    different = list(dict.fromkeys(measured))
+    some = [different[i] for i in np.random.RandomState(0).permutation(len(different))[:_N_COMPARED]]
+    apart = cdist(some, some, scorer=Levenshtein.distance, dtype=np.int32)[np.triu_indices(len(some), 1)]
+    typical = min(space.n_varying, np.median(apart)) if len(apart) else space.n_varying
+    return 1 - (1 - MAX_IDENTITY) * typical / space.length
 
 
 def describe_moved(moved: dict[str, int], n_drawn: int) -> str:

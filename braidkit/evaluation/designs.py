@@ -75,7 +75,7 @@ def design_table(
         all designs.
     max_identity : float, optional
         Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 drops duplicates only. By default
-        0.9, and more where letters are held or mutations few: designs differ in a tenth of the positions that can.
+        designs differ in at least a tenth of the letters in which two measured sequences differ (median).
     random_state : int, RandomState or None
 
     Returns
@@ -128,8 +128,8 @@ def design_table(
     if space.alphabet is None:
         raise InvalidParameterError(f"design_table is for sequences, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
-    max_identity = default_identity(space) if max_identity is None else max_identity
-    check_number("max_identity", max_identity, low=0, high=1, above=True)
+    if max_identity is not None:
+        check_number("max_identity", max_identity, low=0, high=1, above=True)
     listed = isinstance(estimator.pretrained_, EnumeratedDiffusion)
     n_drawn = default_candidates(n_designs, listed=listed) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=n_designs, whole=True)
@@ -137,6 +137,7 @@ def design_table(
     measured = as_strings(rows)
     if space.alphabet.upper() == space.alphabet:
         measured = [row.upper() for row in measured]
+    max_identity = default_identity(space, measured) if max_identity is None else max_identity
     rng = check_random_state(random_state)
 
     drawn, moved = _draw(estimator, n_drawn, rng)

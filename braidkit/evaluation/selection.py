@@ -118,8 +118,8 @@ def select(
         raise InvalidParameterError(f"select is for sequences, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
     check_number("n_controls", n_controls, low=0, whole=True)
-    max_identity = default_identity(space) if max_identity is None else max_identity
-    check_number("max_identity", max_identity, low=0, high=1, above=True)
+    if max_identity is not None:
+        check_number("max_identity", max_identity, low=0, high=1, above=True)
     n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=1, whole=True)
     if y is not None and X is None:
@@ -127,6 +127,7 @@ def select(
     if y is not None:
         X, y = read_measured(X, y, estimator)
     measured = [] if X is None else space.strings(X)
+    max_identity = default_identity(space, measured) if max_identity is None else max_identity
     limits = check_limits(
         space, gc=gc, max_homopolymer=max_homopolymer, forbidden=forbidden, sites=sites, template=template
     )

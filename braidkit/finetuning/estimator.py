@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
-import math
 import os
-import warnings
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
 
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MaskedDiffusion
 from braidkit.diffusion.enumerated import MAX_ENUMERATED
-from braidkit.diffusion.precision import check_precision, resolve_precision
-from braidkit.finetuning.checkpoint import TUNING, open_checkpoint
-from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
+from braidkit.diffusion.precision import check_precision
+from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning.checkpoint import open_checkpoint
 from braidkit.finetuning.contracts import CheckpointSelection, check_selection
-from braidkit.finetuning.defaults import auto_alpha, auto_max_iter
+from braidkit.finetuning.defaults import auto_alpha
 from braidkit.finetuning.designer import Designer
 from braidkit.finetuning.held_out import check_enough_designs
-from braidkit.finetuning.judge import CalibratedJudge
 from braidkit.finetuning.learning import learn_reward_and_judge
-from braidkit.finetuning.measurement import Measurement
-from braidkit.finetuning.monitor import Monitor
-from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.rows import MeasuredRows, read_rows
-from braidkit.finetuning.solver import Problem, Solver
+from braidkit.finetuning.solver import Solver
 from braidkit.finetuning.solver_choice import as_solver, check_reward_gradient, check_solver, check_solver_reward
 from braidkit.finetuning.tempering import TemperingSolver
+from braidkit.finetuning.tuning import Tuning
 from braidkit.parameters import (
     check_count,
     check_fraction,
@@ -44,7 +36,7 @@ from braidkit.parameters import (
 )
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
-from braidkit.training import interrupts_propagate, train
+from braidkit.training import interrupts_propagate
 
 
 class ConservativeDiffusionFinetuner(Designer):
@@ -60,6 +52,9 @@ class ConservativeDiffusionFinetuner(Designer):
     first never saw, and is never optimised. The checkpoint with the highest objective is kept, unless the judge finds
     its designs significantly worse than those of another. Among runs with equal checkpoints at most 5 % have a false
     rejection. The judge cannot see errors that all measurements share.
+
+    With the solvers "exact" and "tempering" and at most 20,000 rows there is a refit: the reward learns from all rows,
+    those of the judge included, and the chain is fitted to it at the alpha of the kept checkpoint.
 
     Parameters
     ----------
@@ -124,10 +119,12 @@ class ConservativeDiffusionFinetuner(Designer):
     pretrained_ : DiffusionModel
         `pretrained`, or the one that was trained.
     reward_ : regressor
-        The fitted conservative reward.
+        The fitted conservative reward; after a refit it has seen all rows.
+    checked_reward_ : regressor
+        The reward before the refit, which never saw the judge's rows; `reward_` itself without a refit.
     reward_check_ : dict of str to float
-        `reward_` on the rows that it never saw: "r2" of its mean, and the share of measurements at or above its lower
-        bound, "overall" and in the "top_decile"; with an objective also "r2_<name>" of each quantity.
+        `checked_reward_` on the rows that it never saw: "r2" of its mean, and the share of measurements at or above
+        its lower bound, "overall" and in the "top_decile"; with an objective also "r2_<name>" of each quantity.
     judge_ : GPBonusReward, or ObjectiveReward of such
         Fitted on those rows.
     judge_spread_ : float
@@ -145,7 +142,7 @@ class ConservativeDiffusionFinetuner(Designer):
         `best_iter_`, if later checkpoints over-optimised: the reward scores them higher, and the judge or the
         `selection` finds them significantly worse. None otherwise.
     alpha_, precision_ : float, str
-        The values used, after resolving "auto".
+        The values used, after resolving "auto". With "tempering" alpha_ is that of the kept checkpoint.
     space_ : Space
     n_features_in_ : int
 
@@ -258,8 +255,7 @@ class ConservativeDiffusionFinetuner(Designer):
                 learn_reward_and_judge(self, rows, split_seed, reward_seed, judge_seed, quiet=processes.rank > 0)
             if solver.needs_gradient:
                 check_reward_gradient(self.reward_, self.pretrained_, seed)
-            kind = self.space_.kind_of(rows.X)
-            self._fine_tune(solver, kind, len(rows), seed, noise_seed, checkpoint, device, processes)
+            Tuning(self, solver, rows, seed, noise_seed, reward_seed, checkpoint, device, processes).run()
         return self
 
     @ordinary_torch()
@@ -322,74 +318,3 @@ class ConservativeDiffusionFinetuner(Designer):
             check_whole_seed(self.random_state, "a run of several processes", "to draw the same")
         elif self.checkpoint_dir is not None:
             check_whole_seed(self.random_state, "a run with a checkpoint_dir", "to go on as it began")
-
-    def _fine_tune(
-        self,
-        solver: Solver,
-        kind: str,
-        n_rows: int,
-        seed: int,
-        noise_seed: int,
-        checkpoint: Path | None,
-        device: torch.device,
-        processes: Processes,
-    ) -> None:
-        """Move a copy of the chain toward the reward's lower bound (Algorithm 2), and keep the best checkpoint."""
-        reference = self.pretrained_
-        if reference.device != torch.empty(0, device=device).device:  # the user's model stays where it is
-            reference = copy.deepcopy(reference).freeze().to(device)
-        model = reference.trainable_copy()
-        model.kind = kind
-        self.precision_ = resolve_precision(self.precision, model.trainable, device)
-        solver.setup(
-            Problem(
-                model,
-                reference,
-                lambda point: self._standardised_aim(self.space_.discretise(point)),
-                alpha=self.alpha_,
-                batch_size=self.batch_size,
-                learning_rate=self.learning_rate,
-                max_grad_norm=self.max_grad_norm,
-                seed=seed,
-                precision=self.precision_,
-                processes=processes,
-            )
-        )
-        verbose = self.verbose if processes.rank == 0 else 0
-        usual = auto_max_iter(n_rows) if solver.usual_updates is None else solver.usual_updates
-        max_iter = usual if self.max_iter == "auto" else int(self.max_iter)
-        max_iter = max_iter if solver.n_updates is None else solver.n_updates
-        # The first round of a selection is for the pretrained chain, before any update.
-        every = max(1, max_iter // solver.n_evaluations)
-        if self.selection is not None:
-            every = math.ceil(max_iter / max(1, self.selection.n_rounds - 1))
-        n_designs = max(self.batch_size, 0 if self.selection is None else self.selection.n_designs)
-        noise = model.draw_noise(n_designs, torch.Generator().manual_seed(noise_seed))
-        saved = None if checkpoint is None else checkpoint / TUNING
-        judge, n_evaluations = CalibratedJudge(self.judge_, self.judge_spread_), max_iter // every + 1
-        choice: Choice = ObjectiveWithVeto(judge, n_evaluations, solver.rejects_at)
-        if self.selection is not None:
-            decode = functools.partial(self.space_.decode, kind=kind)
-            choice = HighestMeasured(OracleRounds(self.selection, decode, saved), n_evaluations)
-        monitor = Monitor(
-            solver,
-            Measurement(solver.problem, self.reward_, judge, self._climbs, noise),
-            choice,
-            every=every,
-            patience=self.n_iter_no_change,
-            checkpoint=saved,
-            verbose=verbose,
-        )
-        start = monitor.begin(max_iter)
-        if monitor.gave_up(start):
-            max_iter = start
-        self.n_iter_ = train(
-            solver, max_iter, start=start, callbacks=[monitor], verbose=verbose, description="fine-tuning"
-        )
-        monitor.restore_best()
-        self.history_, self.best_iter_, self.alpha_ = monitor.history, monitor.best_iter, solver.problem.alpha
-        self.over_optimising_since_ = monitor.over_optimising_since
-        self.model_ = model.freeze()
-        alarm = monitor.alarm()
-        if alarm and processes.rank == 0:
-            warnings.warn(alarm, stacklevel=4)

@@ -33,6 +33,7 @@ class ExactSolver(Solver):
     """
 
     n_updates: ClassVar[int | None] = 1
+    refits: ClassVar[bool] = True
     splits_batches: ClassVar[bool] = True  # there is no batch: all processes compute the same
 
     def __init__(self, *, n_effective: int | None = None) -> None:
@@ -46,6 +47,9 @@ class ExactSolver(Solver):
                 f"{type(self).__name__} lists all designs of an EnumeratedDiffusion; a {type(model).__name__} needs "
                 f'solver="{model.default_solver}".'
             )
+
+    def is_settled(self) -> bool:
+        return True
 
     @torch.no_grad()
     def update(self, i: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from braidkit.finetuning.rows import MeasuredRows
 def learn_reward_and_judge(
     estimator: Any, rows: MeasuredRows, split_seed: int, reward_seed: int, judge_seed: int, *, quiet: bool
 ) -> None:
-    """Set ``reward_``, ``reward_check_``, ``judge_``, ``judge_spread_`` and ``judge_rows_`` of an estimator."""
+    """Set ``reward_``, ``judge_`` and what belongs to them of an estimator."""
     replicates = rows.describe_replicates() if estimator.verbose and not quiet else ""
     if replicates:
         tqdm.write(replicates)
@@ -25,6 +25,7 @@ def learn_reward_and_judge(
     estimator.reward_ = estimator._fit_reward(
         estimator.reward, for_reward.X, for_reward.measured, reward_seed, for_reward.told, quiet=quiet
     )
+    estimator.checked_reward_ = estimator.reward_
     estimator.reward_check_ = check_reward(estimator.reward_, for_judge)
     if estimator.verbose and not quiet:
         tqdm.write(describe_reward(estimator.reward_, estimator.reward_check_))

@@ -57,6 +57,7 @@ class Monitor:
         self.verbose = verbose
         self.history: dict[str, list[float]] = {column: [] for column in dict.fromkeys([*COLUMNS, choice.column])}
         self.best_iter = 0
+        self.best_tilt = 0.0  # 1 / alpha of that checkpoint
         # For each evaluation: were its designs significantly worse than others?
         self._worse: list[bool] = []
         self._best_weights: dict[str, Tensor] = {}
@@ -91,7 +92,7 @@ class Monitor:
             values.append(row[column])
         self._worse.append(is_worse)
         if is_best:
-            self.best_iter = n_done
+            self.best_iter, self.best_tilt = n_done, self.solver.tilt if n_done else 0.0
             self._best_weights = copy.deepcopy(self.solver.problem.model.trainable.state_dict())
         if self.verbose:
             judged = f"{self.choice.column} {row[self.choice.column]:.3g}"
@@ -140,6 +141,7 @@ class Monitor:
         config = {
             "n_iter": n_done,
             "best_iter": self.best_iter,
+            "best_tilt": self.best_tilt,
             "history": self.history,
             "worse": self._worse,
             "choice": remembered,
@@ -151,7 +153,8 @@ class Monitor:
         if self.checkpoint is None or not self.processes.once(functools.partial(is_saved, self.checkpoint)):
             return 0
         config, tensors = load_run(self.checkpoint, self.solver)
-        self.history, self.best_iter, self._worse = config["history"], config["best_iter"], config["worse"]
+        self.history, self._worse = config["history"], config["worse"]
+        self.best_iter, self.best_tilt = config["best_iter"], config["best_tilt"]
         self._best_weights = tensors["best"]
         self.choice.load_state(config["choice"], tensors.get("choice", {}))
         return int(config["n_iter"])

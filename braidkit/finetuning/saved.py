@@ -18,7 +18,7 @@ from braidkit.parameters import resolve_device
 # Folders of the fine-tuned chain, of the one that it came from, and of all else.
 MODEL, PRETRAINED, STATE = "model", "pretrained", "finetuner"
 # Raise it whenever what the state holds changes within one version.
-FORM = 1
+FORM = 2
 # Parameters that belong to the run that is over.
 _LEFT_OUT = ("pretrained", "selection", "checkpoint_dir")
 
@@ -84,6 +84,8 @@ class SavedDesigner:
         device = resolve_device(state["parameters"]["device"])
         estimator = state["class"](**state["parameters"])
         estimator.__dict__.update(state["fitted"])
+        if hasattr(estimator, "reward_check_") and not hasattr(estimator, "checked_reward_"):
+            estimator.checked_reward_ = estimator.reward_
         estimator.model_, estimator.pretrained_ = (chains[name].to(device) for name in (MODEL, PRETRAINED))
         if config["pretrained_was_given"]:
             estimator.pretrained = estimator.pretrained_
@@ -108,6 +110,8 @@ def saved_parts(estimator: Any) -> dict[str, Callable[[Path], None]]:
         for name, value in vars(estimator).items()
         if name.endswith("_") and not name.startswith("_") and not isinstance(value, DiffusionModel)
     }
+    if "checked_reward_" in fitted and fitted["checked_reward_"] is fitted["reward_"]:
+        del fitted["checked_reward_"]  # one and the same, until loading
     state, tensors = persistence.to_parts({"class": type(estimator), "parameters": parameters, "fitted": fitted})
 
     def write_state(path: Path) -> None:

@@ -71,6 +71,10 @@ class Solver(BaseEstimator, abc.ABC):
     # Standard deviations by which the judge must find a checkpoint worse to reject it. By default so many that it
     # rejects one of equal checkpoints in 5 % of runs.
     rejects_at: ClassVar[float | None] = None
+    # Whether an estimator fits the chain again once its reward has learned from all rows, and the updates that this may
+    # take beyond those of the first fit.
+    refits: ClassVar[bool] = False
+    n_settling: ClassVar[int] = 0
     splits_batches: ClassVar[bool] = False  # True if the gradient of a batch is the mean over its parts
 
     def setup(self, problem: Problem) -> Solver:
@@ -108,6 +112,15 @@ class Solver(BaseEstimator, abc.ABC):
     @abc.abstractmethod
     def update(self, i: int) -> dict[str, float]:
         """Do update number `i` (from 0), and return numbers for the progress bar."""
+
+    @property
+    def tilt(self) -> float:
+        """1 / alpha, of the alpha whose optimum the chain is to have after the updates so far."""
+        return 1 / self.problem.alpha
+
+    def is_settled(self) -> bool:
+        """Whether further updates would change nothing but by chance."""
+        return False
 
     def draw_noise(self, i: int) -> Tensor:
         """The noise of update i's trajectories, this process's share of them."""

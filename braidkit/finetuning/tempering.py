@@ -63,6 +63,8 @@ class TemperingSolver(Solver):
     n_evaluations: ClassVar[int] = 40
     # Each step of the tilt goes further from the data, so a judge that sees a decline has reason to stop it.
     rejects_at: ClassVar[float | None] = 2.0
+    refits: ClassVar[bool] = True
+    n_settling: ClassVar[int] = 5  # a pool of sequences that have moved
     splits_batches: ClassVar[bool] = True  # all processes do the same
 
     def __init__(
@@ -107,6 +109,7 @@ class TemperingSolver(Solver):
         self.pool = torch.empty(0, space.length, dtype=torch.long)
         self.beta, self.largest, self.log_z = 0.0, 1 / problem.alpha, 0.0
         self.pooled = 0.0  # the beta of the pool
+        self.n_settled = 0  # updates at the largest beta
         return self
 
     def update(self, i: int) -> dict[str, float]:
@@ -120,8 +123,16 @@ class TemperingSolver(Solver):
         else:
             self._move(generator)
         self._fit_law()
+        self.n_settled += self.beta == self.largest
         assert self.population is not None
         return {"lower": float(self.population.reward.mean()), "alpha": 1 / self.beta if self.beta else math.inf}
+
+    @property
+    def tilt(self) -> float:
+        return self.beta
+
+    def is_settled(self) -> bool:
+        return self.n_settled >= self.n_settling
 
     def _begin(self, generator: torch.Generator) -> None:
         """Draw the population from the pretrained law, and remember how probable its sequences are."""

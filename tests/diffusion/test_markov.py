@@ -312,3 +312,17 @@ def test_a_law_within_another_has_its_order_and_nothing_that_it_lacks():
     assert not (inner.log_prob(words).isfinite() & outer.log_prob(words).isinf()).any()
     assert inner.log_prob(tokens).isfinite().all()
     assert float(inner.log_prob(words).exp().sum()) == pytest.approx(1.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(laws())
+def test_moments_of_log_probability_are_those_of_all_sequences(case):
+    law, log_likelihoods = case
+    words = all_words(law.length, law.n_letters)
+    log_prob = law.log_prob(words)
+    for logs in log_likelihoods:
+        weight = (log_prob + logs[torch.arange(law.length), words].sum(dim=1)).softmax(dim=0)
+        finite = log_prob.masked_fill(weight == 0, 0.0)
+        mean = float(weight @ finite)
+        deviation = float(weight @ (finite - mean).square()) ** 0.5
+        assert law.log_prob_moments(logs) == pytest.approx((mean, deviation), abs=1e-6)

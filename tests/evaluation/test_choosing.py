@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from braidkit.evaluation import choosing
-from braidkit.evaluation.choosing import choose_different, concerns, default_candidates
+from braidkit.evaluation.choosing import choose_different, concerns, default_candidates, default_identity
 from braidkit.evaluation.edit_distance import edit_distances
+from braidkit.spaces import SequenceSpace
 
 rows_of_ten = st.lists(st.text("AC", min_size=10, max_size=10), min_size=1, max_size=60, unique=True)
 
@@ -50,6 +51,21 @@ def test_choose_different_of_thousands_takes_seconds():
 def test_ten_candidates_are_drawn_for_each_design_and_at_least_a_thousand():
     assert [default_candidates(n) for n in (1, 100, 500)] == [1000, 1000, 5000]
     assert default_candidates(100, listed=True) == 10_000
+
+
+def test_designs_differ_by_default_in_a_tenth_of_what_measured_ones_do():
+    rng = np.random.default_rng(0)
+    space = SequenceSpace("ACGT", 100)
+    assert default_identity(space, []) == pytest.approx(0.9)
+    random = ["".join(row) for row in rng.choice(list("ACGT"), (400, 100))]
+    assert 0.93 < default_identity(space, random) < 0.96  # two of them are some 53 edits apart
+    parent = random[0]
+    single = [parent[:i] + ("A" if parent[i] != "A" else "C") + parent[i + 1 :] for i in range(100)]
+    assert default_identity(space, single) == pytest.approx(1 - 0.1 * 2 / 100)
+    # A sequence that was measured several times is one.
+    assert default_identity(space, single + [parent] * 500) == pytest.approx(1 - 0.1 * 2 / 100)
+    held = SequenceSpace("ACGT", 100, template="_" * 10 + parent[10:])
+    assert default_identity(held, []) == pytest.approx(0.99)
 
 
 def table(lower, flags=""):
