@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from braidkit.datasets import make_ehrlich, make_utr
-from braidkit.oracles import EhrlichLandscape, UTRLandscape
+from braidkit.oracles import EhrlichLandscape, Optimus5Prime, UTRLandscape
 
 Tokens = NDArray[np.int64]  # (n, length): numbers of letters
 Values = NDArray[np.float64]
+PROTEIN = "ACDEFGHIKLMNPQRSTVWY"
 NOISE = 0.25  # of the measurements, in standard deviations of the truth
 
 
@@ -130,9 +131,84 @@ def utr() -> Landscape:
     return Landscape("ACGT", 50, pool, oracle.predict, oracle.is_valid)
 
 
+def measured_utr(home: Path) -> Landscape:
+    """Measured random 5'UTRs; the truth is what Optimus 5-Prime predicts."""
+    oracle = Optimus5Prime.from_npz(home / "optimus5p_mrl.npz")
+    X = pd.read_csv(home / "utr_mrl.csv.gz")["sequence"].to_numpy(dtype=object)
+
+    def pool(n: int, seed: int) -> tuple[NDArray[np.object_], Values]:
+        rng = np.random.default_rng(seed)
+        return X[rng.permutation(len(X))[:n]], NOISE * rng.normal(size=n)
+
+    def truth(X: NDArray[np.object_]) -> Values:
+        return np.asarray(oracle.predict(list(X)), float)
+
+    return Landscape("ACGT", 50, pool, truth, lambda X: np.ones(len(X), dtype=bool))
+
+
+def epistatic() -> Landscape:
+    """Ten nucleotides: effects of letters, of 12 pairs and of 6 triples, drawn at random."""
+    rng, length, n_letters = np.random.default_rng(100), 10, 4
+    single = rng.normal(size=(length, n_letters))
+    pairs = [sorted(rng.choice(length, 2, replace=False)) for _ in range(12)]
+    of_pairs = rng.normal(size=(12, n_letters, n_letters))
+    triples = [sorted(rng.choice(length, 3, replace=False)) for _ in range(6)]
+    of_triples = rng.normal(size=(6, n_letters, n_letters, n_letters)) * 1.2
+
+    def truth(X: NDArray[np.object_]) -> Values:
+        t = landscape.tokens(X)
+        value = single[np.arange(length), t].sum(axis=1)
+        for (i, j), effect in zip(pairs, of_pairs, strict=True):
+            value = value + effect[t[:, i], t[:, j]]
+        for (i, j, k), effect in zip(triples, of_triples, strict=True):
+            value = value + effect[t[:, i], t[:, j], t[:, k]]
+        return value / 6
+
+    def pool(n: int, seed: int) -> tuple[NDArray[np.object_], Values]:
+        rng = np.random.default_rng(seed)
+        X = np.array(["".join(rng.choice(list("ACGT"), length)) for _ in range(n)], dtype=object)
+        return X, NOISE * rng.normal(size=n)
+
+    landscape = Landscape("ACGT", length, pool, truth, lambda X: np.ones(len(X), dtype=bool))
+    return landscape
+
+
+def variants() -> Landscape:
+    """Variants of one protein of 40 residues, 3.5 mutations each: most do harm, some pairs interact, activity saturates."""
+    rng, length, n_letters = np.random.default_rng(300), 40, 20
+    parent = rng.integers(n_letters, size=length)
+    weight = rng.choice([0.1, 0.3, 1.5], size=(length, 1), p=[0.4, 0.3, 0.3])
+    effect = -np.abs(rng.normal(size=(length, n_letters))) * weight
+    good = rng.random((length, n_letters)) < 0.06
+    effect[good] = np.abs(rng.normal(size=good.sum())) * 0.6
+    effect[np.arange(length), parent] = 0
+    pairs = [tuple(rng.choice(length, 2, replace=False)) for _ in range(30)]
+    of_pairs = rng.normal(size=(30, n_letters, n_letters)) * 0.5
+    for (i, j), table_of_pair in zip(pairs, of_pairs, strict=True):
+        table_of_pair[parent[i], :] = 0
+        table_of_pair[:, parent[j]] = 0
+
+    def truth(X: NDArray[np.object_]) -> Values:
+        t = landscape.tokens(X)
+        value = effect[np.arange(length), t].sum(axis=1)
+        for (i, j), table_of_pair in zip(pairs, of_pairs, strict=True):
+            value = value + table_of_pair[t[:, i], t[:, j]]
+        return 4 / (1 + np.exp(0.5 - value))
+
+    def pool(n: int, seed: int) -> tuple[NDArray[np.object_], Values]:
+        rng, tokens = np.random.default_rng(seed), np.tile(parent, (n, 1))
+        for row in tokens:
+            mutated = rng.choice(length, min(1 + rng.poisson(2.5), length), replace=False)
+            row[mutated] = rng.integers(n_letters, size=len(mutated))
+        return landscape.strings(tokens), NOISE * rng.normal(size=n)
+
+    landscape = Landscape(PROTEIN, length, pool, truth, lambda X: np.ones(len(X), dtype=bool), 0.8)
+    return landscape
+
+
 def landscapes(home: Path) -> dict[str, Callable[[], Landscape]]:
     """Landscapes by name."""
-    protein, tfbind8, gb1 = "ACDEFGHIKLMNPQRSTVWY", home / "tfbind8.csv.gz", home / "gb1_4site.csv.gz"
+    tfbind8, gb1 = home / "tfbind8.csv.gz", home / "gb1_4site.csv.gz"
     return {
         "ehrlich-20-32": lambda: ehrlich("protein", 32, 2, 4),
         "ehrlich-4-30": lambda: ehrlich("DNA", 30, 3, 4),
@@ -141,6 +217,9 @@ def landscapes(home: Path) -> dict[str, Callable[[], Landscape]]:
         "gfi1": lambda: table(tfbind8, "sequence", "GFI1", "ACGT"),
         "pax4": lambda: table(tfbind8, "sequence", "PAX4", "ACGT"),
         # Nearly all variants are dead: below a lower quantile there would be nothing to learn.
-        "gb1": lambda: table(gb1, "variant", "fitness", protein, 0.95),
+        "gb1": lambda: table(gb1, "variant", "fitness", PROTEIN, 0.95),
         "utr": utr,
+        "utr-measured": lambda: measured_utr(home),
+        "epistatic-4-10": epistatic,
+        "variants-20-40": variants,
     }

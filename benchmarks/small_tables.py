@@ -10,7 +10,7 @@ Every method sees the same rows: those measured, with noise, below a quantile of
 - ``best of n``: the best bounds of 1,000 draws of the prior that ``braidkit`` trained; ``prior`` is the first 100 of
   them, and ``SMC`` particles of the same prior and reward;
 - a ridge regression on letters and pairs, a Gaussian process with a Hamming kernel, a forest of 200 trees and five
-  small CNNs, each climbed by a genetic algorithm, with and without only the neighbours that are seen in the data, and
+  small CNNs, each risen by a genetic algorithm, with and without only the neighbours that are seen in the data, and
   searched exhaustively where all designs can be listed; the same on the mean and the bound of braidkit's own reward.
 
 Printed: each measure of the designs by landscape with its interval over seeds, differences from the best simple method

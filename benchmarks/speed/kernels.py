@@ -1,4 +1,4 @@
-"""Bandwidth of the fused kernels against that of a copy, and their time against the plain-torch twins, on a GPU.
+"""Bandwidth of the fused kernels against that of a copy, and their time against the functions in plain torch, on a GPU.
 
     PYTHONPATH=. python benchmarks/speed/kernels.py --batch-size 16384
 
@@ -18,10 +18,10 @@ from harness import report
 from torch import Tensor
 
 from braidkit.kernels import bridge_step, gaussian_step, posterior_variance, simplex_step
-from braidkit.kernels.bridge import bridge_step_twin
-from braidkit.kernels.gaussian import gaussian_step_twin
-from braidkit.kernels.posterior import posterior_variance_twin
-from braidkit.kernels.simplex import EPS, simplex_step_twin
+from braidkit.kernels.bridge import bridge_step_torch
+from braidkit.kernels.gaussian import gaussian_step_torch
+from braidkit.kernels.posterior import posterior_variance_torch
+from braidkit.kernels.simplex import EPS, simplex_step_torch
 
 Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
@@ -86,22 +86,22 @@ def main() -> None:
     target = torch.empty_like(source)
     copy = 2 * source.nbytes / milliseconds(lambda: target.copy_(source)) / 1e6
     cases: dict[str, tuple[Function, Function, list[Tensor], int, tuple[float, ...]]] = {
-        "bridge_step": (bridge_step, bridge_step_twin, sticks, 5, (1.0, 0.9)),
-        "simplex_step": (simplex_step, simplex_step_twin, sticks, 5, (0.1, EPS)),
-        "gaussian_step": (gaussian_step, gaussian_step_twin, [states, zero, 0.1 + one, noise], 2, ()),
-        "posterior_variance": (posterior_variance, posterior_variance_twin, [features, root], 1, ()),
+        "bridge_step": (bridge_step, bridge_step_torch, sticks, 5, (1.0, 0.9)),
+        "simplex_step": (simplex_step, simplex_step_torch, sticks, 5, (0.1, EPS)),
+        "gaussian_step": (gaussian_step, gaussian_step_torch, [states, zero, 0.1 + one, noise], 2, ()),
+        "posterior_variance": (posterior_variance, posterior_variance_torch, [features, root], 1, ()),
     }
     rows: list[dict[str, object]] = []
-    for name, (fused, twin, inputs, n_with_gradient, numbers) in cases.items():
+    for name, (fused, in_torch, inputs, n_with_gradient, numbers) in cases.items():
         own, plain = (
             measure(lambda *tensors, run=run, numbers=numbers: run(*tensors, *numbers), inputs, n_with_gradient)
-            for run in (fused, twin)
+            for run in (fused, in_torch)
         )
         row: dict[str, object] = {"kernel": name}
         for way in ("forward", "backward"):
             row[f"{way}, ms"] = own[f"{way}, ms"]
             row[f"{way}, of a copy"] = own[f"{way}, GB/s"] / copy
-            row[f"{way}, against twin"] = plain[f"{way}, ms"] / own[f"{way}, ms"]
+            row[f"{way}, against torch"] = plain[f"{way}, ms"] / own[f"{way}, ms"]
         rows.append(row)
     print(f"a copy: {copy:.0f} GB/s")
     report(arguments, rows, device=torch.cuda.get_device_name())

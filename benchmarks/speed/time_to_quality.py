@@ -48,7 +48,7 @@ WINDOW = 8  # updates of 32 designs
 
 
 class Recorder:
-    """The reward that is climbed, which notes the true reward of every design that it is asked for."""
+    """The reward that is risen, which notes the true reward of every design that it is asked for."""
 
     def __init__(self, reward: GPBonusReward) -> None:
         self.reward = reward

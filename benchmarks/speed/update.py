@@ -7,7 +7,7 @@ the same function written plainly. The networks' passes are counted, those of th
 forward and back to the input, and back to the weights as well. The time of as many bare ones, measured beside each
 update in its own precision, is what "ratio to bare" refers to. A checkpointed update runs its networks again on the way
 back, which counts as a pass each. The reward is a sum over letters, so that it takes no time. The head is the score, as
-the authors' is; "letters", with the bridges that are the default, has no naive twin.
+the authors' is; "letters", with the bridges that are the default, has no naive version.
 
 "speed" is the time of "naive" over that of the variant in the same round; every column is a median over rounds.
 Peak memory is that of the whole process: ask for one variant to see its own.

@@ -44,4 +44,4 @@ class StandardFinetuner(ConservativeDiffusionFinetuner):
     True
     """
 
-    _climbs: ClassVar[str] = "mean"
+    _maximises: ClassVar[str] = "mean"

@@ -216,7 +216,7 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
             + "."
         )
     if estimator.over_optimising_since_ is not None:
-        risen, column = ("lower bound", "lower") if estimator._climbs == "lower" else ("mean", "mean")
+        risen, column = ("lower bound", "lower") if estimator._maximises == "lower" else ("mean", "mean")
         story.append(
             f"After update {estimator.over_optimising_since_:,} the run over-optimised: the {risen} went on rising, "
             f"to {history[column][-1]:.3g}, and the {picked} fell to {history[picked][-1]:.3g}, beyond its error."

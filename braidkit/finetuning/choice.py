@@ -57,7 +57,7 @@ class Choice(abc.ABC):
         """Go on from what `state` gave."""
 
 
-class ObjectiveWithVeto(Choice):
+class HighestObjective(Choice):
     """Keep the checkpoint with the highest objective (6), unless the judge finds its designs significantly worse.
 
     The judge compares with the checkpoint that it rates highest so far. A judge trained on few rows cannot rank

@@ -44,7 +44,7 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
     A subclass has these parameters and maybe more, writes `fit`, which sets ``space_``, and `sample`.
     """
 
-    _climbs: ClassVar[str] = "lower"  # which quantity is maximised: "lower" bound or "mean"
+    _maximises: ClassVar[str] = "lower"  # which quantity is maximised: "lower" bound or "mean"
 
     pretrained: DiffusionModel | None
     reward: Any
@@ -161,7 +161,7 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
     def _standardised_aim(self, x: Tensor) -> Tensor:
         """The quantity to maximise at points (n, ...): lower bound or mean, of standardised y."""
         mean, penalty = standardised(self.reward_, x)
-        return (mean - penalty if self._climbs == "lower" else mean).to(x.dtype)
+        return (mean - penalty if self._maximises == "lower" else mean).to(x.dtype)
 
     def _fit_reward(
         self,

@@ -13,7 +13,6 @@ from sklearn.utils.validation import check_is_fitted
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MaskedDiffusion
 from braidkit.diffusion.enumerated import MAX_ENUMERATED
 from braidkit.diffusion.precision import check_precision
-from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.checkpoint import open_checkpoint
 from braidkit.finetuning.contracts import CheckpointSelection, check_selection
 from braidkit.finetuning.defaults import auto_alpha

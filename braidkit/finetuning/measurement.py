@@ -44,17 +44,19 @@ class Measurement:
     reward : ConservativeReward
     judge : Judge
         Never optimised.
-    climbs : {"lower", "mean"}
+    maximises : {"lower", "mean"}
         Which quantity is maximised: lower bound or mean.
     noise : Tensor
         Noise of the designs. It is the same at each evaluation, so that only the weights make a difference.
     """
 
-    def __init__(self, problem: Problem, reward: ConservativeReward, judge: Judge, climbs: str, noise: Tensor) -> None:
+    def __init__(
+        self, problem: Problem, reward: ConservativeReward, judge: Judge, maximises: str, noise: Tensor
+    ) -> None:
         self.problem = problem
         self.reward = reward
         self.judge = judge
-        self.climbs = climbs
+        self.maximises = maximises
         self.noise = noise
 
     @torch.no_grad()
@@ -64,7 +66,7 @@ class Measurement:
         designs, kl = model.space.discretise(path.point), path.kl.mean().item()
         mean, penalty = (part.mean().item() for part in standardised(self.reward, designs))
         judged = self.judge.standardised(designs)[0].mean().item()
-        aim = mean - penalty if self.climbs == "lower" else mean
+        aim = mean - penalty if self.maximises == "lower" else mean
         origin, scale = self.reward.y_mean_, self.reward.y_std_
         figures = {
             "mean": origin + scale * mean,

@@ -116,20 +116,20 @@ class Monitor:
     @property
     def over_optimising_since(self) -> int | None:
         """The kept update, if a later one scored higher by the reward and significantly worse by the judge."""
-        climbed, updates = self.history[self.measure.climbs], self.history["iteration"]
+        risen, updates = self.history[self.measure.maximises], self.history["iteration"]
         if self.best_iter not in updates:
             return None
         kept = updates.index(self.best_iter)
-        later = zip(climbed[kept:], self._worse[kept:], strict=True)
-        return self.best_iter if any(is_worse and value > climbed[kept] for value, is_worse in later) else None
+        later = zip(risen[kept:], self._worse[kept:], strict=True)
+        return self.best_iter if any(is_worse and value > risen[kept] for value, is_worse in later) else None
 
     def alarm(self) -> str | None:
         """The warning to give if the run over-optimised after the kept checkpoint; else None."""
         if self.over_optimising_since is None:
             return None
-        climbed = {"lower": "lower bound", "mean": "mean"}[self.measure.climbs]
+        risen = {"lower": "lower bound", "mean": "mean"}[self.measure.maximises]
         return (
-            f"over-optimisation: after update {self.over_optimising_since} the reward's {climbed} rose, and the "
+            f"over-optimisation: after update {self.over_optimising_since} the reward's {risen} rose, and the "
             f"{self.choice.column} finds the designs significantly worse. Those of update {self.best_iter} are kept. "
             "More measurements, a larger alpha or a larger penalty would hold longer."
         )

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from braidkit.diffusion.precision import resolve_precision
 from braidkit.finetuning.checkpoint import TUNING
-from braidkit.finetuning.choice import Choice, HighestMeasured, ObjectiveWithVeto
+from braidkit.finetuning.choice import Choice, HighestMeasured, HighestObjective
 from braidkit.finetuning.defaults import auto_max_iter
 from braidkit.finetuning.judge import CalibratedJudge
 from braidkit.finetuning.measurement import Measurement
@@ -136,13 +136,13 @@ class Tuning:
         saved = None if self.checkpoint is None else self.checkpoint / TUNING
         judge = CalibratedJudge(estimator.judge_, estimator.judge_spread_)
         n_evaluations = max_iter // every + 1
-        choice: Choice = ObjectiveWithVeto(judge, n_evaluations, self.solver.rejects_at)
+        choice: Choice = HighestObjective(judge, n_evaluations, self.solver.rejects_at)
         if selection is not None:
             decode = functools.partial(estimator.space_.decode, kind=problem.model.kind)
             choice = HighestMeasured(OracleRounds(selection, decode, saved), n_evaluations)
         return Monitor(
             self.solver,
-            Measurement(problem, estimator.reward_, judge, estimator._climbs, noise),
+            Measurement(problem, estimator.reward_, judge, estimator._maximises, noise),
             choice,
             every=every,
             patience=estimator.n_iter_no_change,

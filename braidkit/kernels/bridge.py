@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels._backend import launch, load_triton, runs_triton
-from braidkit.kernels.gaussian import gaussian_step_twin
+from braidkit.kernels.gaussian import gaussian_step_torch
 from braidkit.kernels.simplex import BLOCK, EPS, softmax, sum_after
 
 
@@ -83,10 +83,10 @@ def bridge_step(
     tensors = (x_t, logits, reference_logits, lineages_zero, lineages_one, noise)
     if runs_triton(*tensors):
         return _BridgeStep.apply(*tensors, start, end)
-    return bridge_step_twin(*tensors, start, end)
+    return bridge_step_torch(*tensors, start, end)
 
 
-def bridge_step_twin(
+def bridge_step_torch(
     x_t: Tensor,
     logits: Tensor,
     reference_logits: Tensor,
@@ -103,7 +103,7 @@ def bridge_step_twin(
         bridge_mean(v, softmax(part.to(wide)), lineages_zero, lineages_one, start, end)
         for part in (logits, reference_logits)
     )
-    x, kl = gaussian_step_twin(mean, reference, bridge_std(v, start, end), noise)
+    x, kl = gaussian_step_torch(mean, reference, bridge_std(v, start, end), noise)
     return x.to(x_t.dtype), kl
 
 

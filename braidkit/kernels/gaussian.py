@@ -60,10 +60,10 @@ def gaussian_step(mean: Tensor, reference_mean: Tensor, std: Tensor, noise: Tens
         )
     if runs_triton(mean, reference_mean, std, noise):
         return _GaussianStep.apply(mean, reference_mean, std, noise)
-    return gaussian_step_twin(mean, reference_mean, std, noise)
+    return gaussian_step_torch(mean, reference_mean, std, noise)
 
 
-def gaussian_step_twin(mean: Tensor, reference_mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def gaussian_step_torch(mean: Tensor, reference_mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     """The same in plain torch."""
     return mean + std * noise.detach(), normal_kl(mean - reference_mean, std)
 

@@ -56,10 +56,10 @@ def posterior_variance(phi: Tensor, root: Tensor) -> Tensor:
         )
     if root.dtype == torch.float32 and runs_triton(phi, root):
         return _PosteriorPenalty.apply(phi, root)
-    return posterior_variance_twin(phi, root)
+    return posterior_variance_torch(phi, root)
 
 
-def posterior_variance_twin(phi: Tensor, root: Tensor) -> Tensor:
+def posterior_variance_torch(phi: Tensor, root: Tensor) -> Tensor:
     """The same in plain torch."""
     return (phi.to(root.dtype) @ root.detach()).square().sum(dim=1)
 

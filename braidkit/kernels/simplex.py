@@ -90,10 +90,10 @@ def simplex_step(
     tensors = (x_t, logits, reference_logits, lineages_zero, lineages_one, noise)
     if runs_triton(*tensors):
         return _SimplexStep.apply(*tensors, step, margin)
-    return simplex_step_twin(*tensors, step, margin)
+    return simplex_step_torch(*tensors, step, margin)
 
 
-def simplex_step_twin(
+def simplex_step_torch(
     x_t: Tensor,
     logits: Tensor,
     reference_logits: Tensor,

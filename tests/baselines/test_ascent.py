@@ -1,4 +1,4 @@
-"""Reward ascent climbs the reward, wherever that leads."""
+"""Reward ascent maximises the reward, wherever that leads."""
 
 import numpy as np
 import pytest

@@ -178,7 +178,7 @@ def test_the_judge_s_rows_can_be_looked_up(vectors, chain):
 
 
 @functools.cache
-def scaled_run(climbs, scale, shift):
+def scaled_run(maximises, scale, shift):
     """A short run on octamers measured by their share of G in eighths, in other units."""
     rng = np.random.default_rng(0)
     X = ["".join(row) for row in rng.choice(list("ACGT"), size=(N_ROWS, LENGTH))]
@@ -186,19 +186,19 @@ def scaled_run(climbs, scale, shift):
     y = np.array([row.count("G") for row in X]) / 8 + rng.integers(-9, 9, size=N_ROWS) / 256
     chain = SimplexDiffusion(SequenceSpace("DNA", LENGTH), n_steps=4)
     chain = untrained(chain)
-    kind = {"lower": ConservativeDiffusionFinetuner, "mean": StandardFinetuner}[climbs]
+    kind = {"lower": ConservativeDiffusionFinetuner, "mean": StandardFinetuner}[maximises]
     return kind(chain, max_iter=4, learning_rate=0.01, batch_size=16, random_state=0).fit(X, scale * (y + shift))
 
 
 @settings(max_examples=8, deadline=None)
 @given(
-    climbs=st.sampled_from(["lower", "mean"]),
+    maximises=st.sampled_from(["lower", "mean"]),
     scale=st.sampled_from([1e-9, 1e-3, 1.0, 7.3, 1e9]),
     shift=st.sampled_from([0.0, 1e6, -1e7, 1e9]),
 )
-def test_the_scale_and_the_origin_of_y_change_no_design(climbs, scale, shift):
+def test_the_scale_and_the_origin_of_y_change_no_design(maximises, scale, shift):
     """alpha, c and lam act on standardised y: y -> a y + b gives the same designs."""
-    plain, other = scaled_run(climbs, 1.0, 0.0), scaled_run(climbs, scale, shift)
+    plain, other = scaled_run(maximises, 1.0, 0.0), scaled_run(maximises, scale, shift)
     assert plain.best_iter_ == other.best_iter_ > 0
     assert plain.sample(50, random_state=0) == other.sample(50, random_state=0)
     lower = np.array(other.history_["lower"]) / scale - shift

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from braidkit import GPBonusReward
-from braidkit.finetuning.choice import FALSE_ALARM_RATE, ObjectiveWithVeto, sure_deviations
+from braidkit.finetuning.choice import FALSE_ALARM_RATE, HighestObjective, sure_deviations
 from braidkit.finetuning.judge import N_DIRECTIONS, CalibratedJudge, _solve, backtest_spread
 from braidkit.finetuning.measurement import Evaluation
 from braidkit.rewards._linear_posterior import LinearPosterior
@@ -89,7 +89,7 @@ def test_false_rejections_of_the_judge_stay_below_the_stated_rate(correlated):
         n_vetoes = 0
         for _ in range(200):
             judge = Errors(rng, correlated)
-            choice = ObjectiveWithVeto(judge, N_EVALUATIONS)
+            choice = HighestObjective(judge, N_EVALUATIONS)
             choice.sure = sure or choice.sure
             seen = [
                 choice(Evaluation(k, torch.full((1, 1), float(k)), rng.normal(), judge.errors[k], {}))
@@ -101,7 +101,7 @@ def test_false_rejections_of_the_judge_stay_below_the_stated_rate(correlated):
 
 
 def test_a_judge_without_rows_of_its_own_forbids_nothing():
-    choice = ObjectiveWithVeto(CalibratedJudge(world(bend, 0)[0], math.inf), N_EVALUATIONS)
+    choice = HighestObjective(CalibratedJudge(world(bend, 0)[0], math.inf), N_EVALUATIONS)
     for k, level in enumerate((0.0, 9.0, -9.0)):
         designs = torch.full((20, N_FEATURES), level)
         assert choice(Evaluation(k, designs, float(k), level, {})).is_best

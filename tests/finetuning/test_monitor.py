@@ -6,7 +6,7 @@ import torch
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import DirectSolver, sample_with_kl
-from braidkit.finetuning.choice import HighestMeasured, ObjectiveWithVeto
+from braidkit.finetuning.choice import HighestMeasured, HighestObjective
 from braidkit.finetuning.measurement import Evaluation, Measurement
 from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.oracle_rounds import OracleRounds
@@ -68,18 +68,18 @@ class Script:
         return self.value(x) - self.value(other), 1.0
 
 
-def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, climbs="lower", selection=None, **settings):
+def run(max_iter=60, error=0.0, alpha=1e-3, judge=None, aim=None, maximises="lower", selection=None, **settings):
     pretrained = normal_chain(n_steps=6)
     reward = Upwards()
     solver = DirectSolver().setup(problem_on(pretrained, reward.lower, alpha=alpha))
     noise = pretrained.draw_noise(500, torch.Generator().manual_seed(0))
     settings = {"every": 2, "patience": 3} | settings
     judge = judge or Judge(error)
-    choice = ObjectiveWithVeto(judge, n_evaluations=2)
+    choice = HighestObjective(judge, n_evaluations=2)
     choice.sure = 2.0
     if selection is not None:
         choice = HighestMeasured(OracleRounds(selection, pretrained.space.decode, settings.get("checkpoint")), 31)
-    monitor = Monitor(solver, Measurement(solver.problem, aim or reward, judge, climbs, noise), choice, **settings)
+    monitor = Monitor(solver, Measurement(solver.problem, aim or reward, judge, maximises, noise), choice, **settings)
     n_iter = train(solver, max_iter, start=monitor.begin(max_iter), callbacks=[monitor])
     return solver, monitor, noise, n_iter
 
@@ -95,12 +95,12 @@ def test_over_optimising_run_is_stopped_and_keeps_the_checkpoint_before():
 
 @pytest.mark.parametrize(("sure", "kept"), [(2.0, [True, True, False, False]), (None, [True, True, False, True])])
 def test_after_a_worse_checkpoint_none_is_kept_where_each_goes_further(sure, kept):
-    choice = ObjectiveWithVeto(Judge(error=0.01), n_evaluations=2, sure=sure)
+    choice = HighestObjective(Judge(error=0.01), n_evaluations=2, sure=sure)
     found = []
     for n_done, place in enumerate([0.0, 1.0, 3.0, 1.0]):
         seen = Evaluation(n_done, torch.full((5, 1), place), float(n_done), -abs(place - 1), {})
         found.append(choice(seen).is_best)
-        again = ObjectiveWithVeto(Judge(error=0.01), n_evaluations=2, sure=sure)
+        again = HighestObjective(Judge(error=0.01), n_evaluations=2, sure=sure)
         again.load_state(*choice.state())
         choice = again
     assert found == kept
@@ -146,15 +146,15 @@ def test_the_objective_pays_for_the_kl():
     assert monitor.best_iter == 0 and monitor.history["kl"][1] > 0
 
 
-@pytest.mark.parametrize(("climbs", "kept"), [("mean", 1), ("lower", 2)])
-def test_the_objective_is_of_the_mean_or_of_the_bound(climbs, kept):
+@pytest.mark.parametrize(("maximises", "kept"), [("mean", 1), ("lower", 2)])
+def test_the_objective_is_of_the_mean_or_of_the_bound(maximises, kept):
     class Penalised(Script):
         def standardised(self, x):
             mean = super().standardised(x)[0]
             return mean, (mean > 8) * 5.0
 
     always = {"judge": Script(0, 0, 0), "every": 1, "patience": 9, "max_iter": 2, "alpha": 1e-12}
-    _, monitor, _, _ = run(aim=Penalised(0, 9, 8), climbs=climbs, **always)
+    _, monitor, _, _ = run(aim=Penalised(0, 9, 8), maximises=maximises, **always)
     assert monitor.best_iter == kept
 
 
@@ -209,8 +209,8 @@ def test_over_optimisation_warning_names_the_optimised_quantity_and_ends_with_th
 
     always = {"every": 1, "patience": 9, "alpha": 1e-12}
     judged, means = (0, 5, NAN, 0, 6), (0, 1, 2, 3, 4)
-    for climbs, max_iter, since in (("mean", 3, 1), ("lower", 3, None), ("mean", 4, None)):
-        settings = {"judge": Script(*judged), "aim": Penalised(*means), "climbs": climbs, "max_iter": max_iter}
+    for maximises, max_iter, since in (("mean", 3, 1), ("lower", 3, None), ("mean", 4, None)):
+        settings = {"judge": Script(*judged), "aim": Penalised(*means), "maximises": maximises, "max_iter": max_iter}
         _, monitor, _, _ = run(**settings, **always)
         assert monitor.over_optimising_since == since
         assert (monitor.alarm() is None) == (since is None)

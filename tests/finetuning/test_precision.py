@@ -72,9 +72,9 @@ def test_only_the_networks_of_policies_leave_float32(solver):
 def test_the_readout_is_exact():
     pretrained = simplex()
     noise = pretrained.draw_noise(4, torch.Generator().manual_seed(0))
-    twin = precision.at_precision(pretrained, "bfloat16")
-    assert torch.equal(twin.readout(noise[:, 0]), pretrained.readout(noise[:, 0]))
-    assert torch.equal(copy.deepcopy(twin).readout(noise[:, 0]), pretrained.readout(noise[:, 0]))
+    other_copy = precision.at_precision(pretrained, "bfloat16")
+    assert torch.equal(other_copy.readout(noise[:, 0]), pretrained.readout(noise[:, 0]))
+    assert torch.equal(copy.deepcopy(other_copy).readout(noise[:, 0]), pretrained.readout(noise[:, 0]))
     assert precision.at_precision(pretrained, "float32") is pretrained
 
 

@@ -13,7 +13,7 @@ from tests.worlds import exact_chain, normal_chain, untrained
 
 
 def shifted(pretrained, shift):
-    """A fine-tuned twin whose velocity is off by a constant: its mean moves by a known amount at each step."""
+    """A fine-tuned copy whose velocity is off by a constant: its mean moves by a known amount at each step."""
     model = pretrained.trainable_copy()
     with torch.no_grad():
         model.network.shift += shift
@@ -21,7 +21,7 @@ def shifted(pretrained, shift):
 
 
 def moved(pretrained):
-    """A fine-tuned twin away from the pretrained weights, where the KL has a gradient."""
+    """A fine-tuned copy away from the pretrained weights, where the KL has a gradient."""
     model = pretrained.trainable_copy()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

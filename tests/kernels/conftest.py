@@ -1,4 +1,4 @@
-"""The comparison of kernels with their twins."""
+"""The comparison of kernels with the same functions in plain torch."""
 
 from collections.abc import Callable
 
@@ -9,8 +9,8 @@ from braidkit.kernels import _backend
 
 
 @pytest.fixture
-def assert_equal_to_twin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A check that a public function and its twin have the same values and gradients, and that Triton ran."""
+def assert_equal_to_torch(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A check that a public function and one in plain torch have the same values and gradients, and that Triton ran."""
     launches = []
     for module in ("bridge", "gaussian", "posterior", "simplex"):
         original = _backend.launch
@@ -21,9 +21,9 @@ def assert_equal_to_twin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
 
         monkeypatch.setattr(f"braidkit.kernels.{module}.launch", counted)
 
-    def check(function, twin, tensors, constants=(), *, n_with_gradient, rtol):
+    def check(function, plain, tensors, constants=(), *, n_with_gradient, rtol):
         results = []
-        for run in (function, twin):
+        for run in (function, plain):
             leaves = [x.clone().requires_grad_(i < n_with_gradient) for i, x in enumerate(tensors)]
             out = run(*leaves, *constants)
             out = out if isinstance(out, tuple) else (out,)
@@ -31,7 +31,7 @@ def assert_equal_to_twin(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
             weights = [torch.randn(part.shape, generator=generator).to(part) for part in out]
             torch.autograd.backward(out, weights)
             results.append([*out, *(x.grad for x in leaves[:n_with_gradient])])
-        assert len(launches) == 2  # forwards and backwards, and none from the twin
+        assert len(launches) == 2  # forwards and backwards, and none from plain torch
         for ours, expected in zip(*results, strict=True):
             assert ours.shape == expected.shape
             assert ours.dtype == expected.dtype

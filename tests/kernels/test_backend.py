@@ -10,7 +10,7 @@ import torch
 
 from braidkit.exceptions import MissingExtraError
 from braidkit.kernels import _backend, gaussian_step
-from braidkit.kernels.gaussian import gaussian_step_twin
+from braidkit.kernels.gaussian import gaussian_step_torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +30,7 @@ def without_triton(monkeypatch):
 def test_a_cpu_runs_plain_torch(monkeypatch):
     monkeypatch.setattr("braidkit.kernels.gaussian._GaussianStep", None)
     one = torch.ones(2, 3)
-    for found, expected in zip(gaussian_step(one, one, one, one), gaussian_step_twin(one, one, one, one), strict=True):
+    for found, expected in zip(gaussian_step(one, one, one, one), gaussian_step_torch(one, one, one, one), strict=True):
         assert torch.equal(found, expected)
 
 

@@ -1,4 +1,4 @@
-"""The normal step: Triton against its twin, the twin against the policies of the chains."""
+"""The normal step: Triton against plain torch, plain torch against the policies of the chains."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from braidkit.diffusion._policies import Gaussian
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels import gaussian_step
-from braidkit.kernels.gaussian import gaussian_step_twin
+from braidkit.kernels.gaussian import gaussian_step_torch
 
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -31,21 +31,21 @@ def test_twin_is_the_policies_step(shared):
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1), (7,), (3, 5, 7), (4, 1024), (2, 3, 500)])
-def test_triton_equals_twin(triton_device, assert_equal_to_twin, shape, shared, dtype):
+def test_triton_equals_torch(triton_device, assert_equal_to_torch, shape, shared, dtype):
     tensors = inputs(shape, shared, dtype, triton_device)
-    assert_equal_to_twin(gaussian_step, gaussian_step_twin, tensors, n_with_gradient=3, rtol=ROUNDING[dtype])
+    assert_equal_to_torch(gaussian_step, gaussian_step_torch, tensors, n_with_gradient=3, rtol=ROUNDING[dtype])
 
 
-def test_triton_reads_strided_tensors(triton_device, assert_equal_to_twin):
+def test_triton_reads_strided_tensors(triton_device, assert_equal_to_torch):
     mean, reference, std, noise = (x.transpose(1, 2) for x in inputs((3, 5, 7), False, device=triton_device))
     tensors = [mean, reference, std[:, :1].expand_as(mean), noise]
-    assert_equal_to_twin(gaussian_step, gaussian_step_twin, tensors, n_with_gradient=3, rtol=1e-5)
+    assert_equal_to_torch(gaussian_step, gaussian_step_torch, tensors, n_with_gradient=3, rtol=1e-5)
 
 
-def test_mixed_types_are_promoted_alike(triton_device, assert_equal_to_twin):
+def test_mixed_types_are_promoted_alike(triton_device, assert_equal_to_torch):
     mean, reference, std, noise = inputs((3, 50), True, device=triton_device)
     tensors = [mean.bfloat16(), reference.bfloat16(), std, noise]
-    assert_equal_to_twin(gaussian_step, gaussian_step_twin, tensors, n_with_gradient=3, rtol=2e-2)
+    assert_equal_to_torch(gaussian_step, gaussian_step_torch, tensors, n_with_gradient=3, rtol=2e-2)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -73,7 +73,7 @@ def test_no_rows(triton_device):
 
 def test_noise_takes_no_gradient(triton_device):
     mean, reference, std, noise = inputs((3, 4), True, device=triton_device)
-    for function in (gaussian_step, gaussian_step_twin):
+    for function in (gaussian_step, gaussian_step_torch):
         leaves = mean.clone().requires_grad_(), noise.clone().requires_grad_()
         function(leaves[0], reference, std, leaves[1])[0].sum().backward()
         assert leaves[0].grad is not None
@@ -88,7 +88,7 @@ def test_shapes_must_fit():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_gaussian_kernel_equals_plain_torch_on_cuda(assert_equal_to_twin, dtype):
+def test_gaussian_kernel_equals_plain_torch_on_cuda(assert_equal_to_torch, dtype):
     pytest.importorskip("triton")
     tensors = inputs((64, 3, 64, 65), False, dtype, "cuda")
-    assert_equal_to_twin(gaussian_step, gaussian_step_twin, tensors, n_with_gradient=3, rtol=ROUNDING[dtype])
+    assert_equal_to_torch(gaussian_step, gaussian_step_torch, tensors, n_with_gradient=3, rtol=ROUNDING[dtype])

@@ -1,11 +1,11 @@
-"""The posterior variance: Triton against its twin, the twin against the reward's posterior."""
+"""The posterior variance: Triton against plain torch, plain torch against the reward's posterior."""
 
 import pytest
 import torch
 
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels import posterior_variance
-from braidkit.kernels.posterior import posterior_variance_twin
+from braidkit.kernels.posterior import posterior_variance_torch
 from braidkit.rewards._linear_posterior import LinearPosterior
 
 
@@ -26,18 +26,18 @@ def test_twin_is_a_triangular_solve():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("n", "d"), [(1, 1), (3, 5), (32, 64), (45, 70), (33, 129)])
-def test_triton_equals_twin(triton_device, assert_equal_to_twin, n, d, dtype):
+def test_triton_equals_torch(triton_device, assert_equal_to_torch, n, d, dtype):
     _, (phi, root) = inputs(n, d, triton_device)
     # Only the features are narrow: the product is float32, and its gradient is rounded to their type once.
     rtol = 1e-5 if dtype == torch.float32 else 1e-2
     tensors = [phi.to(dtype), root]
-    assert_equal_to_twin(posterior_variance, posterior_variance_twin, tensors, n_with_gradient=1, rtol=rtol)
+    assert_equal_to_torch(posterior_variance, posterior_variance_torch, tensors, n_with_gradient=1, rtol=rtol)
 
 
-def test_triton_reads_strided_tensors(triton_device, assert_equal_to_twin):
+def test_triton_reads_strided_tensors(triton_device, assert_equal_to_torch):
     _, (phi, root) = inputs(40, 40, triton_device)
     tensors = [phi.T, root]
-    assert_equal_to_twin(posterior_variance, posterior_variance_twin, tensors, n_with_gradient=1, rtol=1e-5)
+    assert_equal_to_torch(posterior_variance, posterior_variance_torch, tensors, n_with_gradient=1, rtol=1e-5)
 
 
 def test_float64_keeps_its_digits(triton_device):
@@ -45,7 +45,7 @@ def test_float64_keeps_its_digits(triton_device):
     root = posterior.root.to(triton_device)
     variance = posterior_variance(phi.to(triton_device), root)
     assert variance.dtype == torch.float64
-    expected = posterior_variance_twin(phi, posterior.root)
+    expected = posterior_variance_torch(phi, posterior.root)
     torch.testing.assert_close(variance.cpu(), expected, rtol=1e-12, atol=0)
 
 
@@ -68,7 +68,7 @@ def test_shapes_must_fit():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_posterior_kernel_equals_plain_torch_on_cuda(assert_equal_to_twin):
+def test_posterior_kernel_equals_plain_torch_on_cuda(assert_equal_to_torch):
     pytest.importorskip("triton")
     _, tensors = inputs(1000, 257, "cuda", n_rows=2000)
-    assert_equal_to_twin(posterior_variance, posterior_variance_twin, tensors, n_with_gradient=1, rtol=1e-5)
+    assert_equal_to_torch(posterior_variance, posterior_variance_torch, tensors, n_with_gradient=1, rtol=1e-5)

@@ -1,4 +1,4 @@
-"""The steps of sticks and of their angles: Triton against its twin, the twin against the chain's policies."""
+"""The steps of sticks and of their angles: Triton against plain torch, plain torch against the chain's policies."""
 
 import sys
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from braidkit.diffusion._policies import Bridge, Sticks
 from braidkit.diffusion.simplex import EPS, SimplexDiffusion
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels import bridge_step, simplex_step
-from braidkit.kernels.bridge import bridge_step_twin
-from braidkit.kernels.simplex import simplex_step_twin, sum_after
+from braidkit.kernels.bridge import bridge_step_torch
+from braidkit.kernels.simplex import simplex_step_torch, sum_after
 from braidkit.spaces import SequenceSpace
 
 START, END = 1.0, 0.7
 
 
 class Step(NamedTuple):
-    """A public function, its twin, and the numbers that both take after their tensors."""
+    """A public function, the same in plain torch, and the numbers that both take after their tensors."""
 
     run: Callable
-    twin: Callable
+    plain: Callable
     numbers: tuple[float, ...]
 
     def inputs(self, n, length, k, device="cpu", outside=True):
@@ -45,8 +45,8 @@ class Step(NamedTuple):
         return [part.to(device) for part in (x, logits, logits + 0.3 * other, *counts, noise)]
 
 
-EULER = Step(simplex_step, simplex_step_twin, (START - END, EPS))
-BRIDGE = Step(bridge_step, bridge_step_twin, (START, END))
+EULER = Step(simplex_step, simplex_step_torch, (START - END, EPS))
+BRIDGE = Step(bridge_step, bridge_step_torch, (START, END))
 
 
 @pytest.fixture(params=[EULER, BRIDGE], ids=["euler", "bridge"])
@@ -140,16 +140,16 @@ def test_twin_is_the_models_step_with_gradients(models, t):
 
 
 @pytest.mark.parametrize(("n", "length", "k"), [(1, 1, 2), (3, 50, 4), (5, 31, 20), (2, 64, 4), (7, 61, 3)])
-def test_triton_equals_twin(triton_device, assert_equal_to_twin, step, n, length, k):
+def test_triton_equals_torch(triton_device, assert_equal_to_torch, step, n, length, k):
     tensors = step.inputs(n, length, k, triton_device)
-    assert_equal_to_twin(step.run, step.twin, tensors, step.numbers, n_with_gradient=5, rtol=2e-5)
+    assert_equal_to_torch(step.run, step.plain, tensors, step.numbers, n_with_gradient=5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("k", [4, 20])
-def test_triton_equals_twin_with_narrow_logits(triton_device, assert_equal_to_twin, step, k):
+def test_triton_equals_twin_with_narrow_logits(triton_device, assert_equal_to_torch, step, k):
     x, logits, reference, *rest = step.inputs(3, 50, k, triton_device)
     tensors = [x, logits.bfloat16(), reference.bfloat16(), *rest]
-    assert_equal_to_twin(step.run, step.twin, tensors, step.numbers, n_with_gradient=5, rtol=1e-2)
+    assert_equal_to_torch(step.run, step.plain, tensors, step.numbers, n_with_gradient=5, rtol=1e-2)
 
 
 def test_policies_draw_by_the_kernel(triton_device, step, monkeypatch):
@@ -167,14 +167,14 @@ def test_policies_draw_by_the_kernel(triton_device, step, monkeypatch):
     torch.testing.assert_close(drawn, expected, rtol=2e-5, atol=1e-5)
 
 
-def test_triton_reads_strided_tensors(triton_device, assert_equal_to_twin, step):
+def test_triton_reads_strided_tensors(triton_device, assert_equal_to_torch, step):
     tensors = [part.transpose(0, 1) for part in step.inputs(3, 50, 4, triton_device)]
-    assert_equal_to_twin(step.run, step.twin, tensors, step.numbers, n_with_gradient=5, rtol=2e-5)
+    assert_equal_to_torch(step.run, step.plain, tensors, step.numbers, n_with_gradient=5, rtol=2e-5)
 
 
 def test_large_logits_do_not_overflow(triton_device, step):
     x, logits, reference, *rest = step.inputs(2, 5, 4, triton_device)
-    expected = step.twin(x, 1000 * logits, reference, *rest, *step.numbers)
+    expected = step.plain(x, 1000 * logits, reference, *rest, *step.numbers)
     found = step.run(x, 1000 * logits, reference, *rest, *step.numbers)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -229,7 +229,7 @@ def test_shapes_must_fit(step):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("k", [4, 20])
-def test_simplex_kernel_equals_plain_torch_on_cuda(assert_equal_to_twin, step, k):
+def test_simplex_kernel_equals_plain_torch_on_cuda(assert_equal_to_torch, step, k):
     pytest.importorskip("triton")
     tensors = step.inputs(128, 50, k, "cuda")
-    assert_equal_to_twin(step.run, step.twin, tensors, step.numbers, n_with_gradient=5, rtol=2e-5)
+    assert_equal_to_torch(step.run, step.plain, tensors, step.numbers, n_with_gradient=5, rtol=2e-5)

@@ -87,10 +87,10 @@ def test_kept_embeddings_are_the_same_and_gradients_pass(features):
 
 
 def test_copies_share_the_tower_and_hash_alike(directory, features):
-    twin = copy.deepcopy(nn.Sequential(features, nn.Linear(12, 2)))
-    assert twin[0].tower is features.tower and not list(features.parameters())
+    copied = copy.deepcopy(nn.Sequential(features, nn.Linear(12, 2)))
+    assert copied[0].tower is features.tower and not list(features.parameters())
     features(ImageSpace(32, 32).encode(pictures(2, 32, 32, seed=5)))
-    assert digest(twin[0]) == digest(features) == digest(CLIPFeatures(directory))
+    assert digest(copied[0]) == digest(features) == digest(CLIPFeatures(directory))
     assert digest(features) != digest(CLIPFeatures(directory, normalised=False))
 
 

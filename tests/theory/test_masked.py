@@ -100,11 +100,11 @@ def test_equation_6_and_8_are_those_of_the_enumerated_paths(seed, n_letters):
     pretrained, reward, alpha, generator = random_problem(seed, n_letters, zeros=0.2)
     table = rival_of(pretrained, generator)
     paths = [log_p for _, log_p in enumerate_paths(table)]
-    twins = list(enumerate_paths(pretrained))
-    rewards = [float(reward[sequence_number(sequence, n_letters)]) for sequence, _ in twins]
-    log_c = math.log(sum(math.exp(log_q + r / alpha) for (_, log_q), r in zip(twins, rewards, strict=True)))
+    plain_paths = list(enumerate_paths(pretrained))
+    rewards = [float(reward[sequence_number(sequence, n_letters)]) for sequence, _ in plain_paths]
+    log_c = math.log(sum(math.exp(log_q + r / alpha) for (_, log_q), r in zip(plain_paths, rewards, strict=True)))
     objective = distance = 0.0
-    for log_p, (_, log_q), r in zip(paths, twins, rewards, strict=True):
+    for log_p, (_, log_q), r in zip(paths, plain_paths, rewards, strict=True):
         if log_p > -math.inf:
             objective += math.exp(log_p) * (r - alpha * (log_p - log_q))
             distance += math.exp(log_p) * (log_p - (log_q + r / alpha - log_c))
