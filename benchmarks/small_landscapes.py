@@ -174,11 +174,11 @@ def epistatic() -> Landscape:
 
 
 def variants() -> Landscape:
-    """Variants of one protein of 40 residues, 3.5 mutations each: most do harm, some pairs interact, activity saturates."""
+    """Variants of a protein of 40 residues, 3.5 mutations each: most do harm, pairs interact, activity saturates."""
     rng, length, n_letters = np.random.default_rng(300), 40, 20
     parent = rng.integers(n_letters, size=length)
-    weight = rng.choice([0.1, 0.3, 1.5], size=(length, 1), p=[0.4, 0.3, 0.3])
-    effect = -np.abs(rng.normal(size=(length, n_letters))) * weight
+    effect = -np.abs(rng.normal(size=(length, n_letters)))
+    effect *= rng.choice([0.1, 0.3, 1.5], size=(length, 1), p=[0.4, 0.3, 0.3])
     good = rng.random((length, n_letters)) < 0.06
     effect[good] = np.abs(rng.normal(size=good.sum())) * 0.6
     effect[np.arange(length), parent] = 0
