@@ -15,7 +15,7 @@ Every method sees the same rows: those measured, with noise, below a quantile of
 
 Printed: each measure of the designs by landscape with its interval over seeds, differences from the best simple method
 paired by seed, average ranks, and how well the rewards predict fresh rows. One JSON file a stage (landscape, rows,
-seed, model or variant) lies in OUT, and is not computed again while it is there.
+seed, model or variant) lies in OUT, and is not computed again while it is there; OUT/results.csv has all figures.
 """
 
 from __future__ import annotations
@@ -246,6 +246,7 @@ def main() -> None:
     parser.add_argument("--landscapes", nargs="+")
     parser.add_argument("--rows", type=int, nargs="+", default=[500, 2000])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--without", nargs="+", default=[], help="stages to leave out, such as prior")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -256,12 +257,13 @@ def main() -> None:
     variants = ["braidkit"] if given.quick else list(VARIANTS)
 
     stages = {}
+    stages_of = [name for name in [*MODELS, "braidkit's reward", *variants, "prior"] if name not in given.without]
     for name in names:
         landscape = known[name]()
         for n in [500] if given.quick else given.rows:
             for seed in range(given.seeds):
                 rows, prior = None, given.out / f"{name}-{n}-{seed}-prior"
-                for stage in [*MODELS, "braidkit's reward", *variants, "prior"]:
+                for stage in stages_of:
                     file = given.out / f"{name}-{n}-{seed}-{stage.replace(', ', '-').replace(' ', '_')}.json"
                     if not file.exists():
                         rows = rows or landscape.rows(n, seed)
@@ -277,6 +279,7 @@ def main() -> None:
                         best = {k: round(v["measures"]["mean"], 3) for k, v in result["methods"].items()}
                         print(f"{name}, {n} rows, seed {seed}, {stage}: {best}", flush=True)
                     stages[name, n, seed, stage] = json.loads(file.read_text())
+    results_of(stages).to_csv(given.out / "results.csv", index=False, float_format="%.5g")
     pd.options.display.width = 200
     show(stages)
 

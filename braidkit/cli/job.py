@@ -266,6 +266,7 @@ def run_job(
         "n_iter": finetuner.n_iter_,
         "stopped": bool(interrupts),
         "best_iter": finetuner.best_iter_,
+        "alpha": finetuner.alpha_,
         "over_optimising_since": finetuner.over_optimising_since_,
         "history": finetuner.history_,
         "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),

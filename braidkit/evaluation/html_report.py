@@ -221,6 +221,11 @@ def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -
             f"After update {estimator.over_optimising_since_:,} the run over-optimised: the {risen} went on rising, "
             f"to {history[column][-1]:.3g}, and the {picked} fell to {history[picked][-1]:.3g}, beyond its error."
         )
+    if estimator.checked_reward_ is not estimator.reward_:
+        story.append(
+            "Then the reward learned from all rows, and the model was fitted to it again at alpha "
+            f"{estimator.alpha_:.3g}. The designs are of that model."
+        )
     if designs is not None and len(designs):
         looked = designs.attrs.get("n_candidates")
         line = f"{len(designs):,} designs" + (f", chosen from {looked:,} different candidates" if looked else "")
@@ -240,7 +245,7 @@ def _data(estimator: Any, X: Any, y: np.ndarray, name: str, source: str | None) 
         "rows": f"{len(y):,}",
         "design space": str(estimator.space_),
         name: f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from {y.min():.3g} to {y.max():.3g}",
-        "rows kept from the reward, for the judge": f"{len(estimator.judge_rows_):,}",
+        "rows of the judge": f"{len(estimator.judge_rows_):,}",
     }
     if estimator.space_.nucleotides:
         low, middle, high = np.quantile(gc_content(X), [0.05, 0.5, 0.95])

@@ -113,7 +113,7 @@ def test_the_page_has_all_its_parts(page, run):
     )
     data = dict(page.table("source"))
     assert data["source"] == "mpra.csv & more" and data["rows"] == "232"
-    assert data["rows kept from the reward, for the judge"] == "58"
+    assert data["rows of the judge"] == "58"
     low, middle, high = np.quantile(run.y, [0.05, 0.5, 0.95])
     assert data["MRL <ribosomes>"].startswith(f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from ")
     settings = dict(page.table("alpha"))
