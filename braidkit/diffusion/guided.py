@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Policy
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
-from braidkit.networks import SequenceFeatures, VectorFeatures, share
+from braidkit.networks import SequenceFeatures, VectorFeatures, share, shrunk
 from braidkit.parameters import check_number
 from braidkit.spaces import Space
 
@@ -38,12 +38,15 @@ class NoisedNetwork(nn.Module):
             )
         else:
             n_features = 64
-            self.features = VectorFeatures(space.n_features + _N_WAVES, n_features)
+            n_inputs = shrunk(torch.zeros(1, *space.shape)).numel()
+            self.features = VectorFeatures(n_inputs + _N_WAVES, n_features)
         self.head = nn.Linear(n_features, 1)
 
     def forward(self, point: Tensor, time: Tensor) -> Tensor:
         """Numbers (n,) for points (n, \\*space.shape) at times (n,) from 0 to 1, the noisiest."""
         waves = (math.pi * time[:, None] * torch.arange(1, _N_WAVES + 1, device=point.device)).cos()
+        if point.ndim == 4:  # an image has no axis of columns to put them on
+            point = shrunk(point).flatten(1)
         beside = waves.reshape(len(point), *[1] * (point.ndim - 2), -1).expand(*point.shape[:-1], -1)
         return self.head(self.features(torch.cat([point, beside], dim=-1)).float())[:, 0]
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from braidkit import ImageSpace, PixelDiffusion
 from braidkit.baselines import ClassifierGuidance
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion
+from braidkit.diffusion.guided import NoisedNetwork
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from tests.baselines.worlds import KINDS, mean_truth, same_designs, trained
@@ -111,13 +113,31 @@ def test_the_chain_that_was_given_is_shared_and_not_changed():
         ({"target": "best"}, "target must be \"top\" or a number in y's units; got 'best'"),
         ({"target": float("nan")}, "target must be"),
         ({"strength": -1}, "strength must be a number >= 0"),
-        ({"top_fraction": 1.0}, "top_fraction must be < 1"),
+        ({"top_fraction": 1.0}, "top_fraction must be a number > 0 and < 1"),
         ({"top_fraction": 0.0}, "top_fraction must be a number > 0"),
         ({"max_iter": "many"}, "max_iter must be a whole number"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
-        ({"validation_fraction": 1.0}, "validation_fraction must be < 1"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be a number .* < 1"),
     ],
 )
 def test_bad_parameters_are_told_before_any_work(parameters, message):
     with pytest.raises(InvalidParameterError, match=message):
         ClassifierGuidance(**parameters).fit([[0.0], [1.0]], [0.0, 1.0])
+
+
+def test_images_are_guided_towards_large_measurements():
+    pytest.importorskip("diffusers")
+    rng = np.random.default_rng(0)
+    X = rng.random((200, 4, 6)) * rng.random(200)[:, None, None]
+    y = X.mean(axis=(1, 2))
+    chain = PixelDiffusion(ImageSpace(4, 6, 1), n_steps=5, n_channels=8).fit(X, max_iter=100, random_state=0)
+    guided = ClassifierGuidance(chain, max_iter=100, random_state=0).fit(X, y).sample(50, random_state=0)
+    assert guided.mean() > chain.sample(50, random_state=0).mean() + y.std()
+
+
+def test_a_guide_sees_large_images_averaged():
+    network = NoisedNetwork(ImageSpace(64, 40, 3))
+    x = torch.rand(2, 3, 64, 40)
+    small = torch.nn.functional.adaptive_avg_pool2d(x, (32, 32))
+    assert network.features.layers[1].in_features == 3 * 32 * 32 + 4
+    torch.testing.assert_close(network(x, torch.ones(2)), network(small, torch.ones(2)))
