@@ -24,6 +24,7 @@ import json
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,13 +45,18 @@ from antibody_tables import (
 )
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffusion
+from braidkit.baselines import SMCSampler
 from braidkit.rewards import MaskedLMFeatures
 
-ALPHA = 0.05
-N_DRAWS, BEST_OF = 128, 4
-N_JUDGED = 16  # designs of a stage whose pseudo-perplexity is computed
+ALPHA = 0.1
+N_DRAWS, BEST_OF = 64, 4
+N_DESIGNS = 128
+N_STEPS = 5  # of the language model, where it is weighed by the reward on its way
+N_JUDGED = 9  # sequences of a kind, over all seeds, whose pseudo-perplexity is computed
 REWARDS = ("letters", "language model, mean", "language model, positions", "both, averaged")
-PRIORS = ("uniform", "Markov", "language model")
+TUNED = ("trastuzumab",)  # with 20 free positions a language model takes too long on one core
+ADAPTED = "language model, adapted"
+PRIORS = ("language model", "Markov", "uniform")
 
 
 def language_model(data: Antibodies, model: Path, **settings: Any) -> Any:
@@ -90,7 +96,8 @@ def prior_chain(data: Antibodies, prior: str, model: Path, seed: int) -> Any:
         rows = np.array([list(row) for row in X])
         rows[:, data.free] = letters
         X = np.array(["".join(row) for row in rows], dtype=object)
-    return MaskedDiffusion(data.space).fit(list(X), random_state=seed)
+    # Random letters need no network beside their law.
+    return MaskedDiffusion(data.space).fit(list(X), max_iter=10 if prior == "uniform" else "auto", random_state=seed)
 
 
 def draws_stage(data: Antibodies, prior: str, model: Path) -> dict[str, Any]:
@@ -113,12 +120,13 @@ def draws_stage(data: Antibodies, prior: str, model: Path) -> dict[str, Any]:
     return found
 
 
-def best_stage(data: Antibodies, draws: list[str], seed: int) -> dict[str, Any]:
-    """Of each four draws of a prior the one with the highest bound."""
-    reward = GPBonusReward(space=data.space, random_state=seed).fit(*data.below)
-    best = reward.predict_lower(draws).reshape(-1, BEST_OF).argmax(axis=1)
-    designs = [draws[BEST_OF * i + j] for i, j in enumerate(best)]
-    return {"designs": designs, "kl": math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF}
+def best_stage(data: Antibodies, draws: dict[str, list[str]], seed: int) -> dict[str, Any]:
+    """By prior: of each four draws the one with the highest bound."""
+    reward, found = GPBonusReward(space=data.space, random_state=seed).fit(*data.below), {}
+    for prior, X in draws.items():
+        best = reward.predict_lower(X).reshape(-1, BEST_OF).argmax(axis=1)
+        found[prior] = [X[BEST_OF * i + j] for i, j in enumerate(best)]
+    return found
 
 
 def finetuned_stage(data: Antibodies, prior: str, model: Path, seed: int) -> dict[str, Any]:
@@ -127,22 +135,29 @@ def finetuned_stage(data: Antibodies, prior: str, model: Path, seed: int) -> dic
     chain = prior_chain(data, prior, model, seed)
     finetuner = ConservativeDiffusionFinetuner(chain, ALPHA, solver="tempering", random_state=seed).fit(*data.below)
     kl = finetuner.history_["kl"][finetuner.history_["iteration"].index(finetuner.best_iter_)]
-    return {"designs": finetuner.sample(N_DRAWS, seed), "kl": kl, "seconds": time.process_time() - start}
+    return {"designs": finetuner.sample(N_DESIGNS, seed), "kl": kl, "seconds": time.process_time() - start}
 
 
-def adapted_stage(data: Antibodies, model: Path, seed: int, updates: int) -> dict[str, Any]:
-    """Designs of the language model: its adapter trained on the rows' sequences, then by trajectory balance."""
+def particles_stage(data: Antibodies, model: Path, seed: int, *, adapts: bool) -> dict[str, Any]:
+    """Particles of the law that fine-tuning aims for, from the language model in few steps; its adapter trained or not.
+
+    Trajectory balance approaches this law in hundreds of updates, each of which takes minutes on one core.
+    """
     start = time.process_time()
-    chain, binders = language_model(data, model, n_steps=5), data.binders[:32].tolist()
-    settings = {"max_iter": 15, "batch_size": 16, "learning_rate": 5e-3}
-    adapted = copy.deepcopy(chain).fit(list(data.below[0]), random_state=seed, **settings)
-    found = {"nats a letter": {share: adapted.cross_entropy(binders, share) for share in (0.15, 0.5, 1.0)}}
-    found |= {"draws": adapted.sample(32, seed), "adapting": time.process_time() - start}
-    tuning = {"max_iter": updates, "batch_size": 8, "learning_rate": 1e-2, "solver": "trajectory_balance"}
-    finetuner = ConservativeDiffusionFinetuner(adapted, ALPHA, random_state=seed, **tuning).fit(*data.below)
-    kl = finetuner.history_["kl"][finetuner.history_["iteration"].index(finetuner.best_iter_)]
-    found |= {"history": finetuner.history_, "kept at": finetuner.best_iter_}
-    return found | {"designs": finetuner.sample(32, seed), "kl": kl, "seconds": time.process_time() - start}
+    chain, found = language_model(data, model, n_steps=N_STEPS), {}
+    if adapts:
+        settings = {"max_iter": 15, "batch_size": 16, "learning_rate": 5e-3}
+        chain = copy.deepcopy(chain).fit(list(data.below[0]), random_state=seed, **settings)
+        binders = data.binders[:32].tolist()
+        found["nats a letter"] = {share: chain.cross_entropy(binders, share) for share in (0.15, 0.5, 1.0)}
+    sampler = SMCSampler(chain, ALPHA, n_particles=N_DRAWS, random_state=seed).fit(*data.below)
+    found["designs"] = sampler.sample(N_DRAWS, seed)
+    # KL(p, prior) of the tilted law is E[reward / alpha] - log C.
+    with torch.no_grad():
+        reward = sampler.reward_.lower(data.space.encode(found["designs"])).double()
+    standardised = (float(reward.mean()) - sampler.reward_.y_mean_) / sampler.reward_.y_std_
+    found |= {"kl": standardised / ALPHA - sampler.log_z_, "ess": float(sampler.ess_.min())}
+    return found | {"seconds": time.process_time() - start}
 
 
 def judge_stage(data: Antibodies, X: list[str]) -> dict[str, float]:
@@ -173,7 +188,7 @@ def known_values(file: Path, wanted: list[str], compute: Callable[[list[str]], d
 
 
 def groups(data: Antibodies, out: Path, name: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """All sets of sequences to be judged, by kind and seed, of the stages that are done."""
+    """All sets of sequences to be judged, by kind and seed."""
     low_X, low_y = data.below
     order = np.argsort(-low_y)
     sets: dict[tuple[str, int], dict[str, Any]] = {
@@ -182,22 +197,32 @@ def groups(data: Antibodies, out: Path, name: str) -> dict[tuple[str, int], dict
         ("rows above the quantile", 0): {"designs": data.binders.tolist()},
         ("these, 3 letters replaced", 0): {"designs": replaced(data.binders, data.free, 64, 0)},
     }
-    for file in sorted(out.glob(f"{name}-designs-*.json")):
-        kind, _, seed = file.stem.removeprefix(f"{name}-designs-").rpartition("-")
-        stage = json.loads(file.read_text())
-        if "draws" in stage:
-            sets[kind.replace("and fine-tuned", "drawn"), int(seed)] = {"designs": stage["draws"], "kl": 0.0}
-        if "designs" in stage:
-            sets[kind, int(seed)] = stage
+    for prior in PRIORS:
+        draws = json.loads((out / f"{name}-draws-{prior}.json").read_text())["draws"]
+        sets[f"{prior}, drawn", 0] = {"designs": draws, "kl": 0.0}
+    for file in sorted(out.glob(f"{name}-best-*.json")):
+        for prior, designs in json.loads(file.read_text()).items():
+            kl = math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF
+            sets[f"{prior}, best of {BEST_OF}", seed_of(file)] = {"designs": designs, "kl": kl}
+    for prior in (*PRIORS, ADAPTED):
+        for file in sorted(out.glob(f"{name}-tuned-{prior}-*.json")):
+            stage = json.loads(file.read_text())
+            sets[f"{prior}, {'particles' if 'ess' in stage else 'fine-tuned'}", seed_of(file)] = stage
     return sets
+
+
+def seed_of(file: Path) -> int:
+    return int(file.stem.rsplit("-", 1)[1])
 
 
 def results(
     sets: dict[tuple[str, int], dict[str, Any]], data: Antibodies, judged: Any, perplexity: Any
 ) -> pd.DataFrame:
     """One row a set of sequences."""
+    n_seeds = Counter(kind for kind, _ in sets)
+    looked_at = {key: spread(found["designs"], N_JUDGED // n_seeds[key[0]]) for key, found in sets.items()}
     affinity = judged([x for found in sets.values() for x in found["designs"]])
-    nats = perplexity([x for found in sets.values() for x in spread(found["designs"])])
+    values = perplexity([x for some in looked_at.values() for x in some])
     records = []
     for (kind, seed), found in sets.items():
         designs = found["designs"]
@@ -205,7 +230,7 @@ def results(
             "designs": kind,
             "seed": seed,
             "affinity by the judge": np.mean([affinity[x] for x in designs]),
-            "pseudo-perplexity": np.median([nats[x] for x in spread(designs)]),
+            "pseudo-perplexity": np.median([values[x] for x in looked_at[kind, seed]]),
             "different": len(set(designs)) / len(designs),
             "KL": found.get("kl", math.nan),
         }
@@ -213,9 +238,9 @@ def results(
     return pd.DataFrame(records)
 
 
-def spread(designs: list[str]) -> list[str]:
-    """`N_JUDGED` of the designs, evenly spread over the list."""
-    return [designs[i] for i in np.linspace(0, len(designs) - 1, min(N_JUDGED, len(designs))).round().astype(int)]
+def spread(designs: list[str], n: int) -> list[str]:
+    """At most n of the designs, evenly spread over the list."""
+    return [designs[i] for i in np.linspace(0, len(designs) - 1, min(n, len(designs))).round().astype(int)]
 
 
 def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -240,7 +265,6 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="directory of a masked language model of antibodies")
     parser.add_argument("--out", type=Path, default=Path("results/antibodies"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=8, help="of trajectory balance; 0 leaves it out")
     parser.add_argument("--tables", nargs="+", choices=list(TABLES), default=list(TABLES))
     parser.add_argument("--csv", type=Path, help="folder for the results of all seeds")
     parser.add_argument("--threads", type=int, default=1)
@@ -250,30 +274,36 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     seeds = range(given.seeds)
     for name in given.tables:
-        stages(name, TABLES[name](given.data_home), seeds, given)
-    if given.updates and "trastuzumab" in given.tables:
-        data = TABLES["trastuzumab"](given.data_home)
-        for seed in seeds:
-            file = given.out / f"trastuzumab-designs-language model, adapted and fine-tuned-{seed}.json"
-            kept(file, functools.partial(adapted_stage, data, given.model, seed, given.updates))
-    for name in given.tables:
-        show(name, TABLES[name](given.data_home), given)
+        data = TABLES[name](given.data_home)
+        stages(name, data, seeds, given)
+        show(name, data, given)
+        if name in TUNED:
+            for seed in seeds:
+                tuned_stages(name, data, seed, given)
+            show(name, data, given)
 
 
 def stages(name: str, data: Antibodies, seeds: range, given: argparse.Namespace) -> None:
     """Compute the stages of one table that are not there."""
     print(f"{name}: {len(data.y)} rows, {len(data.free)} free positions, quantile at {data.cut:.2f}", flush=True)
     kept(given.out / f"{name}-rewards.json", lambda: rewards_stage(data, given.model, seeds))
+    draws = {}
     for prior in PRIORS:
         draw = functools.partial(draws_stage, data, prior, given.model)
-        draws = kept(given.out / f"{name}-draws-{prior}.json", draw)["draws"]
-        kept(given.out / f"{name}-designs-{prior}, drawn-0.json", lambda draws=draws: {"designs": draws, "kl": 0.0})
-        for seed in seeds:
-            best = functools.partial(best_stage, data, draws, seed)
-            kept(given.out / f"{name}-designs-{prior}, best of 4-{seed}.json", best)
-            if prior != "language model":
-                tune = functools.partial(finetuned_stage, data, prior, given.model, seed)
-                kept(given.out / f"{name}-designs-{prior}, fine-tuned-{seed}.json", tune)
+        draws[prior] = kept(given.out / f"{name}-draws-{prior}.json", draw)["draws"]
+    for seed in seeds:
+        kept(given.out / f"{name}-best-{seed}.json", functools.partial(best_stage, data, draws, seed))
+
+
+def tuned_stages(name: str, data: Antibodies, seed: int, given: argparse.Namespace) -> None:
+    """Designs of fine-tuned chains, and particles of the language model's."""
+    runs: dict[str, Callable[[], Any]] = {
+        prior: functools.partial(finetuned_stage, data, prior, given.model, seed) for prior in PRIORS[1:]
+    }
+    for prior, adapts in ((PRIORS[0], False), (ADAPTED, True)):
+        runs[prior] = functools.partial(particles_stage, data, given.model, seed, adapts=adapts)
+    for prior, run in runs.items():
+        kept(given.out / f"{name}-tuned-{prior}-{seed}.json", run)
 
 
 def show(name: str, data: Antibodies, given: argparse.Namespace) -> None:

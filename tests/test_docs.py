@@ -59,8 +59,11 @@ def test_example_imports_names_that_exist(example):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
-def test_example_runs(example):
+def test_example_runs(example, request):
     environment = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    if "_antibodies_" in example.stem:
+        homes = {"BRAIDKIT_DATA": "data_dir", "BRAIDKIT_MODELS": "models_dir"}
+        environment |= {name: str(request.getfixturevalue(folder)) for name, folder in homes.items()}
     done = subprocess.run([sys.executable, example], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
