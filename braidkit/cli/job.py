@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -266,7 +267,7 @@ def run_job(
         "n_iter": finetuner.n_iter_,
         "stopped": bool(interrupts),
         "best_iter": finetuner.best_iter_,
-        "alpha": finetuner.alpha_,
+        "alpha": finetuner.alpha_ if math.isfinite(finetuner.alpha_) else None,
         "over_optimising_since": finetuner.over_optimising_since_,
         "history": finetuner.history_,
         "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),

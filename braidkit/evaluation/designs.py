@@ -32,6 +32,7 @@ from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
+from braidkit.finetuning.optimum import approximates_optimum, moved_to_optimum
 from braidkit.parameters import check_number, check_random_state
 from braidkit.persistence import read_path, replace_file
 from braidkit.progress import Progress
@@ -59,6 +60,9 @@ def design_table(
     Candidates are taken from the best bound downwards. One that is too similar to a design already taken is passed
     over. If the pretrained model has a Markov law, a candidate that is less probable under it than 95 % of its own
     designs is taken only where no other is left. A measured sequence is taken only where nothing new is left.
+
+    With the solver "tempering" the candidates are draws of the fine-tuned chain that are moved to the optimum which the
+    chain approximates, by Metropolis-Hastings steps.
 
     Parameters
     ----------
@@ -241,16 +245,20 @@ def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFr
     """The different designs of n draws, by sequence: "lower" in y's units, path "kl" in nats, "rarity"; what moved."""
     model, space, pretrained = estimator.model_, estimator.space_, estimator.pretrained_
     generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+    refined = approximates_optimum(estimator)
     found: dict[str, tuple[float, ...]] = {}
     moved: Counter[str] = Counter()
     with Progress(n, "candidates", shown=bool(getattr(estimator, "verbose", 0))) as progress:
         for start in range(0, n, _BATCH):
             size = min(_BATCH, n - start)
-            path = sample_with_kl(model, estimator.pretrained_, model.draw_noise(size, generator))
+            path = sample_with_kl(model, pretrained, model.draw_noise(size, generator))
             moved.update(space.n_moved(path.point))
-            points = space.discretise(path.point)
+            points, kl = space.discretise(path.point), path.kl
+            if refined:
+                points = moved_to_optimum(estimator, points, generator)
+                kl = model.log_prob(points) - pretrained.log_prob(points)
             sequences = space.decode(points, "strings")
-            figures = zip(path.kl.tolist(), pretrained.rarity(points).tolist(), strict=True)
+            figures = zip(kl.tolist(), pretrained.rarity(points).tolist(), strict=True)
             new = {row: values for row, values in zip(sequences, figures, strict=True) if row not in found}
             if new:
                 lower = estimator.reward_.predict_lower(list(new))

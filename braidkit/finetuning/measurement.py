@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -51,19 +52,29 @@ class Measurement:
     """
 
     def __init__(
-        self, problem: Problem, reward: ConservativeReward, judge: Judge, maximises: str, noise: Tensor
+        self,
+        problem: Problem,
+        reward: ConservativeReward,
+        judge: Judge,
+        maximises: str,
+        noise: Tensor,
     ) -> None:
         self.problem = problem
         self.reward = reward
         self.judge = judge
         self.maximises = maximises
         self.noise = noise
+        # Gives the solver's own designs and their KL, or None where the chain is to draw them.
+        self.own_designs: Callable[[], tuple[Tensor, float] | None] = lambda: None
 
     @torch.no_grad()
     def __call__(self, n_done: int) -> Evaluation:
         model, pretrained = self.problem.model, self.problem.pretrained
-        path = sample_with_kl(model, pretrained, self.noise)
-        designs, kl = model.space.discretise(path.point), path.kl.mean().item()
+        found = self.own_designs()
+        if found is None:
+            path = sample_with_kl(model, pretrained, self.noise)
+            found = model.space.discretise(path.point), path.kl.mean().item()
+        designs, kl = found
         mean, penalty = (part.mean().item() for part in standardised(self.reward, designs))
         judged = self.judge.standardised(designs)[0].mean().item()
         aim = mean - penalty if self.maximises == "lower" else mean

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from braidkit.diffusion import MarkovLaw
+from braidkit.diffusion import MarkovLaw, MaskedDiffusion
 
 Reward = Callable[[Tensor], Tensor]
 
 # Shares of the population that are to count after a change of the tilt: a smaller share would be of a few ancestors.
 MIN_SHARE = 0.5
+# Of a letter that the law calls impossible, where limits leave no other.
+LEAST_PROBABILITY = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,22 @@ class Target:
     reward: Reward
     log_allowed: Tensor
     meets: Callable[[Tensor], Tensor] | None = None
+
+    @classmethod
+    def of_chain(cls, chain: MaskedDiffusion, law: MarkovLaw, reward: Reward) -> Target:
+        """The optimum of a chain over a Markov law, within what its space holds and limits."""
+        log_allowed = torch.where(chain.log_held(1)[0] < 0, -torch.inf, 0.0)
+        if not chain.space.limited:
+            return cls(law, reward, log_allowed)
+        # Limits come before the law, as in the chain: what it calls impossible may be all that is left.
+        likely = law.widened(law.order)
+        likely.transitions.clamp_(min=LEAST_PROBABILITY)
+        return cls(likely, reward, log_allowed, chain.space.automaton.meets)
+
+    @property
+    def n_moves(self) -> int:
+        """Moves after which sequences have little in common with what they were: half as many as free positions."""
+        return max(8, int((self.log_allowed.isfinite().sum(dim=1) > 1).sum()) // 2)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Sequences (n, length) of the law without a tilt, by number of letters."""

@@ -118,6 +118,10 @@ class Solver(BaseEstimator, abc.ABC):
         """1 / alpha, of the alpha whose optimum the chain is to have after the updates so far."""
         return 1 / self.problem.alpha
 
+    def own_designs(self) -> tuple[Tensor, float] | None:
+        """Designs (n, \\*space.shape) of the optimum that the solver has itself, and their KL; None: ask the chain."""
+        return None
+
     def is_settled(self) -> bool:
         """Whether further updates would change nothing but by chance."""
         return False

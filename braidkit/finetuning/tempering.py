@@ -22,8 +22,6 @@ from braidkit.parameters import check_count, check_positive
 POOL = 2048
 # Parts of a population that share next to no ancestors.
 N_LINES = 20
-# Of a letter that the law calls impossible, where limits leave no other.
-LEAST_PROBABILITY = 1e-9
 # Steps of the tilt smaller than this share of it are not worth another attempt.
 LEAST_STEP = 0.1
 
@@ -37,8 +35,9 @@ class TemperingSolver(Solver):
     gradient if there is one. In each update the fine-tuned chain gets the Markov law of the population. It never makes
     sequences that are impossible under the pretrained law. A network on top of the law stays as it was pretrained.
 
-    With many sequences and moves the population's law is exact, if the pretrained chain's network is zero. The chain
-    approximates it by a Markov law.
+    With many sequences and moves the population's law is exact, if the pretrained chain's network is zero. Then it is
+    the population that is evaluated and judged. The chain approximates it by a Markov law; `moved_to_optimum` takes
+    draws of the chain the rest of the way.
 
     Parameters
     ----------
@@ -97,14 +96,8 @@ class TemperingSolver(Solver):
         order = max(model.prior.order, order_within_table(space.length, space.n_letters))
         model.prior = model.prior.widened(order)
         super().setup(problem)
-        log_allowed = torch.where(model.log_held(1)[0] < 0, -torch.inf, 0.0)
         self.law = model.prior.widened(order)
-        self.target = Target(self.law, problem.reward, log_allowed)
-        if space.limited:
-            # Limits come before the law, as in the chain: what it calls impossible may be all that is left.
-            likely = self.law.widened(order)
-            likely.transitions.clamp_(min=LEAST_PROBABILITY)
-            self.target = dataclasses.replace(self.target, law=likely, meets=space.automaton.meets)
+        self.target = Target.of_chain(model, self.law, problem.reward)
         self.population: Population | None = None
         self.pool = torch.empty(0, space.length, dtype=torch.long)
         self.beta, self.largest, self.log_z = 0.0, 1 / problem.alpha, 0.0
@@ -131,6 +124,12 @@ class TemperingSolver(Solver):
     def tilt(self) -> float:
         return self.beta
 
+    def own_designs(self) -> tuple[Tensor, float] | None:
+        if self.population is None or not self.problem.pretrained.knows_law:
+            return None
+        kl = self.beta * float(self.population.reward.mean()) - self.log_z
+        return one_hot(self.population.tokens, self.target.law.n_letters).float(), kl
+
     def is_settled(self) -> bool:
         return self.n_settled >= self.n_settling
 
@@ -156,8 +155,7 @@ class TemperingSolver(Solver):
     def _moved(self, population: Population, beta: float, generator: torch.Generator) -> tuple[Population, Tensor]:
         """The population after its moves, and the sequences (m, length) that it had in the second half of them."""
         seen = []
-        n_free = int((self.target.log_allowed.isfinite().sum(dim=1) > 1).sum())
-        n_moves = max(8, n_free // 2) if self.n_moves is None else self.n_moves
+        n_moves = self.target.n_moves if self.n_moves is None else self.n_moves
         for i in range(n_moves):
             population = population.moved(self.target, beta, generator)
             if i >= n_moves // 2:

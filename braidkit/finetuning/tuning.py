@@ -89,7 +89,7 @@ class Tuning:
         monitor.restore_best()
         estimator.precision_ = problem.precision
         estimator.history_, estimator.best_iter_ = monitor.history, monitor.best_iter
-        estimator.alpha_ = 1 / monitor.best_tilt if monitor.best_tilt else solver.problem.alpha
+        estimator.alpha_ = 1 / monitor.best_tilt if monitor.best_tilt else math.inf
         estimator.over_optimising_since_ = monitor.over_optimising_since
         estimator.model_ = problem.model.freeze()
         alarm = monitor.alarm()
@@ -140,9 +140,12 @@ class Tuning:
         if selection is not None:
             decode = functools.partial(estimator.space_.decode, kind=problem.model.kind)
             choice = HighestMeasured(OracleRounds(selection, decode, saved), n_evaluations)
+        measure = Measurement(problem, estimator.reward_, judge, estimator._maximises, noise)
+        if selection is None:
+            measure.own_designs = self.solver.own_designs
         return Monitor(
             self.solver,
-            Measurement(problem, estimator.reward_, judge, estimator._maximises, noise),
+            measure,
             choice,
             every=every,
             patience=estimator.n_iter_no_change,

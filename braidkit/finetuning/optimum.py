@@ -1,0 +1,49 @@
+"""Take draws of a fine-tuned chain the rest of the way to the optimum that the chain approximates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from braidkit.diffusion import MarkovLaw, MaskedDiffusion
+from braidkit.finetuning.population import Population, Target
+from braidkit.finetuning.tempering import TemperingSolver
+
+
+def approximates_optimum(estimator: Any) -> bool:
+    """Whether the chain is a Markov law that tempering fitted to the optimum (7), which is known up to a constant."""
+    tempered = estimator.solver in ("auto", "tempering") or isinstance(estimator.solver, TemperingSolver)
+    chains = (estimator.model_, estimator.pretrained_)
+    laws_known = all(isinstance(chain, MaskedDiffusion) and chain.knows_law for chain in chains)
+    return tempered and laws_known and math.isfinite(estimator.alpha_)
+
+
+def moved_to_optimum(estimator: Any, points: Tensor, generator: torch.Generator) -> Tensor:
+    """Move draws of the chain by Metropolis-Hastings steps that leave the optimum (7) of `reward_` as it is.
+
+    A Markov law knows neighbours only. The optimum has whatever dependence the reward has: motifs whose parts lie far
+    apart, or a word that must be nowhere. Moves that the fine-tuned chain calls impossible are not made.
+
+    Parameters
+    ----------
+    estimator : fitted ConservativeDiffusionFinetuner
+        Of which `approximates_optimum` is true.
+    points : Tensor of shape (n, length, n_letters)
+    generator : torch.Generator
+
+    Returns
+    -------
+    points : Tensor of shape (n, length, n_letters)
+    """
+    model, pretrained = estimator.model_, estimator.pretrained_
+    own: MarkovLaw = model.prior
+    target = Target.of_chain(pretrained, pretrained.prior, estimator._standardised_aim)
+    target = Target(target.law, target.reward, target.log_allowed, lambda tokens: own.log_prob(tokens).isfinite())
+    population = Population.at(points.argmax(dim=-1), target)
+    for _ in range(target.n_moves):
+        population = population.moved(target, 1 / estimator.alpha_, generator)
+    return one_hot(population.tokens, target.law.n_letters).to(points)
