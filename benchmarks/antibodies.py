@@ -138,13 +138,15 @@ def finetuned_stage(data: Antibodies, prior: str, model: Path, seed: int) -> dic
     return {"designs": finetuner.sample(N_DESIGNS, seed), "kl": kl, "seconds": time.process_time() - start}
 
 
-def particles_stage(data: Antibodies, model: Path, seed: int, *, adapts: bool) -> dict[str, Any]:
+def particles_stage(
+    data: Antibodies, model: Path, seed: int, *, adapts: bool, n_steps: int = N_STEPS
+) -> dict[str, Any]:
     """Particles of the law that fine-tuning aims for, from the language model in few steps; its adapter trained or not.
 
     Trajectory balance approaches this law in hundreds of updates, each of which takes minutes on one core.
     """
     start = time.process_time()
-    chain, found = language_model(data, model, n_steps=N_STEPS), {}
+    chain, found = language_model(data, model, n_steps=n_steps), {}
     if adapts:
         settings = {"max_iter": 15, "batch_size": 16, "learning_rate": 5e-3}
         chain = copy.deepcopy(chain).fit(list(data.below[0]), random_state=seed, **settings)

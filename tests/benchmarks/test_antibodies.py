@@ -13,7 +13,7 @@ from tests.language_models import tiny_bert
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from antibodies import over_seeds, prior_chain, spread
+from antibodies import N_DRAWS, best_stage, over_seeds, particles_stage, prior_chain, spread
 from antibody_tables import Antibodies, among_measured, pseudo_perplexity, quality, replaced, split, varying
 
 
@@ -84,6 +84,25 @@ def test_the_uniform_prior_knows_nothing_of_the_rows(data):
     assert set(prior_chain(data, "Markov", Path(), 0).sample(400, random_state=0)) <= {
         f"CA{a}{b}GG{c}" for a in "ACDWY" for b in "ACDWY" for c in "ACDWY"
     }
+
+
+def test_the_best_of_each_four_draws_have_the_highest_bounds(data):
+    draws = prior_chain(data, "uniform", Path(), 0).sample(16, random_state=1)
+    best = best_stage(data, {"uniform": draws}, 0)["uniform"]
+    assert len(best) == 4 and all(design in draws[4 * i : 4 * i + 4] for i, design in enumerate(best))
+    counts = [row.count("W") for row in draws]
+    assert np.mean([row.count("W") for row in best]) >= np.mean(counts)
+
+
+def test_particles_of_an_adapted_language_model_are_sequences_of_the_template(data, tmp_path):
+    for part in tiny_bert():
+        part.save_pretrained(tmp_path)
+    few = Antibodies(data.X[:80], data.y[:80], data.X, data.y, data.free[:2])
+    found = particles_stage(few, tmp_path, 0, adapts=True, n_steps=2)
+    assert len(found["designs"]) == N_DRAWS and {row[:2] + row[4:] for row in found["designs"]} == {
+        "CAGG" + few.X[0][6]
+    }
+    assert found["kl"] > -0.1 and 1 / N_DRAWS <= found["ess"] <= 1 and set(found["nats a letter"]) == {0.15, 0.5, 1.0}
 
 
 def test_cells_show_means_and_the_range_of_seeds():
