@@ -18,9 +18,9 @@ from braidkit.finetuning.oracle_rounds import OracleRounds
 
 # Share of runs with equal checkpoints in which one is wrongly found to be significantly worse than another.
 FALSE_ALARM_RATE = 0.05
-# Deviations of y by which the judge's mean may fall on a path that only goes further from the data. The judge's error is
-# often larger, but the rest of such a path is not worth the risk: with 84,000 5'UTRs the judge fell by 0.25 deviations
-# while a published model of the same assay saw no more improvement.
+# Deviations of y by which the judge's mean may fall on a path that only goes further from the data. The judge's error
+# is often larger, but the rest of such a path is not worth the risk: with 84,000 5'UTRs the judge fell by 0.25
+# deviations while a published model of the same assay saw no more improvement.
 LARGEST_DECLINE = 0.1
 
 
