@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidParameterError
-from braidkit.spaces import ImageSpace, read_designs
+from braidkit.spaces import ImageSpace, is_strings, read_designs
 
 _PICTURES_DRAWN = 50
 
@@ -19,8 +21,11 @@ def check_fitted(estimator: Any, *attributes: str) -> None:
     """Raise unless an estimator is fitted and has the attributes that are read from it."""
     try:
         check_is_fitted(estimator, attributes[:1] or None)
-    except TypeError as error:
-        raise InvalidParameterError(f"estimator must be a fitted estimator of braidkit; got {estimator!r}.") from error
+    except NotFittedError:
+        raise
+    except (TypeError, AttributeError) as error:
+        text = f"estimator must be a fitted estimator of braidkit; got {estimator!r:.60}."
+        raise InvalidParameterError(text) from error
     for attribute in attributes[1:]:
         if not hasattr(estimator, attribute):
             raise InvalidParameterError(f"estimator has no {attribute}; pass a fitted ConservativeDiffusionFinetuner.")
@@ -31,17 +36,38 @@ def usual_draws(estimator: Any, n: int) -> int:
     return min(n, _PICTURES_DRAWN) if isinstance(getattr(estimator, "space_", None), ImageSpace) else n
 
 
-def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[Any, np.ndarray]:
     """Designs as a plain array, and their measurements as finite float64, one a design.
 
     Rows are indexed by position afterwards, also where X and y came from filtered tables. Where the estimator has an
     objective of several quantities, y is of these, and the objective of each row takes the place of a measurement.
+    Designs must be in the estimator's space; sequences come back as it writes them.
     """
     combine = getattr(getattr(estimator, "reward_", None), "combine", None)
     values = read_measurements(y) if combine is None else combine(y)
     designs = read_designs(X)
     check_lengths(designs, values)
-    return designs, values
+    if estimator is None:
+        return designs, values
+    space = estimator.space_
+    points = space.points(designs)
+    return designs if space.alphabet is None else space.letters.write(points.rows), values
+
+
+def check_table(table: Any, name: str, *, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> None:
+    """Raise unless a table has these columns, of texts and of finite numbers."""
+    if not isinstance(table, pd.DataFrame):
+        raise InvalidParameterError(f"{name} must be a table of design_table or select; got {table!r:.60}.")
+    missing = [column for column in (*texts, *numbers) if column not in table]
+    if missing:
+        raise InvalidParameterError(f"{name} has no column {missing[0]!r}; pass a table of design_table or select.")
+    for column in numbers:
+        read_measurements(table[column], f"{name}, column {column!r}")
+    for column in texts:
+        if len(table) and not is_strings(table[column]):
+            raise InvalidParameterError(
+                f"{name}, column {column!r} must hold texts; got {table[column].iloc[0]!r:.60}."
+            )
 
 
 def read_values(values: Any) -> dict[Any, np.ndarray]:

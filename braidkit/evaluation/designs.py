@@ -14,7 +14,7 @@ import torch
 
 from braidkit.datasets.table import quoted
 from braidkit.diffusion import EnumeratedDiffusion
-from braidkit.evaluation.arguments import check_fitted, read_measured
+from braidkit.evaluation.arguments import check_fitted, check_table, read_measured
 from braidkit.evaluation.choosing import (
     LARGE_PENALTY,
     MAX_RARITY,
@@ -26,7 +26,6 @@ from braidkit.evaluation.choosing import (
     describe_moved,
     serious_flags,
 )
-from braidkit.evaluation.edit_distance import as_strings
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
@@ -137,10 +136,7 @@ def design_table(
     listed = isinstance(estimator.pretrained_, EnumeratedDiffusion)
     n_drawn = default_candidates(n_designs, listed=listed) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=n_designs, whole=True)
-    rows, y = read_measured(X, y, estimator)
-    measured = as_strings(rows)
-    if space.alphabet.upper() == space.alphabet:
-        measured = [row.upper() for row in measured]
+    measured, y = read_measured(X, y, estimator)
     max_identity = default_identity(space, measured) if max_identity is None else max_identity
     rng = check_random_state(random_state)
 
@@ -224,12 +220,7 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
     In the CSV file sequences that a spreadsheet would take for a formula, such as those that begin with the gap letter
     "-", have an apostrophe in front; `read_table` takes it off.
     """
-    columns = ("id", "sequence", "mean", "lower")
-    if not isinstance(table, pd.DataFrame) or (missing := [name for name in columns if name not in table]):
-        raise InvalidParameterError(
-            "table must be one of design_table"
-            + (f"; it has no column {missing[0]!r}." if isinstance(table, pd.DataFrame) else f"; got {table!r:.60}.")
-        )
+    check_table(table, "table", texts=("id", "sequence"), numbers=("mean", "lower"))
     directory = read_path("directory", directory)
     cells = {column: quoted(table[column]) for column in ("sequence", "nearest") if column in table}
     with replace_file(os.path.join(directory, "designs.csv")) as path:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from braidkit import __version__
-from braidkit.evaluation.arguments import check_fitted, read_measured
+from braidkit.evaluation.arguments import check_fitted, check_table, read_measured
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.designs import design_table
 from braidkit.evaluation.displays import (
@@ -117,25 +117,20 @@ def report(
         raise InvalidParameterError("X and y belong together; pass both, or neither.")
     pictures = designs if isinstance(designs, PictureDesigns) else None
     table = designs.table if isinstance(designs, PictureDesigns) else designs
-    if table is not None and not isinstance(table, pd.DataFrame):
-        raise InvalidParameterError("designs must be a table of design_table, select or picture_table.")
+    if table is not None:
+        check_table(table, "designs", texts=() if pictures is not None else ("sequence",), numbers=("mean", "lower"))
     if calibration is not None and not isinstance(calibration, CalibrationReport):
         raise InvalidParameterError(f"calibration must be a CalibrationReport; got {calibration!r:.60}.")
     if rewards is not None and not isinstance(rewards, RewardDistributionDisplay):
         raise InvalidParameterError(f"rewards must be a RewardDistributionDisplay; got {rewards!r:.60}.")
     if not all(isinstance(text, str) for text in (name, title)):
         raise InvalidParameterError(f"name and title must be texts; got {name!r} and {title!r}.")
-    needed = ("mean", "lower") if pictures is not None else ("sequence", "mean", "lower")
-    if table is not None and (missing := [name for name in needed if name not in table]):
-        raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table of design_table or select.")
     rng = check_random_state(random_state)
     sequences = estimator.space_.alphabet is not None
     measured: Any = None
     values: np.ndarray | None = None
     if X is not None:
         measured, values = read_measured(X, y, estimator)
-        if sequences:
-            measured = estimator.space_.strings(measured)
         calibration = calibration or CalibrationReport.from_estimator(estimator, measured, y, random_state=rng)
     if table is None and sequences and measured is not None:
         table = design_table(estimator, measured, y, n_designs=100, random_state=rng)

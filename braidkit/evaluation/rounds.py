@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from braidkit.evaluation.arguments import read_measured
+from braidkit.evaluation.arguments import check_table, read_measured
 from braidkit.evaluation.edit_distance import as_strings
-from braidkit.exceptions import InvalidParameterError
 
-_NEEDED = ("sequence", "mean", "lower")
 # With fewer designs a standard error is meaningless.
 _FEWEST = 3
 
@@ -103,9 +101,7 @@ def check_round(designs: pd.DataFrame, X: Any, y: Any) -> RoundCheck:
     >>> check.table[["sequence", "measured", "holds"]].values.tolist()
     [['GT', 2.1, False]]
     """
-    missing = [name for name in _NEEDED if name not in designs]
-    if missing:
-        raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table that design_table made.")
+    check_table(designs, "designs", texts=("sequence",), numbers=("mean", "lower"))
     rows, values = read_measured(X, y)
     measured = pd.Series(np.asarray(values)).groupby([row.upper() for row in as_strings(rows)]).mean()
     found = measured.reindex(designs["sequence"].str.upper()).to_numpy()

@@ -13,7 +13,7 @@ from torch import Tensor
 from braidkit.diffusion import DiffusionModel, EnumeratedDiffusion, MarkovLaw, MaskedDiffusion
 from braidkit.diffusion._letters import LOG_ZERO
 from braidkit.evaluation.arguments import check_fitted, read_measured
-from braidkit.evaluation.edit_distance import as_strings, nearest
+from braidkit.evaluation.edit_distance import nearest
 from braidkit.evaluation.quantities import quantity_columns
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number
@@ -67,10 +67,8 @@ def score_table(estimator: Any, sequences: Sequence[str], X: Any, y: Any) -> pd.
     check_fitted(estimator, "pretrained_", "reward_", "judge_", "space_")
     if estimator.space_.alphabet is None:
         raise InvalidParameterError(f"score_table is for sequences, but the designs are in {estimator.space_}.")
-    rows, y = read_measured(X, y, estimator)
-    measured, asked = as_strings(rows), estimator.space_.strings(sequences)
-    if estimator.space_.alphabet.upper() == estimator.space_.alphabet:
-        measured = [row.upper() for row in measured]
+    measured, y = read_measured(X, y, estimator)
+    asked = estimator.space_.strings(sequences)
     table = scored(estimator, asked, measured, y)
     likelihoods = log_likelihood(estimator.pretrained_, asked)
     return table if likelihoods is None else table.assign(log_likelihood=likelihoods)

@@ -16,10 +16,10 @@ from braidkit.evaluation.choosing import choose_different, default_candidates, d
 from braidkit.evaluation.designs import MAX_HOMOPOLYMER
 from braidkit.evaluation.metrics import gc_content, shuffle_dinucleotides
 from braidkit.exceptions import InvalidParameterError
-from braidkit.parameters import check_number, check_random_state
+from braidkit.parameters import check_number, check_random_state, is_number
 from braidkit.spaces import Limits, SequenceSpace
 from braidkit.spaces.automaton import Automaton
-from braidkit.spaces.restrictions import automata_by_limit
+from braidkit.spaces.restrictions import FREE, automata_by_limit, check_restrictions
 
 # Shuffles of one design that are tried for one that meets the limits.
 _MAX_SHUFFLES = 10
@@ -124,9 +124,7 @@ def select(
     check_number("n_candidates", n_drawn, low=1, whole=True)
     if y is not None and X is None:
         raise InvalidParameterError("y has no sequences; pass X as well.")
-    if y is not None:
-        X, y = read_measured(X, y, estimator)
-    measured = [] if X is None else space.strings(X)
+    measured, y = ([] if X is None else space.strings(X), None) if y is None else read_measured(X, y, estimator)
     max_identity = default_identity(space, measured) if max_identity is None else max_identity
     limits = check_limits(
         space, gc=gc, max_homopolymer=max_homopolymer, forbidden=forbidden, sites=sites, template=template
@@ -174,17 +172,40 @@ def check_limits(
         if space.name not in ("DNA", "RNA"):
             raise InvalidParameterError(f"gc is for DNA and RNA, but the designs are written in {space.alphabet}.")
         limits["gc"] = lambda rows: (low <= (share := gc_content(rows))) & (share <= high)
-    words = Limits(forbidden=forbidden, sites=sites, max_homopolymer=max_homopolymer)
-    for name, part in automata_by_limit(space.letters, words.checked(space.letters)).items():
+    words = Limits(forbidden=forbidden, sites=sites, max_homopolymer=max_homopolymer).checked(space.letters)
+    for name, part in automata_by_limit(space.letters, words).items():
         limits[name] = functools.partial(_meets, part, space)
     if template is not None:
+        if space.letters.padding is not None:
+            raise InvalidParameterError(
+                "template is for designs of one length; hold letters by the space: SequenceSpace(template=...)."
+            )
         if not isinstance(template, str) or len(template) != space.length or set(template) - set(space.alphabet + "."):
             raise InvalidParameterError(
                 f"template must have {space.length} characters, each one of {space.alphabet} or '.'; got {template!r}."
             )
         held = [(i, letter) for i, letter in enumerate(template) if letter != "."]
         limits["template"] = lambda rows: np.array([all(row[i] == letter for i, letter in held) for row in rows])
+    letters = _held_letters(space, template)
+    check_restrictions(space.letters, letters, words)
+    if gc is not None and space.letters.padding is None:
+        n_gc, n_free = sum(map(letters.count, "GC")), letters.count(FREE)
+        least, most = n_gc / space.length, (n_gc + n_free) / space.length
+        if high < least or low > most:
+            raise InvalidParameterError(
+                f"gc={gc!r} cannot be met: with the held letters the share is from {least:.3g} to {most:.3g}."
+            )
     return limits
+
+
+def _held_letters(space: SequenceSpace, template: str | None) -> str:
+    """The letters that a template of dots and the space hold together, `FREE` elsewhere."""
+    own = space.template or FREE * space.length
+    asked = own if template is None else template.replace(".", FREE)
+    for i, (new, old) in enumerate(zip(asked, own, strict=True)):
+        if FREE not in (new, old) and new != old:
+            raise InvalidParameterError(f"template has {new!r} at position {i + 1}, where all designs have {old!r}.")
+    return "".join(old if new == FREE else new for new, old in zip(asked, own, strict=True))
 
 
 def _meets(automaton: Automaton, space: SequenceSpace, rows: Sequence[str]) -> np.ndarray:
@@ -194,13 +215,10 @@ def _meets(automaton: Automaton, space: SequenceSpace, rows: Sequence[str]) -> n
 
 def _two_shares(gc: Any) -> tuple[float, float]:
     """Least and greatest share of G and C."""
-    try:
-        low, high = map(float, gc)
-    except (TypeError, ValueError):
-        low, high = np.nan, np.nan
-    if not 0 <= low <= high <= 1:
+    pair = list(gc) if isinstance(gc, (tuple, list, np.ndarray)) else []
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 <= pair[0] <= pair[1] <= 1:
         raise InvalidParameterError(f"gc must be two shares, (least, greatest), such as (0.4, 0.6); got {gc!r}.")
-    return low, high
+    return float(pair[0]), float(pair[1])
 
 
 def _meeting(limits: Checks, rows: list[str], order: Sequence[int] | np.ndarray) -> list[int]:
