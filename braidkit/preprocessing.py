@@ -63,7 +63,10 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
     def inverse_transform(self, X: Any) -> list[str]:
         """Sequences of the likeliest letters of flat rows, one-hot or not: designs of a chain on numbers are not."""
         check_is_fitted(self)
-        points = np.asarray(X, dtype=np.float32)
+        try:
+            points = np.asarray(X, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise InvalidDesignError(f"X must be rows of numbers, as transform gives them ({error}).") from error
         if points.shape[1:] != (self.space_.n_features,) or not np.isfinite(points).all():
             raise InvalidDesignError(
                 f"X must be finite rows of {self.space_.n_features} numbers, as transform gives them; got an array of "

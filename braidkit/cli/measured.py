@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from braidkit.data import read_target_errors, read_targets, read_weights
 from braidkit.datasets.table import MeasuredTable, quoted, unquoted
 from braidkit.exceptions import CheckpointError
 from braidkit.persistence import replace_file
@@ -47,8 +48,11 @@ def read_measured(run: Path, space: SequenceSpace) -> MeasuredTable:
         y = found[_VALUE]
         if y is None:
             raise ValueError("it has no measurements")
+        sequences, weights = space.strings(unquoted(frame[_SEQUENCE])), frame.get(_WEIGHT)
+        read_targets(pd.DataFrame(y.reshape(len(y), -1), columns=list(targets)))
+        read_target_errors(found[_ERROR], list(targets), len(y))
         return MeasuredTable(
-            sequences=unquoted(frame[_SEQUENCE]).tolist(),
+            sequences=sequences,
             y=y,
             space=space,
             n_rows=len(frame),
@@ -56,7 +60,7 @@ def read_measured(run: Path, space: SequenceSpace) -> MeasuredTable:
             dropped={},
             targets=targets,
             y_error=found[_ERROR],
-            sample_weight=frame[_WEIGHT].to_numpy(dtype=np.float64) if _WEIGHT in frame else None,
+            sample_weight=None if weights is None else read_weights(weights, len(y)),
         )
     except FileNotFoundError:
         raise CheckpointError(

@@ -11,6 +11,7 @@ import pandas as pd
 from braidkit.cli.measured import read_measured
 from braidkit.datasets.table import MeasuredTable, unquoted
 from braidkit.diffusion import DiffusionModel
+from braidkit.evaluation.arguments import check_table
 from braidkit.evaluation.rounds import RoundCheck, check_round
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
@@ -54,8 +55,9 @@ class PreviousRun:
         if not isinstance(space, SequenceSpace):
             raise CheckpointError(f"{path} is a run on {space.designs}, not on sequences.")
         try:
-            designs = pd.read_csv(path / DESIGNS, keep_default_na=False)
+            designs = pd.read_csv(path / DESIGNS, dtype={"sequence": str}, keep_default_na=False)
             designs["sequence"] = unquoted(designs["sequence"])
+            check_table(designs, DESIGNS, texts=("sequence",), numbers=("mean", "lower"))
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path / DESIGNS} cannot be read ({error}); pass a run that has ended.") from error
         return cls(path, read_measured(path, space), designs)

@@ -82,6 +82,7 @@ class LetterChain(DiffusionModel):
             By how many standard deviations of the draws' log-probability, of 2 nats at least, a design's lies below
             their mean; infinite for designs that the law makes impossible, and 0 where there is no law.
         """
+        self.space.check_points(x)
         if self.prior is None:
             return super().rarity(x)
         mean, deviation = self.prior.log_prob_moments(self.log_held(1)[0])

@@ -141,6 +141,7 @@ class MarkovLaw(nn.Module):
 
     def log_prob(self, tokens: Tensor) -> Tensor:
         """Log-probability (n,) of sequences (n, length), nats; -inf outside the support."""
+        self._check_tokens(tokens)
         positions = torch.arange(self.length, device=tokens.device)
         return self.transitions[positions, self._contexts(tokens), tokens].log().sum(dim=1)
 
@@ -158,6 +159,7 @@ class MarkovLaw(nn.Module):
         difference : Tensor of shape (n, length, n_letters)
             0 for the letter that is there, and -inf where it makes the sequence impossible.
         """
+        self._check_tokens(tokens)
         n_letters, contexts = self.n_letters, self._contexts(tokens)
         logs = self.transitions.log()
         positions = torch.arange(self.length, device=tokens.device)
@@ -203,6 +205,26 @@ class MarkovLaw(nn.Module):
             weight = weight / weight.max()
         return float(mean[0]), float((square[0] - mean[0].square()).clamp(min=0).sqrt())
 
+    def _check_tokens(self, tokens: Any) -> None:
+        """Raise unless these are sequences (n, length) of the law's letters."""
+        if not isinstance(tokens, Tensor):
+            raise InvalidDesignError(f"tokens must be a tensor of whole numbers; got {tokens!r:.60}.")
+        if tokens.shape[1:] != (self.length,) or tokens.dtype != torch.long:
+            raise InvalidDesignError(
+                f"tokens must have shape (n, {self.length}) and whole numbers, int64; got {tuple(tokens.shape)}, "
+                f"{tokens.dtype}."
+            )
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.n_letters:
+            raise InvalidDesignError(f"tokens must be whole numbers from 0 to {self.n_letters - 1}.")
+
+    def _check_likelihoods(self, likelihoods: Any) -> None:
+        """Raise unless these are numbers (n, length, n_letters)."""
+        if not isinstance(likelihoods, Tensor) or likelihoods.shape[1:] != (self.length, self.n_letters):
+            shape = tuple(getattr(likelihoods, "shape", ()))
+            raise InvalidDesignError(
+                f"likelihoods must be a tensor of shape (n, {self.length}, {self.n_letters}); got {shape}."
+            )
+
     def _contexts(self, tokens: Tensor) -> Tensor:
         """Numbers (n, length) of the letters before each position."""
         padded = nn.functional.pad(tokens, (self.order, 0))
@@ -216,6 +238,7 @@ class MarkovLaw(nn.Module):
 
         Exact, differentiable, and -inf for letters that are impossible; see `letter_log_posterior`.
         """
+        self._check_likelihoods(log_likelihoods)
         return letter_log_posterior(self.transitions, log_likelihoods)
 
     def prediction(self, likelihoods: Tensor) -> Tensor:
@@ -223,6 +246,7 @@ class MarkovLaw(nn.Module):
 
         Likelihoods are not in logarithms here, so that there are gradients at zeros; see `letter_log_prediction`.
         """
+        self._check_likelihoods(likelihoods)
         return letter_log_prediction(self.transitions, likelihoods)
 
     def sample(self, noise: Tensor, log_likelihoods: Tensor | None = None) -> Tensor:
@@ -234,6 +258,9 @@ class MarkovLaw(nn.Module):
             Uniform in [0, 1).
         log_likelihoods : Tensor of shape (n, length, n_letters), optional
         """
+        fits = isinstance(noise, Tensor) and noise.shape[1:] == (self.length,)
+        if not fits or not bool(((noise >= 0) & (noise <= 1)).all()):
+            raise InvalidParameterError(f"noise must be a tensor of shape (n, {self.length}), with numbers in [0, 1).")
         if log_likelihoods is None:
             log_likelihoods = self.transitions.new_zeros(1, self.length, self.n_letters).expand(len(noise), -1, -1)
         return draw_sequences(self.transitions, log_likelihoods, noise)

@@ -134,6 +134,7 @@ class MaskedDiffusion(LetterChain):
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
+        self.space.check_points(x)
         if not self.knows_law:
             return super().log_prob(x)
         assert self.prior is not None

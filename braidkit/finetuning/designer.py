@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -103,6 +104,7 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
     def _check_shared_parameters(self) -> None:
         """Raise for parameters out of range, before any work."""
         check_count(self, "batch_size")
+        check_count(self, "verbose", minimum=0)
         reward = getattr(self, "reward", None)
         if reward is not None and (isinstance(reward, type) or not hasattr(reward, "fit")):
             raise InvalidParameterError(
@@ -135,6 +137,9 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
             space = own if space is None else own.restricted_as(space)
         data = read_training_data(self, X, y, space=space)
         self.space_ = data.space.holding_constants(data.x)
+        if isinstance(getattr(self, "reward", None), FrozenEstimator):
+            check_is_fitted(self.reward.estimator)
+            in_space(self.reward, self.space_)
         if self.verbose and self.space_ != data.space:
             tqdm.write(f"{self.space_.held} are the same in all rows: held")
         return data._replace(space=self.space_)

@@ -13,6 +13,7 @@ from braidkit.data import TrainingData, read_errors, read_target_errors, read_ta
 from braidkit.exceptions import InvalidParameterError
 from braidkit.persistence import digest
 from braidkit.rewards.objective import Objective
+from braidkit.rewards.objective_reward import ObjectiveReward
 from braidkit.rewards.row_noise import RowNoise, check_takes_noise, merge_rows
 from braidkit.spaces import Points, join_groups
 
@@ -110,9 +111,10 @@ def read_rows(designer: Any, X: Any, y: Any, groups: Any, sample_weight: Any, y_
     """Designs and measurements as a designer reads them, with all that is told of the rows."""
     targets = None
     if designer.objective is not None:
-        if isinstance(designer.reward, FrozenEstimator):
+        if isinstance(designer.reward, (FrozenEstimator, ObjectiveReward)):
+            what = "a frozen reward" if isinstance(designer.reward, FrozenEstimator) else "an ObjectiveReward"
             raise InvalidParameterError(
-                "a frozen reward is of one quantity, and an objective fits one to each; pass the reward unfitted."
+                f"{what} has its quantities, and an objective fits a reward to each: pass the reward of one, unfitted."
             )
         names, columns = read_targets(y)
         objective = Objective.parse(designer.objective, names)

@@ -64,6 +64,8 @@ class SavedDesigner:
                 "braidkit design."
             )
         config, tensors = persistence.load(folder / STATE)
+        if "state" not in config:
+            raise CheckpointError(f"{folder / STATE} holds no estimator, but another save; save the estimator again.")
         if (config["version"], config["form"]) != (__version__, FORM):
             raise CheckpointError(
                 f"{folder} was saved by braidkit {config['version']} (form {config['form']}), and this is "

@@ -31,6 +31,15 @@ def read_path(name: str, value: Any) -> Path:
     """A path as it was given; anything else, and an empty one, is refused by name."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value) or isinstance(os.fspath(value), bytes):
         raise InvalidParameterError(f"{name} must be a path, such as 'runs/first'; got {value!r}.")
+    try:
+        os.lstat(value)
+    except ValueError as error:  # a zero in it
+        raise InvalidParameterError(
+            f"{name} must be a path, and no path has a zero in it; got {value!r:.60}."
+        ) from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidParameterError(f"{name} must be a path of fewer letters; got {value!r:.60}...") from error
     return Path(value)
 
 

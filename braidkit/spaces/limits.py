@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from braidkit.exceptions import InvalidParameterError
+from braidkit.parameters import check_number
 from braidkit.spaces.letters import Letters
 
 STOP_CODONS = ("TAA", "TAG", "TGA")
@@ -115,9 +116,10 @@ class Limits:
         if words["sites"] and not nucleotides:
             raise InvalidParameterError(f"sites is for DNA and RNA, but the designs are written in {alphabet}.")
         run = self.max_homopolymer
-        if run is not None and (isinstance(run, bool) or not isinstance(run, (int, np.integer)) or run < 1):
-            raise InvalidParameterError(f"max_homopolymer must be a whole number of at least 1; got {run!r}.")
-        return Limits(parent, mutations, words["forbidden"], words["sites"], None if run is None else int(run), frame)
+        if run is not None:
+            check_number("max_homopolymer", run, low=1, whole=True)
+            run = min(int(run), length)
+        return Limits(parent, mutations, words["forbidden"], words["sites"], run, frame)
 
     def words(self, letters: Letters) -> list[Word]:
         """All words of checked limits, with the positions where they may not end."""

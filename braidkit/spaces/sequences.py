@@ -304,7 +304,7 @@ class SequenceSpace(Space):
 
     def _check_limits(self, limits: Any) -> Limits:
         """Limits in the alphabet's own letters, which some design meets."""
-        if isinstance(limits, dict):  # as a config holds them
+        if isinstance(limits, dict) and limits.keys() <= vars(Limits()).keys():  # as a config holds them
             limits = Limits(**limits)
         if not isinstance(limits, Limits):
             raise InvalidParameterError(f'limits must be Limits, such as Limits(forbidden=["ATG"]); got {limits!r}.')
