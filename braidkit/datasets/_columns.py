@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from braidkit.exceptions import DownloadError
+from braidkit.datasets._fetch import fetch_file
+from braidkit.exceptions import DownloadError, InvalidParameterError
 
 Columns = dict[str, tuple[str, ...]]  # our name of a column, and the names that files give it
 
@@ -47,3 +49,24 @@ def read_columns(
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DownloadError(f"{path.name} is not a complete {kind} ({error}); {remedy}.") from error
     return table.rename(columns={name: new for new, name in found.items()})[list(names)]
+
+
+def fetch_columns(
+    base_url: str, name: str, folder: Path, columns: Columns, download_if_missing: bool, **form: Any
+) -> tuple[Path, pd.DataFrame]:
+    """The cached copy of a published table, downloaded if need be, and its columns; `form` is that of `read_columns`."""
+    if not isinstance(base_url, str):
+        raise InvalidParameterError(f"base_url must be an address, such as 'https://...'; got {base_url!r}.")
+    read = functools.partial(read_columns, names=columns, **form)
+    path = fetch_file(
+        f"{base_url.rstrip('/')}/{name}",
+        folder,
+        check=functools.partial(read, remedy="nothing was kept: try again, or pass the base_url of another mirror"),
+        download_if_missing=download_if_missing,
+    )
+    return path, read(path, remedy=f"delete it from {folder} to download it again")
+
+
+def is_dna(sequences: pd.Series, length: int) -> pd.Series:
+    """Which rows are so many letters of ACGT."""
+    return sequences.str.fullmatch(f"[ACGT]{{{length}}}", na=False)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from typing import Any
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from braidkit.datasets._columns import Columns, read_columns
-from braidkit.datasets._fetch import data_folder, fetch_file
+from braidkit.datasets._columns import Columns, fetch_columns, is_dna
+from braidkit.datasets._fetch import data_folder
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_choice, check_number
 
@@ -96,17 +96,10 @@ def fetch_enhancers(
     check_choice("cell", cell, CELLS)
     if max_error is not None:
         check_number("max_error", max_error, low=0, above=True)
-    folder = data_folder(data_home)
-    read = partial(read_columns, names=COLUMNS, kind="table", separator="\t", compression=None)
-    path = fetch_file(
-        f"{base_url.rstrip('/')}/{FILE_NAME}",
-        folder,
-        check=partial(read, remedy="nothing was kept: try again, or pass the base_url of another mirror"),
-        download_if_missing=download_if_missing,
-    )
-    table = read(path, remedy=f"delete it from {folder} to download it again")
+    form: Any = {"kind": "table", "separator": "\t", "compression": None}
+    path, table = fetch_columns(base_url, FILE_NAME, data_folder(data_home), COLUMNS, download_if_missing, **form)
     column = CELLS[cell]
-    usable = table["sequence"].str.fullmatch(f"[ACGT]{{{LENGTH}}}", na=False) & np.isfinite(table[column])
+    usable = is_dna(table["sequence"], LENGTH) & np.isfinite(table[column])
     if max_error is not None:
         usable &= table[[f"{name}_se" for name in CELLS.values()]].lt(max_error).all(axis=1)
     frame = table[usable].reset_index(drop=True)

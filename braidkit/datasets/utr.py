@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 
 import numpy as np
 from sklearn.utils import Bunch
 
-from braidkit.datasets._columns import Columns, read_columns
-from braidkit.datasets._fetch import data_folder, fetch_file
+from braidkit.datasets._columns import Columns, fetch_columns, is_dna, read_columns
+from braidkit.datasets._fetch import data_folder
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number
 
@@ -86,28 +85,15 @@ def fetch_utr(
     """
     if n_rows is not None:
         check_number("n_rows", n_rows, low=1, whole=True)
-    if not isinstance(base_url, str):
-        raise InvalidParameterError(f"base_url must be an address, such as 'https://...'; got {base_url!r}.")
     folder = data_folder(data_home)
     path = folder / PREPARED_NAME
     if path.exists():
         remedy = f"replace it, or move it out of {folder} to use GEO's table"
         table = read_columns(path, PREPARED_COLUMNS, remedy)
     else:
-        path = fetch_file(
-            f"{base_url.rstrip('/')}/{FILE_NAME}",
-            folder,
-            check=partial(
-                read_columns,
-                names=GEO_COLUMNS,
-                remedy="nothing was kept: try again, or pass the base_url of another mirror",
-            ),
-            download_if_missing=download_if_missing,
-        )
-        table = read_columns(path, GEO_COLUMNS, f"delete it from {folder} to download it again")
+        path, table = fetch_columns(base_url, FILE_NAME, folder, GEO_COLUMNS, download_if_missing)
         table = table.sort_values("total_reads", ascending=False, kind="stable")
-    usable = table["sequence"].str.fullmatch(f"[ACGT]{{{LENGTH}}}", na=False) & np.isfinite(table["mrl"])
-    table = table[usable]
+    table = table[is_dna(table["sequence"], LENGTH) & np.isfinite(table["mrl"])]
     if n_rows is not None and len(table) < n_rows:
         raise InvalidParameterError(
             f"n_rows={n_rows:,}, but {path} has {len(table):,} usable rows; pass a smaller n_rows, or None for all."
