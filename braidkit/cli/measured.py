@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from braidkit.data import read_target_errors, read_targets, read_weights
+from braidkit.data import read_targets, read_weights
 from braidkit.datasets.table import MeasuredTable, quoted, unquoted
 from braidkit.exceptions import CheckpointError
 from braidkit.persistence import replace_file
@@ -50,7 +50,9 @@ def read_measured(run: Path, space: SequenceSpace) -> MeasuredTable:
             raise ValueError("it has no measurements")
         sequences, weights = space.strings(unquoted(frame[_SEQUENCE])), frame.get(_WEIGHT)
         read_targets(pd.DataFrame(y.reshape(len(y), -1), columns=list(targets)))
-        read_target_errors(found[_ERROR], list(targets), len(y))
+        error = found[_ERROR]
+        if error is not None and (error <= 0).any():
+            raise ValueError("a standard error is not above 0")
         return MeasuredTable(
             sequences=sequences,
             y=y,
@@ -59,7 +61,7 @@ def read_measured(run: Path, space: SequenceSpace) -> MeasuredTable:
             n_averaged=0,
             dropped={},
             targets=targets,
-            y_error=found[_ERROR],
+            y_error=error,
             sample_weight=None if weights is None else read_weights(weights, len(y)),
         )
     except FileNotFoundError:

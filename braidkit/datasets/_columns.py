@@ -54,7 +54,7 @@ def read_columns(
 def fetch_columns(
     base_url: str, name: str, folder: Path, columns: Columns, download_if_missing: bool, **form: Any
 ) -> tuple[Path, pd.DataFrame]:
-    """The cached copy of a published table, downloaded if need be, and its columns; `form` is that of `read_columns`."""
+    """The copy of a published table, downloaded if need be, and its columns; `form` is that of `read_columns`."""
     if not isinstance(base_url, str):
         raise InvalidParameterError(f"base_url must be an address, such as 'https://...'; got {base_url!r}.")
     read = functools.partial(read_columns, names=columns, **form)

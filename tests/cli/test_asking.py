@@ -1,5 +1,6 @@
 """`braidkit score` and `braidkit sample`: what a finished run says of sequences, and more of its designs."""
 
+import gzip
 import io
 import os
 import shutil
@@ -97,6 +98,14 @@ def test_directories_that_hold_no_run_are_refused(configured, fasta, tmp_path):
     (copy / "measured.csv.gz").write_bytes(b"no gzip")
     result = ask("score", copy, fasta)
     assert result.exit_code == 2 and "measured.csv.gz is damaged" in result.stderr
+    rows = ["ACGT,1", "NNNNNNNN,1", "ACGTACGT,x", "ACGTACGT,nan", ",1"]
+    texts = [f"sequence,measured: mrl\n{row}\nACGTACGA,2\n" for row in rows]
+    texts += [f"sequence,measured: mrl,weight\nACGTACGT,1,{weight}\n" for weight in ("x", -1, 0)]
+    texts.append("sequence,measured: mrl,standard error: mrl\nACGTACGT,1,-1\n")
+    for text in texts:
+        (copy / "measured.csv.gz").write_bytes(gzip.compress(text.encode()))
+        result = ask("score", copy, fasta)
+        assert result.exit_code == 2 and "measured.csv.gz is damaged" in result.stderr, text
     os.remove(copy / "measured.csv.gz")
     result = ask("score", copy, fasta)
     assert result.exit_code == 2 and "has no measured.csv.gz" in result.stderr

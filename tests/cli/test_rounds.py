@@ -1,6 +1,7 @@
 """`braidkit design --previous`: a second round learns from both, and is told how the first one did."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,14 @@ def test_places_without_a_run_are_refused(measured_designs, configured, tmp_path
         assert result.exit_code == 2 and "is no run of braidkit design that has ended" in result.stderr
     result = design(measured_designs, *RUN, "--previous", configured, "--out", configured, "--overwrite")
     assert result.exit_code == 2 and "is part of the run in" in result.stderr
+
+
+@pytest.mark.parametrize("row", ["5,x,1", "ACGTACGT,x,1", "ACGTACGT,1,", "ACGTACGT,nan,1"])
+def test_damaged_designs_of_the_round_before_are_refused(measured_designs, configured, tmp_path, row):
+    copy = shutil.copytree(configured, tmp_path / "copy")
+    (copy / "designs.csv").write_text(f"sequence,mean,lower\n{row}\n")
+    result = design(measured_designs, *RUN, "--previous", copy, "--out", tmp_path / "new")
+    assert result.exit_code == 2 and "designs.csv cannot be read" in result.stderr, result.output
 
 
 def table(sequences, y, **more):
