@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import zlib
 from pathlib import Path
 from typing import Any, Literal
@@ -57,14 +56,14 @@ def fetch_columns(
     """The copy of a published table, downloaded if need be, and its columns; `form` is that of `read_columns`."""
     if not isinstance(base_url, str):
         raise InvalidParameterError(f"base_url must be an address, such as 'https://...'; got {base_url!r}.")
-    read = functools.partial(read_columns, names=columns, **form)
+    kept = "nothing was kept: try again, or pass the base_url of another mirror"
     path = fetch_file(
         f"{base_url.rstrip('/')}/{name}",
         folder,
-        check=functools.partial(read, remedy="nothing was kept: try again, or pass the base_url of another mirror"),
+        check=lambda path: read_columns(path, columns, kept, **form),
         download_if_missing=download_if_missing,
     )
-    return path, read(path, remedy=f"delete it from {folder} to download it again")
+    return path, read_columns(path, columns, f"delete it from {folder} to download it again", **form)
 
 
 def is_dna(sequences: pd.Series, length: int) -> pd.Series:
