@@ -79,7 +79,7 @@ for name, rows in groups.items():
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.5))
 for axis, (name, rows) in zip(axes, ({"measured": X} | groups).items(), strict=True):
     letters = ["".join(row[i] for i in free) for row in rows]
-    SequenceLogoDisplay.from_sequences(letters, letters="ACDEFGHIKLMNPQRSTVWY").plot(ax=axis)
+    SequenceLogoDisplay.from_sequences(letters, letters="ACDEFGHIKLMNPQRSTVWY").plot(axis)
     axis.set_title(name)
 plt.show()
 
