@@ -70,8 +70,8 @@ def test_a_download_of_enhancers_that_breaks_off_is_not_kept(archive, table, tmp
     ("options", "message"),
     [
         ({"cell": "HeLa"}, 'cell must be "HepG2", "K562" or "SK-N-SH"; got'),
-        ({"max_error": 0}, "max_error must be a number > 0, or None; got 0"),
-        ({"max_error": "low"}, "max_error must be a number > 0"),
+        ({"max_error": 0}, "max_error must be a number above 0; got 0"),
+        ({"max_error": "low"}, "max_error must be a number above 0"),
         ({"max_error": 1e-9}, "no row of .* has errors below max_error=1e-09"),
     ],
 )
