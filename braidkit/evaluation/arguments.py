@@ -36,7 +36,7 @@ def usual_draws(estimator: Any, n: int) -> int:
     return min(n, _PICTURES_DRAWN) if isinstance(getattr(estimator, "space_", None), ImageSpace) else n
 
 
-def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[Any, np.ndarray]:
+def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Designs as a plain array, and their measurements as finite float64, one a design.
 
     Rows are indexed by position afterwards, also where X and y came from filtered tables. Where the estimator has an
@@ -51,7 +51,7 @@ def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[Any, np.ndarra
         return designs, values
     space = estimator.space_
     points = space.points(designs)
-    return designs if space.alphabet is None else space.letters.write(points.rows), values
+    return designs if space.alphabet is None else np.array(space.letters.write(points.rows), dtype=object), values
 
 
 def check_table(table: Any, name: str, *, texts: Sequence[str] = (), numbers: Sequence[str] = ()) -> None:
