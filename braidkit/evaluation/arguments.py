@@ -36,7 +36,7 @@ def usual_draws(estimator: Any, n: int) -> int:
     return min(n, _PICTURES_DRAWN) if isinstance(getattr(estimator, "space_", None), ImageSpace) else n
 
 
-def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[np.ndarray, np.ndarray]:
+def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[Any, np.ndarray]:
     """Designs as a plain array, and their measurements as finite float64, one a design.
 
     Rows are indexed by position afterwards, also where X and y came from filtered tables. Where the estimator has an
