@@ -200,6 +200,30 @@ def ranks(results: pd.DataFrame) -> pd.DataFrame:
     return table.rank(axis=1, ascending=False).mean().sort_values().to_frame("average rank")
 
 
+def overview(results: pd.DataFrame) -> pd.DataFrame:
+    """One row a table: designs of braidkit, of the best search of each simple model, and the difference by seed."""
+    rows = {}
+    for (landscape, n), part in results.groupby(["landscape", "rows"], sort=False):
+        by_seed = part[part["metric"] == "mean"].pivot(index="seed", columns="method", values="value")
+        if "braidkit" not in by_seed:
+            continue
+        own = by_seed["braidkit"].dropna()
+        by_seed = by_seed.loc[own.index]
+        row = {"braidkit": f"{own.mean():.2f} ({own.min():.2f} to {own.max():.2f})"}
+        for metric in ("valid", "bound holds"):
+            values = part[(part["metric"] == metric) & (part["method"] == "braidkit")]["value"]
+            row[metric] = f"{values.mean():.2f}"
+        means = by_seed[[method for method in by_seed if is_simple(method)]].mean()
+        for model in MODELS:
+            of_model = means[[method for method in means.index if method.split(",")[0] == model]]
+            row[model] = f"{of_model.max():.2f}" if len(of_model) else ""
+        if len(means):
+            pairs = own - by_seed[means.idxmax()]
+            row["less the best of these"] = f"{pairs.mean():.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
+        rows[f"{landscape}, {n:,} rows, {len(own)} seeds"] = row
+    return pd.DataFrame(rows).T
+
+
 def is_simple(method: str) -> bool:
     """Whether a method takes nothing from braidkit."""
     return method.split(",")[0] in MODELS
@@ -234,6 +258,9 @@ def show(stages: dict[tuple[str, int, int, str], dict[str, Any]]) -> None:
             paired = comparison.differences(simple[0]).xs("mean", level="metric").droplevel("source")
             mine = paired[[method.startswith(("braidkit", "best of n", "SMC")) for method in paired.index]]
             print(f"\nmean, less that of {simple[0]}, paired by seed\n{mine.round(3).to_string()}")
+    print(
+        f"\n## overview: true mean of 100 designs, mean over seeds (lowest to highest)\n\n{overview(results).to_string()}"
+    )
     print(f"\n## ranks\n\n{ranks(results).round(2).to_string()}")
     print(f"\n## rewards on fresh rows\n\n{rewards_of(stages).round(3).to_string()}")
 

@@ -38,11 +38,14 @@ _noted_interrupts: contextvars.ContextVar[list[str] | None] = contextvars.Contex
 def noted_interrupts() -> Iterator[list[str]]:
     """Give a list that names each training in the block that Ctrl-C ended early, without an error."""
     noted: list[str] = []
+    outer = _noted_interrupts.get()
     token = _noted_interrupts.set(noted)
     try:
         yield noted
     finally:
         _noted_interrupts.reset(token)
+        if outer is not None:
+            outer.extend(noted)
 
 
 @contextlib.contextmanager

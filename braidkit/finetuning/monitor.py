@@ -92,7 +92,7 @@ class Monitor:
             values.append(row[column])
         self._worse.append(is_worse)
         if is_best:
-            self.best_iter, self.best_tilt = n_done, self.solver.tilt if n_done else 0.0
+            self.best_iter, self.best_tilt = n_done, self.solver.tilt
             self._best_weights = copy.deepcopy(self.solver.problem.model.trainable.state_dict())
         if self.verbose:
             judged = f"{self.choice.column} {row[self.choice.column]:.3g}"

@@ -73,8 +73,8 @@ class Tuning:
 
     def run(self) -> None:
         """Move a copy of the chain toward the reward's lower bound, and keep the best checkpoint."""
-        estimator, solver = self.estimator, self.solver
-        problem = self._setup(solver, estimator.alpha_)
+        estimator, solver, first_alpha = self.estimator, self.solver, self.estimator.alpha_
+        problem = self._setup(solver, first_alpha)
         usual = auto_max_iter(len(self.rows)) if solver.usual_updates is None else solver.usual_updates
         max_iter = usual if estimator.max_iter == "auto" else int(estimator.max_iter)
         max_iter = max_iter if solver.n_updates is None else solver.n_updates
@@ -94,9 +94,10 @@ class Tuning:
         estimator.model_ = problem.model.freeze()
         alarm = monitor.alarm()
         if alarm and self.processes.rank == 0:
-            warnings.warn(alarm, stacklevel=5)
-        if monitor.best_tilt and not interrupts and self._can_refit():
-            self._refit()
+            warnings.warn(alarm, stacklevel=4)
+        if monitor.best_iter and monitor.best_tilt and not interrupts and self._can_refit():
+            # A solver of a single update finds its alpha by the reward, and finds it again.
+            self._refit(first_alpha if solver.n_updates == 1 else estimator.alpha_)
 
     def _setup(self, solver: Solver, alpha: float) -> Problem:
         """Give a solver the problem of the estimator's reward, and a new copy of the pretrained chain."""
@@ -163,7 +164,7 @@ class Tuning:
             and len(estimator.judge_rows_) < len(self.rows) <= MAX_REFIT_ROWS
         )
 
-    def _refit(self) -> None:
+    def _refit(self, alpha: float) -> None:
         """Fit the reward on all rows, and the chain to it with the alpha of the kept checkpoint.
 
         The judge has chosen how far to go, and its rows are too good to be left out of what is ordered: with 500 rows
@@ -171,7 +172,7 @@ class Tuning:
         """
         estimator, checked, model = self.estimator, self.estimator.reward_, self.estimator.model_
         if self.verbose:
-            tqdm.write(f"refit: reward on all {len(self.rows):,} rows, chain at alpha {estimator.alpha_:.3g}")
+            tqdm.write(f"refit: reward on all {len(self.rows):,} rows, chain at alpha {alpha:.3g}")
         solver = clone(self.solver)
         try:
             with interrupts_propagate():
@@ -183,7 +184,7 @@ class Tuning:
                     self.rows.told,
                     quiet=not self.verbose,
                 )
-                problem = self._setup(solver, estimator.alpha_)
+                problem = self._setup(solver, alpha)
                 train(
                     solver,
                     estimator.n_iter_ + solver.n_settling,

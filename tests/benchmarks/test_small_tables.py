@@ -4,12 +4,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from simple_methods import MODELS, exhaustive, genetic_algorithm
 from small_landscapes import ehrlich
+from small_tables import overview
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +60,19 @@ def test_genetic_algorithm_finds_the_best_of_all_designs(landscape, rows):
     seen = {pair for row in tokens for pair in zip(row, row[1:], strict=False)}
     kept = genetic_algorithm(score, tokens, rows.y, 5, seed=0, seen_pairs=True)
     assert {pair for row in kept for pair in zip(row, row[1:], strict=False)} <= seen
+
+
+def test_overview_pairs_braidkit_with_the_best_simple_method_by_seed():
+    values = {
+        "braidkit": (3.0, 5.0),
+        "ridge, GA": (1.0, 2.0),
+        "ridge, GA, seen pairs": (2.0, 4.5),
+        "forest, GA": (0.0, 0.0),
+        "braidkit's mean, GA": (9.0, 9.0),
+    }
+    records = [("world", 500, s, m, "mean", v[s]) for m, v in values.items() for s in (0, 1)]
+    records += [("world", 500, s, "braidkit", name, 1.0) for s in (0, 1) for name in ("valid", "bound holds")]
+    row = overview(pd.DataFrame(records, columns=["landscape", "rows", "seed", "method", "metric", "value"])).iloc[0]
+    assert row["braidkit"] == "4.00 (3.00 to 5.00)"
+    assert row["ridge"] == "3.25" and row["forest"] == "0.00"
+    assert row["less the best of these"] == "0.75 (0.50 to 1.00)"

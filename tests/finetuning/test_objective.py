@@ -92,7 +92,7 @@ def test_a_run_resumes_only_for_the_same_objective(tmp_path):
     [
         ("on - of", Y, InvalidParameterError, "names 'of', but what is measured is: on, off"),
         (None, Y, InvalidTargetError, "Several quantities need an objective of them"),
-        ("on - off", Y.assign(off=1.0), InvalidTargetError, "target 'off': y is constant"),
+        ("on - off", Y.assign(off=1.0), InvalidTargetError, "target 'off' is constant"),
         ("on - off", Y.assign(off=np.nan), InvalidTargetError, "off contains NaN: row 0"),
     ],
 )

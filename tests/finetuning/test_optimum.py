@@ -56,9 +56,9 @@ def test_own_designs_of_tempering_are_the_optimum_with_its_kl(chain, tempered):
     designs, kl = solver.own_designs()
     law, start = tilted(chain, table_reward(), 2.0), chain.prior.log_prob(WORDS)
     exact = float((law * (law.log() - start)).nan_to_num(0.0).sum())
-    assert kl == pytest.approx(exact, abs=0.15)
+    assert kl == pytest.approx(exact, abs=0.2)
     reward = float(table_reward()(designs).mean())
-    assert reward == pytest.approx(float(law @ table_reward()(one_hot(WORDS, 4).float()).double()), abs=0.1)
+    assert reward == pytest.approx(float(law @ table_reward()(one_hot(WORDS, 4).float()).double()), abs=0.2)
 
 
 def test_only_a_markov_law_that_tempering_fitted_is_taken_further():

@@ -133,5 +133,5 @@ def test_auto_asks_the_processor_and_the_width(monkeypatch, capabilities, width,
 
 def test_an_unknown_precision_is_refused_before_any_work():
     finetuner = ConservativeDiffusionFinetuner(precision="half")
-    with pytest.raises(InvalidParameterError, match=r"precision must be .* got 'half'; pass"):
+    with pytest.raises(InvalidParameterError, match=r"precision must be .* got 'half'"):
         finetuner.fit([[0.0, 1.0], [1.0, 0.0]], [0.0, 1.0])
