@@ -258,9 +258,8 @@ def show(stages: dict[tuple[str, int, int, str], dict[str, Any]]) -> None:
             paired = comparison.differences(simple[0]).xs("mean", level="metric").droplevel("source")
             mine = paired[[method.startswith(("braidkit", "best of n", "SMC")) for method in paired.index]]
             print(f"\nmean, less that of {simple[0]}, paired by seed\n{mine.round(3).to_string()}")
-    print(
-        f"\n## overview: true mean of 100 designs, mean over seeds (lowest to highest)\n\n{overview(results).to_string()}"
-    )
+    print("\n## overview: true mean of 100 designs, mean over seeds (lowest to highest)\n")
+    print(overview(results).to_string())
     print(f"\n## ranks\n\n{ranks(results).round(2).to_string()}")
     print(f"\n## rewards on fresh rows\n\n{rewards_of(stages).round(3).to_string()}")
 
