@@ -123,5 +123,5 @@ def test_affinity_of_tite_seq_without_loss_of_expression(data_dir):
 
 def test_a_frozen_reward_is_refused():
     reward = FrozenEstimator(GPBonusReward(random_state=0).fit(X, Y["on"]))
-    with pytest.raises(InvalidParameterError, match="a frozen reward is of one quantity"):
+    with pytest.raises(InvalidParameterError, match="a frozen reward has its quantities"):
         run("on - off", reward=reward)
