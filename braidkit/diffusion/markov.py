@@ -190,10 +190,8 @@ class MarkovLaw(nn.Module):
 
         Exact, by one pass from the last letter to the first. Likelihoods are logarithms (length, n_letters).
         """
-        n_contexts = self.n_letters**self.order
-        contexts = torch.arange(n_contexts, device=self.transitions.device)
-        after = (contexts[:, None] * self.n_letters + torch.arange(self.n_letters).to(contexts)) % n_contexts
-        weight = self.transitions.new_ones(n_contexts)  # of all that may follow a context
+        after = self._contexts_after()
+        weight = self.transitions.new_ones(len(after))  # of all that may follow a context
         mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
         for table, logs in zip(self.transitions.flip(0), log_likelihoods.to(self.transitions).flip(0), strict=True):
             joint = table * (logs - logs.max()).exp() * weight[after]
@@ -224,6 +222,11 @@ class MarkovLaw(nn.Module):
             raise InvalidDesignError(
                 f"likelihoods must be a tensor of shape (n, {self.length}, {self.n_letters}); got {shape}."
             )
+
+    def _contexts_after(self) -> Tensor:
+        """Numbers (K ** order, K) of the contexts that follow each context and letter."""
+        numbers = torch.arange(self.n_letters ** (self.order + 1), device=self.transitions.device)
+        return numbers.reshape(-1, self.n_letters) % self.n_letters**self.order
 
     def _contexts(self, tokens: Tensor) -> Tensor:
         """Numbers (n, length) of the letters before each position."""
@@ -267,9 +270,7 @@ class MarkovLaw(nn.Module):
 
     def n_possible(self) -> float:
         """Number of sequences in the support."""
-        n_contexts = self.n_letters**self.order
-        paths = torch.ones_like(self.transitions[0, :, 0])
-        after = torch.arange(n_contexts * self.n_letters, device=paths.device).reshape(n_contexts, -1) % n_contexts
+        paths, after = torch.ones_like(self.transitions[0, :, 0]), self._contexts_after()
         for possible in (self.transitions > 0).flip(0):
             paths = (possible * paths[after]).sum(dim=1)
         return float(paths[0])
