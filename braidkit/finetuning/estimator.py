@@ -141,7 +141,7 @@ class ConservativeDiffusionFinetuner(Designer):
         `best_iter_`, if later checkpoints over-optimised: the reward scores them higher, and the judge or the
         `selection` finds them significantly worse. None otherwise.
     alpha_, precision_ : float, str
-        The values used, after resolving "auto". With "tempering" alpha_ is that of the kept checkpoint, and
+        The values used, after resolving "auto". With "tempering" ``alpha_`` is that of the kept checkpoint, and
         infinite if the pretrained model is kept.
     space_ : Space
     n_features_in_ : int
