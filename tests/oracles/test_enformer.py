@@ -116,7 +116,7 @@ def test_any_length_runs(length):
     [
         ({"size": "huge"}, 'size must be "cpu" or "paper"; got'),
         ({"batch_size": 1}, "batch_size must be a whole number of at least 2; got 1"),
-        ({"validation_fraction": 1.0}, "validation_fraction must be >= 0 and < 1; got 1.0"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be a number >= 0 and < 1; got 1.0"),
         ({"max_iter": 0}, "max_iter"),
         ({"learning_rate": -1}, "learning_rate"),
     ],

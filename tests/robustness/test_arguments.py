@@ -234,7 +234,7 @@ REST = {
     "curves of a number": (lambda: TrainingCurveDisplay.from_estimator(5), "estimator must be a fitted estimator"),
     "calibration of None": (lambda: CalibrationReport.from_reward(None, ROWS, Y), "reward must be a fitted reward"),
     "calibration of a number": (lambda: CalibrationReport.from_estimator(5, ROWS, Y), "must be a fitted estimator"),
-    "no table of designs": (lambda: write_designs(5, "there"), "table must be one of design_table"),
+    "no table of designs": (lambda: write_designs(5, "there"), "table must be a table of design_table"),
     "no split": (lambda: compare({"a": BlackBoxReward(None)}, None, oracles={}), "split must be what offline_split"),
     "no pictures": (lambda: read_images("picture.png"), "files must be a list of paths"),
     "no embedding": (lambda: AestheticOracle(5, [1.0], 0.0), "features must be CLIPFeatures"),
