@@ -76,7 +76,7 @@ for name, rows in groups.items():
     known = [row for row in set(rows) if row in X]
     print(f"{name}: predicted {np.mean(judge.predict(rows)):.2f}, {len(set(rows))} different, {len(known)} measured")
 
-figure, axes = plt.subplots(1, 3, figsize=(9, 2.5))
+figure, axes = plt.subplots(1, 3, figsize=(9, 2.5), layout="constrained")
 for axis, (name, rows) in zip(axes, ({"measured": X} | groups).items(), strict=True):
     letters = ["".join(row[i] for i in free) for row in rows]
     SequenceLogoDisplay.from_sequences(letters, letters="ACDEFGHIKLMNPQRSTVWY").plot(axis)

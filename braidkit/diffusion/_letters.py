@@ -17,7 +17,7 @@ from braidkit.spaces import Points, SequenceSpace
 
 # Used in place of log 0 = -inf: its exponential is exactly 0, and differences of two of them are finite.
 LOG_ZERO = -1e4
-# Number of draws that estimate the log-probability of a law's designs; and the least deviation of it, in nats.
+# Least standard deviation of a law's log-probability that rarity is counted in, in nats.
 LEAST_DEVIATION = 2.0
 # Nats a letter by which a network must be better than the Markov law alone, which is exact and twice as fast.
 LEAST_GAIN = 0.005

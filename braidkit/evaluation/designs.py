@@ -16,7 +16,6 @@ from braidkit.datasets.table import quoted
 from braidkit.diffusion import EnumeratedDiffusion
 from braidkit.evaluation.arguments import check_fitted, check_table, read_measured
 from braidkit.evaluation.choosing import (
-    LARGE_PENALTY,
     MAX_RARITY,
     RARE,
     choose_different,
@@ -26,6 +25,7 @@ from braidkit.evaluation.choosing import (
     describe_moved,
     serious_flags,
 )
+from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
@@ -148,11 +148,7 @@ def design_table(
     drawn = drawn.iloc[chosen]
     table = _described(estimator, drawn, measured, y, rng)
     texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(known))
-    if getattr(estimator, "best_iter_", None) == 0:
-        texts.append(
-            "no checkpoint of fine-tuning was better than the pretrained model without being rejected, so that these "
-            f"are the best of its own {n_drawn:,} draws. More measurements or a smaller alpha may help."
-        )
+    texts += kept_pretrained(estimator, n_drawn)
     if moved.get("any", 0) > n_drawn / 2:
         texts.append(f"{describe_moved(moved, n_drawn)}. A MaskedDiffusion keeps limits letter by letter.")
     for text in texts:
@@ -169,20 +165,13 @@ def design_table(
 
 
 def _described(
-    estimator: Any, drawn: pd.DataFrame, measured: list[str], y: np.ndarray, rng: np.random.RandomState
+    estimator: Any, drawn: pd.DataFrame, measured: Any, y: np.ndarray, rng: np.random.RandomState
 ) -> pd.DataFrame:
     """The table of chosen candidates, best lower bound first."""
-    reward, sequences = estimator.reward_, drawn.index.tolist()
+    sequences = drawn.index.tolist()
     table = scored(estimator, sequences, measured, y).assign(kl=drawn["kl"].to_numpy())
-    some = [measured[i] for i in rng.permutation(len(measured))[:_N_PENALTIES]]
-    usual_penalty = np.quantile(reward.predict(some) - reward.predict_lower(some), 0.95)
-    # Root mean square of the reward's error on the rows that it never saw.
-    usual_error = y.std() * np.sqrt(1 - estimator.reward_check_["r2"])
     flags: dict[str, pd.Series | np.ndarray] = {
-        "measured already": table["distance"] == 0,
-        "judge below the bound by more than the usual error": table["judge"] < table["lower"] - usual_error,
-        LARGE_PENALTY: table["penalty"] > usual_penalty,
-        "mean above every measurement by more than a standard deviation": table["mean"] > y.max() + y.std(),
+        **usual_flags(estimator, table, measured, y, rng, _N_PENALTIES),
         RARE: drawn["rarity"].to_numpy() > MAX_RARITY,
         **unsure_conditions(estimator, sequences),
     }
@@ -195,9 +184,7 @@ def _described(
         flags["GC outside that of 99 % of measured sequences"] = (table["gc"] < low) | (table["gc"] > high)
         runs = np.array([longest_run(sequence) for sequence in sequences])
         flags[f"homopolymer longer than {MAX_HOMOPOLYMER}"] = runs > MAX_HOMOPOLYMER
-    table["flags"] = [
-        "; ".join(itertools.compress(flags, row)) for row in zip(*(flags[flag] for flag in flags), strict=True)
-    ]
+    table["flags"] = in_words(flags)
     table = table.sort_values("lower", ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "id", [f"design_{i + 1}" for i in range(len(table))])
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import warnings
 from collections import Counter
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from braidkit.evaluation.arguments import check_fitted, read_measured
-from braidkit.evaluation.choosing import LARGE_PENALTY, concerns, serious_flags
+from braidkit.evaluation.choosing import concerns, serious_flags
+from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
 from braidkit.evaluation.quantities import quantity_columns, unsure_conditions
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning import sample_with_kl
@@ -125,11 +125,7 @@ def picture_table(
         table.insert(1, "prompt", [prompts[i] for i in chosen])
     table.insert(len(table.columns) - 1, "kl", kl[chosen])
     texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=n_drawn)
-    if getattr(estimator, "best_iter_", None) == 0:
-        texts.append(
-            "no checkpoint of fine-tuning was better than the pretrained model without being rejected, so that these "
-            f"are the best of its own {n_drawn:,} draws. More measurements or a smaller alpha may help."
-        )
+    texts += kept_pretrained(estimator, n_drawn)
     for text in texts:
         warnings.warn(text, stacklevel=2)
     table.attrs.update(
@@ -210,21 +206,6 @@ def _described(
     ours, theirs = (_small(estimator.space_, rows) for rows in (images, measured))
     nearest, distance = pairwise_distances_argmin_min(ours, theirs)
     distance = distance / np.sqrt(ours.shape[1])
-    some = measured[rng.permutation(len(measured))[:_N_PENALTIES]]
-    usual_penalty = np.quantile(reward.predict(some) - reward.predict_lower(some), 0.95)
-    # Root mean square of the reward's error on the rows that it never saw.
-    usual_error = y.std() * np.sqrt(1 - estimator.reward_check_["r2"])
-    flags = {
-        "measured already": distance == 0,
-        "judge below the bound by more than the usual error": judge < lower - usual_error,
-        LARGE_PENALTY: mean - lower > usual_penalty,
-        "mean above every measurement by more than a standard deviation": mean > y.max() + y.std(),
-        **unsure_conditions(estimator, images),
-    }
-    looks = {"brightness": (ours.mean(axis=1), theirs.mean(axis=1)), "contrast": (ours.std(axis=1), theirs.std(axis=1))}
-    for what, (found, usual) in looks.items():
-        low, high = np.quantile(usual, [0.005, 0.995])
-        flags[f"{what} outside that of 99 % of measured ones"] = (found < low) | (found > high)
     table = pd.DataFrame(
         {
             "id": [f"design_{i + 1}" for i in range(len(images))],
@@ -238,7 +219,15 @@ def _described(
             "distance": distance,
         }
     )
-    table["flags"] = ["; ".join(itertools.compress(flags, row)) for row in zip(*flags.values(), strict=True)]
+    flags: dict[str, pd.Series | np.ndarray] = {
+        **usual_flags(estimator, table, measured, y, rng, _N_PENALTIES),
+        **unsure_conditions(estimator, images),
+    }
+    looks = {"brightness": (ours.mean(axis=1), theirs.mean(axis=1)), "contrast": (ours.std(axis=1), theirs.std(axis=1))}
+    for what, (found, usual) in looks.items():
+        low, high = np.quantile(usual, [0.005, 0.995])
+        flags[f"{what} outside that of 99 % of measured ones"] = (found < low) | (found > high)
+    table["flags"] = in_words(flags)
     return table
 
 

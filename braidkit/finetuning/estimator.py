@@ -22,7 +22,13 @@ from braidkit.finetuning.learning import learn_reward_and_judge
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.rows import MeasuredRows, read_rows
 from braidkit.finetuning.solver import Solver
-from braidkit.finetuning.solver_choice import as_solver, check_reward_gradient, check_solver, check_solver_reward
+from braidkit.finetuning.solver_choice import (
+    as_solver,
+    check_reward_gradient,
+    check_solver,
+    check_solver_reward,
+    may_temper,
+)
 from braidkit.finetuning.tempering import TemperingSolver
 from braidkit.finetuning.tuning import Tuning
 from braidkit.parameters import (
@@ -299,8 +305,7 @@ class ConservativeDiffusionFinetuner(Designer):
         space: Any = self.space_
         if self.solver in ("auto", "exact") and space.n_designs <= MAX_ENUMERATED:
             return EnumeratedDiffusion(space)
-        tempered = self.solver in ("auto", "tempering") or isinstance(self.solver, TemperingSolver)
-        if tempered and space.default_chain == "simplex":
+        if may_temper(self.solver) and space.default_chain == "simplex":
             return MaskedDiffusion(space)
         return super()._new_chain()
 

@@ -49,6 +49,8 @@ class Measurement:
         Which quantity is maximised: lower bound or mean.
     noise : Tensor
         Noise of the designs. It is the same at each evaluation, so that only the weights make a difference.
+    own_designs : callable, optional
+        Gives the solver's own designs and their KL, or None where the chain is to draw them.
     """
 
     def __init__(
@@ -58,14 +60,14 @@ class Measurement:
         judge: Judge,
         maximises: str,
         noise: Tensor,
+        own_designs: Callable[[], tuple[Tensor, float] | None] = lambda: None,
     ) -> None:
         self.problem = problem
         self.reward = reward
         self.judge = judge
         self.maximises = maximises
         self.noise = noise
-        # Gives the solver's own designs and their KL, or None where the chain is to draw them.
-        self.own_designs: Callable[[], tuple[Tensor, float] | None] = lambda: None
+        self.own_designs = own_designs
 
     @torch.no_grad()
     def __call__(self, n_done: int) -> Evaluation:

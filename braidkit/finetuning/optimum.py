@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -11,15 +12,14 @@ from torch.nn.functional import one_hot
 
 from braidkit.diffusion import MarkovLaw, MaskedDiffusion
 from braidkit.finetuning.population import Population, Target
-from braidkit.finetuning.tempering import TemperingSolver
+from braidkit.finetuning.solver_choice import may_temper
 
 
 def approximates_optimum(estimator: Any) -> bool:
     """Whether the chain is a Markov law that tempering fitted to the optimum (7), which is known up to a constant."""
-    tempered = estimator.solver in ("auto", "tempering") or isinstance(estimator.solver, TemperingSolver)
     chains = (estimator.model_, estimator.pretrained_)
     laws_known = all(isinstance(chain, MaskedDiffusion) and chain.knows_law for chain in chains)
-    return tempered and laws_known and math.isfinite(estimator.alpha_)
+    return may_temper(estimator.solver) and laws_known and math.isfinite(estimator.alpha_)
 
 
 def moved_to_optimum(estimator: Any, points: Tensor, generator: torch.Generator) -> Tensor:
@@ -42,7 +42,7 @@ def moved_to_optimum(estimator: Any, points: Tensor, generator: torch.Generator)
     model, pretrained = estimator.model_, estimator.pretrained_
     own: MarkovLaw = model.prior
     target = Target.of_chain(pretrained, pretrained.prior, estimator._standardised_aim)
-    target = Target(target.law, target.reward, target.log_allowed, lambda tokens: own.log_prob(tokens).isfinite())
+    target = dataclasses.replace(target, meets=lambda tokens: own.log_prob(tokens).isfinite())
     population = Population.at(points.argmax(dim=-1), target)
     for _ in range(target.n_moves):
         population = population.moved(target, 1 / estimator.alpha_, generator)

@@ -56,6 +56,11 @@ def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None, *
     return SOLVERS[solver]()
 
 
+def may_temper(solver: str | Solver) -> bool:
+    """Whether a finetuner with this `solver` tempers a chain that allows it."""
+    return isinstance(solver, TemperingSolver) or solver in ("auto", "tempering")
+
+
 def is_black_box(reward: Any) -> bool:
     """Whether a reward has no gradient: it has no ``lower(x)``."""
     return reward is not None and not hasattr(reward, "lower")

@@ -141,9 +141,9 @@ class Tuning:
         if selection is not None:
             decode = functools.partial(estimator.space_.decode, kind=problem.model.kind)
             choice = HighestMeasured(OracleRounds(selection, decode, saved), n_evaluations)
-        measure = Measurement(problem, estimator.reward_, judge, estimator._maximises, noise)
-        if selection is None:
-            measure.own_designs = self.solver.own_designs
+        # A selection measures as many designs as it says, so the chain draws them.
+        own = {} if selection is not None else {"own_designs": self.solver.own_designs}
+        measure = Measurement(problem, estimator.reward_, judge, estimator._maximises, noise, **own)
         return Monitor(
             self.solver,
             measure,
