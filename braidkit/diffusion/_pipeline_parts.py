@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from braidkit.diffusion.noise_levels import NoiseLevels, levels_of_scheduler
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError, MissingExtraError
 from braidkit.networks import Shared
 from braidkit.parameters import check_choice
@@ -21,20 +23,39 @@ from braidkit.torch_state import seeded
 
 INDEX = "model_index.json"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# What each kind of pipeline needs, and may have besides.
+_TEXT = {"vae", "text_encoder", "tokenizer", "scheduler"}
+_TWO_TEXTS = {*_TEXT, "text_encoder_2", "tokenizer_2"}
+_NEEDED = {
+    "DDPMPipeline": {"unet", "scheduler"},
+    "StableDiffusionPipeline": {"unet", *_TEXT},
+    "StableDiffusionXLPipeline": {"unet", *_TWO_TEXTS},
+    "StableDiffusion3Pipeline": {"transformer", *_TWO_TEXTS},
+}
+_NOT_LOADED = {"safety_checker", "feature_extractor", "image_encoder"}
+# Tokens of a prompt that Stable Diffusion 3 gives to its third encoder, T5.
+_T5_TOKENS = 256
 # Layers that get an adapter: the projections of attention, as in diffusers; without attention, the convolutions.
 _ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 _CONVOLUTIONS = ["conv1", "conv2"]
 
 
+class Text(NamedTuple):
+    """What a network sees of prompts: embeddings (k, length, width) of tokens, and for some (k, width) of the whole."""
+
+    tokens: Tensor
+    pooled: Tensor | None
+
+
 class PipelineParts:
-    """The frozen networks of a pipeline: U-Net, with adapters built in that do nothing, VAE and text encoder.
+    """The frozen networks of a pipeline: the denoiser, with adapters built in that do nothing, VAE and text encoders.
 
     Copies of what holds it hold the same one.
 
     Parameters
     ----------
     directory : path-like
-        Directory of a ``StableDiffusionPipeline`` or a ``DDPMPipeline``.
+        Directory of a pipeline of Stable Diffusion (1.x, 2.x, XL or 3) or a ``DDPMPipeline``.
     lora_rank : int
     dtype : {"float32", "bfloat16"}
 
@@ -42,9 +63,10 @@ class PipelineParts:
     ----------
     fingerprint : str
         Digest of the networks' weights at this precision and of the scheduler's settings.
-    unet : Shared
+    network_name : {"unet", "transformer"}
+        The denoiser's name in the pipeline.
+    network : Shared
     vae : Shared or None
-    scheduler : object
     """
 
     def __init__(self, directory: Path, *, lora_rank: int, dtype: str) -> None:
@@ -55,29 +77,33 @@ class PipelineParts:
             raise MissingExtraError(
                 'pipelines need diffusers, transformers and peft; install them with: pip install "braidkit[images]"'
             ) from error
-        unet, self.scheduler = self.pipe.unet, self.pipe.scheduler
         self.conditional = hasattr(self.pipe, "text_encoder")
-        _check_unet(unet, self.conditional)
-        parts = {name: getattr(self.pipe, name, None) for name in ("unet", "vae", "text_encoder")}
+        self.network_name = "transformer" if hasattr(self.pipe, "transformer") else "unet"
+        network = getattr(self.pipe, self.network_name)
+        _check_network(network, self.conditional)
+        encoders = {name: part for name, part in self.pipe.components.items() if name.startswith("text_encoder")}
+        parts = {self.network_name: network, "vae": getattr(self.pipe, "vae", None), **encoders}
         weights = {name: dict(part.state_dict()) for name, part in parts.items() if part is not None}
-        settings = {name: value for name, value in self.scheduler.config.items() if not name.startswith("_")}
+        settings = {name: value for name, value in self.pipe.scheduler.config.items() if not name.startswith("_")}
         self.fingerprint = digest(weights, repr(sorted(settings.items())))
         with seeded(0):
-            _add_adapter(unet, lora_rank)
-        self.unet = Shared(unet)
+            _add_adapter(network, lora_rank)
+        self.network = Shared(network)
         self.vae = Shared(self.pipe.vae) if self.conditional else None
-        if self.conditional:
-            self.pipe.text_encoder.eval().requires_grad_(False)
+        for encoder in encoders.values():
+            if encoder is not None:
+                encoder.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PipelineParts:
         return self
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Shape of the U-Net's input: channels, height and width."""
-        size = self.pipe.unet.config.sample_size
+        """Shape of the denoiser's input: channels, height and width."""
+        config: Any = self.network.module.config
+        size = config.sample_size
         height, width = (size, size) if isinstance(size, int) else size
-        return (self.pipe.unet.config.in_channels, height, width)
+        return (config.in_channels, height, width)
 
     @property
     def space(self) -> ImageSpace:
@@ -90,18 +116,70 @@ class PipelineParts:
 
     @property
     def adapter_names(self) -> list[str]:
-        """Names of the adapters' tensors in the U-Net."""
-        return [name for name, _ in self.unet.module.named_parameters() if ".lora_" in name]
+        """Names of the adapters' tensors in the denoiser."""
+        return [name for name, _ in self.network.module.named_parameters() if ".lora_" in name]
+
+    def levels(self, n_steps: int, eta: float) -> NoiseLevels:
+        """The noise levels of the pipeline's scheduler at so many steps."""
+        _, height, width = self.latent_shape
+        config: Any = self.network.module.config
+        patch = config.get("patch_size") or 1
+        return levels_of_scheduler(self.pipe.scheduler, n_steps, eta, height * width // patch**2)
+
+    def output(self, network: nn.Module, x: Tensor, time: float, text: Text | None) -> Tensor:
+        """What the denoiser, or one with other adapters, says of latents at a time of its own."""
+        dtype = next(self.network.module.parameters()).dtype
+        inputs = x.to(dtype)
+        if text is None:
+            out = network(inputs, time)
+        elif self.network_name == "transformer":
+            times = torch.full((len(x),), time, device=x.device)
+            out = network(inputs, text.tokens, text.pooled, times)
+        else:
+            added = None
+            if text.pooled is not None:
+                _, height, width = self.space.shape
+                # SDXL is told the size before cropping, the corner of the crop, and the size that is wanted.
+                sizes = x.new_tensor([height, width, 0, 0, height, width], dtype=dtype).expand(len(x), 6)
+                added = {"text_embeds": text.pooled, "time_ids": sizes}
+            out = network(inputs, time, encoder_hidden_states=text.tokens, added_cond_kwargs=added)
+        return out.sample.to(x.dtype)
+
+    def images(self, latents: Tensor) -> Tensor:
+        """Images (n, channels, height, width) of latents, by the VAE if there is one."""
+        if self.vae is None:
+            return latents
+        vae: Any = self.vae.on(latents.device)
+        shift, scale = self._latent_units(latents)
+        return vae.decode((shift + scale * latents).to(vae.dtype)).sample.to(latents.dtype)
+
+    def latents(self, images: Tensor) -> Tensor:
+        """Latents of images, by the VAE if there is one."""
+        if self.vae is None:
+            return images
+        vae: Any = self.vae.on(images.device)
+        shift, scale = self._latent_units(images)
+        return (vae.encode(images.to(vae.dtype)).latent_dist.mode().to(images.dtype) - shift) / scale
+
+    def _latent_units(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Zero and unit of the denoiser's latents, in those of the VAE."""
+        config = self.pipe.vae.config
+        means, deviations = config.get("latents_mean"), config.get("latents_std")
+        shift = like.new_tensor(config.get("shift_factor") or 0.0 if means is None else means)
+        scale = like.new_tensor(1.0 if deviations is None else deviations) / config.scaling_factor
+        return shift.reshape(-1, 1, 1), scale.reshape(-1, 1, 1)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
-        """Raise unless each is text that the encoder reads to its end."""
+        """Raise unless each is text that one of the encoders reads to its end."""
         tokenizer = self.pipe.tokenizer
+        most = tokenizer.model_max_length
+        if self.pipe.components.get("text_encoder_3") is not None:
+            tokenizer, most = self.pipe.tokenizer_3, _T5_TOKENS
         for i, prompt in enumerate(prompts):
             if not isinstance(prompt, str):
                 raise InvalidParameterError(f"prompts[{i}] must be text; got {prompt!r}.")
             with _quiet():
                 tokens = tokenizer(prompt).input_ids
-            most = tokenizer.model_max_length
             if len(tokens) > most:
                 cut = tokenizer.decode(tokens[most - 1 : -1]).strip()
                 raise InvalidParameterError(
@@ -110,10 +188,21 @@ class PipelineParts:
                 )
 
     @torch.no_grad()
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings (k, length, width) of texts, on the CPU."""
+    def embed(self, prompts: Sequence[str], negative_prompt: str) -> Text:
+        """What the denoiser sees of texts and, last, of the negative one, on the CPU."""
+        more = {f"prompt_{i}": None for i in (2, 3) if f"text_encoder_{i}" in self.pipe.components}
         with _quiet():
-            return self.pipe.encode_prompt(list(prompts), "cpu", 1, False)[0].detach()
+            tokens, _, *pooled = self.pipe.encode_prompt(
+                prompt=[*prompts, negative_prompt],
+                device="cpu",
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=False,
+                **more,
+            )
+        text = Text(tokens.detach(), pooled[0].detach() if pooled else None)
+        if not negative_prompt and text.pooled is not None and self.pipe.config.get("force_zeros_for_empty_prompt"):
+            text.tokens[-1] = text.pooled[-1] = 0
+        return text
 
 
 def is_pipeline_directory(path: Path) -> bool:
@@ -131,7 +220,7 @@ def resolve_dtype(dtype: str) -> str:
 
 def _load(directory: Path, dtype: torch.dtype) -> Any:
     """The pipeline in a directory, without its safety checker."""
-    from diffusers import DDPMPipeline, StableDiffusionPipeline
+    import diffusers
 
     if not (directory / INDEX).is_file():
         state = "is not a directory" if not directory.is_dir() else f"has no {INDEX}"
@@ -144,32 +233,30 @@ def _load(directory: Path, dtype: torch.dtype) -> Any:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{directory / INDEX} is damaged ({error}).") from error
     given = {part for part, kind in index.items() if isinstance(kind, list) and kind[1:] != [None]}
-    kind: Any
-    options: dict[str, Any] = {}
-    if name == "DDPMPipeline" or (name == "DDIMPipeline" and given == {"unet", "scheduler"}):
-        kind, needed = DDPMPipeline, {"unet", "scheduler"}
-    elif name == "StableDiffusionPipeline":
-        kind, needed = StableDiffusionPipeline, {"unet", "vae", "text_encoder", "tokenizer", "scheduler"}
-        options = dict.fromkeys(["safety_checker", "feature_extractor", "image_encoder"])
+    if name == "DDIMPipeline" and given == {"unet", "scheduler"}:
+        name = "DDPMPipeline"
+    if name not in _NEEDED:
+        raise IncompatibleModelError(f"{directory} holds a {name}; pass one of {', '.join(_NEEDED)}.")
+    if missing := _NEEDED[name] - given:
+        raise IncompatibleModelError(f"{directory} has no {', '.join(sorted(missing))}; the {name} needs it.")
+    kind: Any = getattr(diffusers, name)
+    # Readers want to be told of each part that is missing.
+    absent = {part for part, kind in index.items() if isinstance(kind, list)} - given
+    options: dict[str, Any] = dict.fromkeys((absent | _NOT_LOADED) & set(inspect.signature(kind).parameters))
+    if "safety_checker" in options:
         options["requires_safety_checker"] = False
-    else:
-        raise IncompatibleModelError(
-            f"{directory} holds a {name}; pass a StableDiffusionPipeline (1.x or 2.x) or a DDPMPipeline."
-        )
-    if needed - given:
-        raise IncompatibleModelError(f"{directory} has no {', '.join(sorted(needed - given))}; the {name} needs it.")
     try:
         return kind.from_pretrained(directory, torch_dtype=dtype, local_files_only=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{directory} cannot be loaded as a {name}: {error}") from error
 
 
-def _check_unet(unet: nn.Module, conditional: bool) -> None:
-    """Raise unless the U-Net gives as many channels as it takes, from a state, a time and perhaps a text alone."""
-    config: Any = unet.config
+def _check_network(network: nn.Module, conditional: bool) -> None:
+    """Raise unless it gives as many channels as it takes, from a state, a time and perhaps a text alone."""
+    config: Any = network.config
     if config.in_channels != config.out_channels:
         raise IncompatibleModelError(
-            f"the U-Net takes {config.in_channels} channels and gives {config.out_channels}: one that inpaints, or "
+            f"the denoiser takes {config.in_channels} channels and gives {config.out_channels}: one that inpaints, or "
             "that learned its deviations, is no chain with known steps."
         )
     if config.get("class_embed_type") or config.get("num_class_embeds"):

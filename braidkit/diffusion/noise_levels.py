@@ -33,8 +33,8 @@ class NoiseLevels:
         One entry for each t from 0 to n_steps.
     times : sequence of float
         The network's own time of each t; that of 0 is not used.
-    prediction : {"epsilon", "v_prediction", "sample"}
-        Output of the network: the noise, ``a e - s x``, or the design.
+    prediction : {"epsilon", "v_prediction", "sample", "flow"}
+        Output of the network: the noise, ``a e - s x``, the design, or ``e - x``.
     eta : float
         Above 0, up to 1.
     clip : float, optional
@@ -87,6 +87,8 @@ class NoiseLevels:
             x, e = (x_t - s * output) / a, output
         elif self.prediction == "v_prediction":
             x, e = a * x_t - s * output, a * output + s * x_t
+        elif self.prediction == "flow":
+            x, e = (x_t - s * output) / (a + s), (x_t + a * output) / (a + s)
         else:
             x, e = output, (x_t - a * output) / s
         if self.clip is not None:
@@ -101,44 +103,73 @@ class NoiseLevels:
         return a * x + s * torch.randn(x.shape, generator=generator, device=x.device)
 
 
-def levels_of_scheduler(scheduler: Any, n_steps: int, eta: float) -> NoiseLevels:
-    """The levels of a scheduler of diffusers that was trained on a table of betas.
+def levels_of_scheduler(scheduler: Any, n_steps: int, eta: float, n_patches: int = 1) -> NoiseLevels:
+    """The levels of a scheduler of diffusers that was trained on a table of betas, or for flow matching.
 
-    Whatever its own steps are, those here are DDIM's at its levels and times: a network does not know which solver
-    it is sampled with. DDPM's own are DDIM's with eta = 1.
+    Whatever its own steps are, those here are `NoiseLevels` at its levels and times: a network does not know which
+    solver it is sampled with. DDPM's own are DDIM's with eta = 1. Those of flow matching are Euler's with eta = 0.
+
+    Parameters
+    ----------
+    scheduler : object
+    n_steps : int
+    eta : float
+    n_patches : int, default=1
+        Patches of an image, by which some schedulers of flow matching shift their times.
 
     Raises
     ------
     IncompatibleModelError
-        If the scheduler has no such table, or clips by quantiles of each image.
+        If the scheduler has no such levels, or clips by quantiles of each image.
     """
-    from diffusers import DDIMScheduler, DDPMScheduler
-
     name, config = type(scheduler).__name__, scheduler.config
+    flows = name == "FlowMatchEulerDiscreteScheduler" and not config.invert_sigmas
     prediction = config.get("prediction_type", "epsilon")
-    if "beta_schedule" not in config or prediction not in PREDICTIONS or config.get("thresholding", False):
+    if not flows and (
+        "beta_schedule" not in config or prediction not in PREDICTIONS or config.get("thresholding", False)
+    ):
         raise IncompatibleModelError(
             f"the pipeline's {name} has no stochastic step of normal noise with known deviations; pass a pipeline "
-            f"whose scheduler has a beta_schedule, a prediction_type of {', '.join(PREDICTIONS)}, and no thresholding."
+            f"whose scheduler has a beta_schedule, a prediction_type of {', '.join(PREDICTIONS)}, and no thresholding; "
+            "or a FlowMatchEulerDiscreteScheduler without invert_sigmas."
         )
-    ddim = DDIMScheduler.from_config(config)
-    most = int(ddim.config.num_train_timesteps)
+    most = int(config.num_train_timesteps)
     if not 2 <= n_steps <= most:
         raise InvalidParameterError(f"n_steps must be from 2 to {most}, the steps of the {name}; got {n_steps!r}.")
+    return _of_flow(scheduler, n_steps, eta, n_patches) if flows else _of_betas(scheduler, n_steps, eta)
+
+
+def _of_betas(scheduler: Any, n_steps: int, eta: float) -> NoiseLevels:
+    """DDIM's levels: a^2 + s^2 = 1."""
+    from diffusers import DDIMScheduler, DDPMScheduler
+
+    ddim = DDIMScheduler.from_config(scheduler.config)
     ddim.set_timesteps(n_steps)
     times = ddim.timesteps.tolist()
-    ends = [time - most // n_steps for time in times]
+    ends = [time - ddim.config.num_train_timesteps // n_steps for time in times]
     cumulative = ddim.alphas_cumprod.double()
     last = float(cumulative[ends[-1]] if ends[-1] >= 0 else ddim.final_alpha_cumprod)
     # Each step ends where the next begins; DDIM's do so too where n_steps divides the times of training.
     squares = [last, *cumulative[times[::-1]].tolist()]
-    clip = float(ddim.config.clip_sample_range) if ddim.config.clip_sample else None
     return NoiseLevels(
         [math.sqrt(square) for square in squares],
         [math.sqrt(1 - square) for square in squares],
         [0, *times[::-1]],
-        prediction,
+        ddim.config.prediction_type,
         eta,
-        clip,
+        float(ddim.config.clip_sample_range) if ddim.config.clip_sample else None,
         consistent=isinstance(scheduler, DDPMScheduler),
     )
+
+
+def _of_flow(scheduler: Any, n_steps: int, eta: float, n_patches: int) -> NoiseLevels:
+    """Flow matching's levels: a + s = 1."""
+    scheduler = type(scheduler).from_config(scheduler.config)
+    shift = {}
+    if scheduler.config.use_dynamic_shifting:
+        few, many = scheduler.config.base_image_seq_len, scheduler.config.max_image_seq_len
+        low, high = scheduler.config.base_shift, scheduler.config.max_shift
+        shift["mu"] = low + (high - low) * (n_patches - few) / (many - few)
+    scheduler.set_timesteps(n_steps, **shift)
+    noise = scheduler.sigmas.double().tolist()[::-1]
+    return NoiseLevels([1 - s for s in noise], noise, [0, *scheduler.timesteps.tolist()[::-1]], "flow", eta)

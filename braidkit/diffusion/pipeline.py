@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from braidkit import persistence
 from braidkit.diffusion._base import DiffusionModel
-from braidkit.diffusion._pipeline_parts import INDEX, PipelineParts, resolve_dtype
+from braidkit.diffusion._pipeline_parts import INDEX, PipelineParts, Text, resolve_dtype
 from braidkit.diffusion._policies import Fixed, Gaussian, Policy
 from braidkit.diffusion.context import Choice, Conditioned, split_context
-from braidkit.diffusion.noise_levels import levels_of_scheduler
 from braidkit.diffusion.precision import at_precision
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
 from braidkit.networks import Adapter
@@ -34,11 +33,13 @@ _ENTRIES_AT_ONCE = 2**17
 class PipelineDiffusion(DiffusionModel):
     """A Stable Diffusion or DDPM pipeline as a chain of normal steps; load one with `from_pretrained`.
 
-    The state is the latents, and beside them the number of the trajectory's prompt. All copies share the U-Net's frozen
-    weights, the VAE and the text encoder. Fine-tuning changes only LoRA matrices of the attention projections. With
-    matrices that are zero the chain is the pretrained one. Steps are DDIM's at the levels of the pipeline's scheduler.
-    Where the last step has no noise, it belongs to the readout and is done by the pretrained network, as is the VAE's
-    decoding.
+    These are pipelines of Stable Diffusion 1.x, 2.x and XL, whose denoiser is a U-Net, of Stable Diffusion 3, whose
+    denoiser is a transformer trained by flow matching, and of U-Nets without text. The state is the latents, and beside
+    them the number of the trajectory's prompt. All copies share the denoiser's frozen weights, the VAE and the text
+    encoders. Fine-tuning changes only LoRA matrices of the attention projections. With matrices that are zero the chain
+    is the pretrained one. Steps are DDIM's at the levels of the pipeline's scheduler; for flow matching they are normal
+    steps with the same marginals as Euler's. Where the last step has no noise, as in flow matching, it belongs to the
+    readout and is done by the pretrained network, as is the VAE's decoding.
 
     Parameters
     ----------
@@ -62,6 +63,7 @@ class PipelineDiffusion(DiffusionModel):
     _reads_out_by_network: ClassVar[bool] = False
 
     embeddings: Tensor
+    pooled: Tensor | None
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class PipelineDiffusion(DiffusionModel):
                 f"the pipeline in {folder} is not the one that this adapter was trained on: its weights have the "
                 f"fingerprint {parts.fingerprint}, and not {fingerprint}; pass base=, the directory of that one."
             )
-        levels = levels_of_scheduler(parts.scheduler, int(n_steps), eta)
+        levels = parts.levels(int(n_steps), eta)
         # The chain's step t is the step t + skipped of the levels.
         skipped = int(levels.last_is_noiseless)
         super().__init__(parts.space, n_steps=levels.n_steps - skipped)
@@ -117,8 +119,10 @@ class PipelineDiffusion(DiffusionModel):
         if not prompts:
             raise InvalidParameterError('prompts is empty; pass the texts of the images wanted: prompts=["a cat"].')
         self.parts.check_prompts([*prompts, self.negative_prompt])
-        embeddings = self.parts.embed([*prompts, self.negative_prompt])
-        self.register_buffer("embeddings", embeddings.to(self.device), persistent=False)
+        text = self.parts.embed(prompts, self.negative_prompt)
+        self.register_buffer("embeddings", text.tokens.to(self.device), persistent=False)
+        pooled = None if text.pooled is None else text.pooled.to(self.device)
+        self.register_buffer("pooled", pooled, persistent=False)
 
     @classmethod
     def from_pretrained(
@@ -141,7 +145,7 @@ class PipelineDiffusion(DiffusionModel):
 
             - ``prompts``, a list of str: each trajectory draws one of them. Leave it out for pipelines without text.
             - ``negative_prompt``, a str, by default ``""``.
-            - ``n_steps``, an int, by default 50: calls of the U-Net.
+            - ``n_steps``, an int, by default 50: calls of the denoiser.
             - ``guidance_scale``, a float, by default 7.5: classifier-free guidance, as diffusers counts it. There is
               none up to 1.
             - ``eta``, a float, by default 1.0: noise of the steps; 1 is that of DDPM. It must be above 0, because the
@@ -162,7 +166,7 @@ class PipelineDiffusion(DiffusionModel):
         IncompatibleModelError
             If the pipeline is of a kind that makes no chain.
         InvalidParameterError
-            If a setting is out of range, or a prompt is no text or too long for the text encoder.
+            If a setting is out of range, or a prompt is no text or too long for the text encoders.
         """
         folder = Path(directory)
         if (folder / persistence.CONFIG).is_file() and not (folder / INDEX).is_file():
@@ -200,7 +204,7 @@ class PipelineDiffusion(DiffusionModel):
         return Conditioned(law, Choice(numbers), self.parts.latent_shape)
 
     def policy(self, x_t: Tensor, t: int) -> Policy:
-        """DDIM's step at the guided prediction of the U-Net, with the adapter."""
+        """The step at the guided prediction of the denoiser, with the adapter."""
         if self.network is None:
             raise self._not_trained()
         latents, prompt = self._split(x_t)
@@ -213,27 +217,22 @@ class PipelineDiffusion(DiffusionModel):
         """The images of last states, not yet rounded to 8 bits."""
         latents, prompt = self._split(x_0)
         if self._skipped:
-            unet = self.parts.unet.on(x_0.device)
-            latents = self.levels.mean(*self._predicted(unet, latents, prompt, 1), 1)
-        return self._images(latents)
+            pretrained = self.parts.network.on(x_0.device)
+            latents = self.levels.mean(*self._predicted(pretrained, latents, prompt, 1), 1)
+        return self.parts.images(latents)
 
     def denoise(self, x_t: Tensor, t: int) -> Tensor:
         """The images of the predicted latents."""
         if self.network is None:
             raise self._not_trained()
-        return self._images(self._predicted(self.network, *self._split(x_t), t + self._skipped)[0])
+        return self.parts.images(self._predicted(self.network, *self._split(x_t), t + self._skipped)[0])
 
     def as_points(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        return self._images(self._split(x_t)[0])
+        return self.parts.images(self._split(x_t)[0])
 
     def noised(self, x: Tensor, t: int | Tensor, generator: torch.Generator) -> Tensor:
         """Noisy latents of images, with prompts drawn at random."""
-        latents = x
-        if self.parts.vae is not None:
-            vae: Any = self.parts.vae.on(x.device)
-            mean = vae.encode(x.to(vae.dtype)).latent_dist.mode().to(x.dtype)
-            latents = (mean - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
-        latents = self.levels.noised(latents, t + self._skipped, generator)
+        latents = self.levels.noised(self.parts.latents(x), t + self._skipped, generator)
         if not self.parts.conditional:
             return latents
         prompt = torch.randint(len(self.prompts), (len(x), 1), generator=generator, device=x.device)
@@ -243,29 +242,22 @@ class PipelineDiffusion(DiffusionModel):
         """Latents, and the numbers of the prompts, of states."""
         return split_context(x_t, self.parts.latent_shape) if self.parts.conditional else (x_t, None)
 
-    def _predicted(self, unet: nn.Module, latents: Tensor, prompt: Tensor | None, level: int) -> tuple[Tensor, Tensor]:
-        """The clean latents and the noise that a U-Net sees in latents at a level."""
-        time, dtype = self.levels.times[level], next(self.parts.unet.module.parameters()).dtype
-        if prompt is None:
-            output = unet(latents.to(dtype), time).sample
-        else:
-            text = self.embeddings[prompt[:, 0].long()]
-            x = latents.to(dtype)
-            if self.guidance_scale > 1:
-                x, text = torch.cat([x, x]), torch.cat([self.embeddings[-1:].expand_as(text), text])
-            output = unet(x, time, encoder_hidden_states=text).sample.to(latents.dtype)
-            if self.guidance_scale > 1:
-                without, given = output.chunk(2)
-                output = without + self.guidance_scale * (given - without)
-        return self.levels.predicted(output.to(latents.dtype), latents, level)
-
-    def _images(self, latents: Tensor) -> Tensor:
-        """Images (n, channels, height, width) of latents, by the VAE if there is one."""
-        if self.parts.vae is None:
-            return latents
-        vae: Any = self.parts.vae.on(latents.device)
-        scaled = latents / vae.config.scaling_factor + (vae.config.shift_factor or 0.0)
-        return vae.decode(scaled.to(vae.dtype)).sample.to(latents.dtype)
+    def _predicted(
+        self, network: nn.Module, latents: Tensor, prompt: Tensor | None, level: int
+    ) -> tuple[Tensor, Tensor]:
+        """The clean latents and the noise that a denoiser sees in latents at a level."""
+        x, text, guided = latents, None, prompt is not None and self.guidance_scale > 1
+        if prompt is not None:
+            numbers = prompt[:, 0].long()
+            if guided:
+                # The negative prompt is the last one.
+                x, numbers = torch.cat([x, x]), torch.cat([torch.full_like(numbers, -1), numbers])
+            text = Text(self.embeddings[numbers], None if self.pooled is None else self.pooled[numbers])
+        output = self.parts.output(network, x, self.levels.times[level], text)
+        if guided:
+            without, given = output.chunk(2)
+            output = without + self.guidance_scale * (given - without)
+        return self.levels.predicted(output, latents, level)
 
     @ordinary_torch()
     def sample(
@@ -333,14 +325,14 @@ class PipelineDiffusion(DiffusionModel):
     def _build_network(self, n_conditions: int = 0) -> Adapter:
         if n_conditions:
             raise IncompatibleModelError("a pipeline of diffusers takes no conditions besides its prompts.")
-        return Adapter(self.parts.unet, self.parts.adapter_names)
+        return Adapter(self.parts.network, self.parts.adapter_names)
 
     def _saved_tensors(self) -> dict[str, Tensor]:
         """The adapter's tensors by their names in diffusers' files of LoRA weights."""
-        return {_name_in_diffusers(name): tensor for name, tensor in self.trainable.state_dict().items()}
+        return {self._name_in_diffusers(name): tensor for name, tensor in self.trainable.state_dict().items()}
 
     def _load_tensors(self, tensors: dict[str, Tensor], source: str) -> None:
-        names = {_name_in_diffusers(name): name for name in self.trainable.state_dict()}
+        names = {self._name_in_diffusers(name): name for name in self.trainable.state_dict()}
         weights = {names.get(name, name): tensor for name, tensor in tensors.items()}
         persistence.load_weights(self.trainable, weights, source)
 
@@ -363,7 +355,7 @@ class PipelineDiffusion(DiffusionModel):
             "dtype": self.dtype,
         }
 
-
-def _name_in_diffusers(name: str) -> str:
-    """``own.a/b/lora_A/default/weight`` as ``unet.a.b.lora_A.weight``."""
-    return "unet." + name.removeprefix("own.").replace("/", ".").replace(".default.", ".")
+    def _name_in_diffusers(self, name: str) -> str:
+        """``own.a/b/lora_A/default/weight`` as ``unet.a.b.lora_A.weight``."""
+        path = name.removeprefix("own.").replace("/", ".").replace(".default.", ".")
+        return f"{self.parts.network_name}.{path}"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from braidkit.diffusion.noise_levels import NoiseLevels, levels_of_scheduler
+from braidkit.diffusion.noise_levels import levels_of_scheduler
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 
 diffusers = pytest.importorskip("diffusers")
@@ -20,7 +20,7 @@ def chain_and_scheduler(scheduler, levels, n_steps, **options):
     outputs = [torch.randn(SHAPE, generator=g) for _ in range(n_steps)]
     for k, time in enumerate(scheduler.timesteps):
         t = n_steps - k
-        assert levels.times[t] == int(time)
+        assert levels.times[t] == float(time)
         law = levels.mean(*levels.predicted(outputs[k], mine, t), t), levels.std(t)
         state = torch.Generator().manual_seed(k)
         x = scheduler.step(outputs[k], time, x, generator=state, **options).prev_sample
@@ -49,25 +49,28 @@ def test_steps_with_eta_1_are_those_of_ddpm(clip):
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_means_are_those_of_flow_matching():
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_means_are_those_of_flow_matching(shift):
     """Without noise the formula is Euler's step along the predicted velocity; with it, the first forgets its start."""
-    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(10)
-    noise = scheduler.sigmas.tolist()[::-1]
-    levels = NoiseLevels([1 - s for s in noise], noise, [0] * 11, "sample", eta=1e-9)
-    g = torch.Generator().manual_seed(0)
-    x, e = (torch.randn(SHAPE, generator=g) for _ in range(2))
-    for k, time in enumerate(scheduler.timesteps):
-        t = 10 - k
-        state = levels.signal[t] * x + levels.noise[t] * e
-        expected = scheduler.step(e - x, time, state).prev_sample
-        torch.testing.assert_close(levels.mean(x, e, t), expected, rtol=1e-5, atol=1e-6)
-    assert NoiseLevels(levels.signal, levels.noise, levels.times, "sample").std(10) == pytest.approx(noise[9])
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+    levels = levels_of_scheduler(scheduler, 10, 1e-7)
+    mine, theirs = chain_and_scheduler(scheduler, levels, 10)
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    noisy = levels_of_scheduler(scheduler, 10, 1.0)
+    assert noisy.last_is_noiseless and noisy.std(10) == pytest.approx(noisy.noise[9])
 
 
-def test_noisy_states_keep_the_marginals_of_the_steps():
+def test_schedulers_of_flow_matching_shift_by_the_number_of_patches():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.5)
+    noise = levels_of_scheduler(scheduler, 10, 1.0, (256 + 4096) // 2).noise
+    scheduler.set_timesteps(10, mu=1.0)
+    assert noise == pytest.approx(scheduler.sigmas.tolist()[::-1])
+
+
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "FlowMatchEulerDiscreteScheduler"])
+def test_noisy_states_keep_the_marginals_of_the_steps(scheduler):
     """Noising to t, then the step at the true design and noise, gives the noising to t - 1."""
-    levels = levels_of_scheduler(diffusers.DDIMScheduler(), 10, 0.7)
+    levels = levels_of_scheduler(getattr(diffusers, scheduler)(), 10, 0.7)
     for t in range(1, 11):
         at, weight = levels.mean(torch.ones(()), torch.zeros(()), t), levels.mean(torch.zeros(()), torch.ones(()), t)
         assert float(at) == pytest.approx(levels.signal[t - 1])
@@ -91,8 +94,8 @@ def test_steps_without_noise_are_refused(eta):
 
 
 def test_schedulers_without_known_deviations_are_refused():
-    with pytest.raises(IncompatibleModelError, match="FlowMatchEulerDiscreteScheduler has no stochastic step"):
-        levels_of_scheduler(diffusers.FlowMatchEulerDiscreteScheduler(), 10, 1.0)
+    with pytest.raises(IncompatibleModelError, match="FlowMatchHeunDiscreteScheduler has no stochastic step"):
+        levels_of_scheduler(diffusers.FlowMatchHeunDiscreteScheduler(), 10, 1.0)
     with pytest.raises(IncompatibleModelError, match="no thresholding"):
         levels_of_scheduler(diffusers.DDIMScheduler(thresholding=True), 10, 1.0)
     with pytest.raises(InvalidParameterError, match="n_steps must be from 2 to 1000"):

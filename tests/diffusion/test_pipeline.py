@@ -22,7 +22,7 @@ pytest.importorskip("peft")
 
 from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, StableDiffusionPipeline
 
-from tests.pipelines import ddpm, stable_diffusion
+from tests.pipelines import ddpm, images_of, stable_diffusion
 
 PROMPTS = ["cat", "dog", "horse"]
 
@@ -40,23 +40,6 @@ def chain(sd):
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory):
     return ddpm(tmp_path_factory.mktemp("pipelines") / "grey")
-
-
-def images_of(pipe, prompts, noise, n_steps, guidance_scale, skipped=0):
-    """The pipeline's images (n, channels, height, width) in [-1, 1], from the noise of a chain, at eta = 1."""
-
-    latents = noise[:, 0, :-1].reshape(len(noise), 4, 8, 8)
-    step, asked = pipe.scheduler.step, iter(range(n_steps - skipped, -1, -1))
-
-    def with_noise(output, time, sample, eta, **_):
-        t = next(asked)
-        drawn = noise[:, t, :-1].reshape(sample.shape) if t else torch.zeros_like(sample)
-        return step(output, time, sample, eta=eta, variance_noise=drawn, return_dict=False)
-
-    pipe.scheduler.step = with_noise
-    pipe.set_progress_bar_config(disable=True)
-    settings = {"num_inference_steps": n_steps, "guidance_scale": guidance_scale, "eta": 1.0, "output_type": "pt"}
-    return 2 * pipe(prompts, latents=latents, **settings).images - 1
 
 
 @pytest.mark.parametrize(
@@ -105,7 +88,7 @@ def test_images_and_prompts_are_the_seeds_whatever_the_batch(chain):
 
 
 def test_fine_tuning_changes_the_adapter_alone(chain):
-    pretrained = chain.parts.unet.module.state_dict()
+    pretrained = chain.parts.network.module.state_dict()
     before = {name: tensor.clone() for name, tensor in pretrained.items()}
     model = chain.trainable_copy()
     assert model.parts is chain.parts
