@@ -8,7 +8,8 @@ positions), and 4-4-20 with other CDR1 and CDR3 (Tite-Seq, 800 of 2,804 variants
 1. *rewards* on letters (the default) and on hidden states of the language model, by random splits and by a split at the
    80 % quantile of affinity: learned from below, judged above;
 2. *designs* learned from the rows below the quantile, with three priors: uniform letters, the Markov law of these rows,
-   and the language model. They are judged by a reward of all rows, which no method sees, and by the language model's
+   and the language model. Chains of the first two are fine-tuned. Of the language model's tilted law particles are
+   drawn. Designs are judged by a reward of all rows, which no method sees, and by the language model's
    pseudo-perplexity of the free letters, beside measured binders and binders with letters replaced at random.
 
 One JSON file a stage lies in OUT, and is not computed again while it is there. The language model is in bfloat16: its
@@ -43,18 +44,18 @@ from antibody_tables import (
     replaced,
     split,
 )
+from scipy.stats import t as student
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffusion
 from braidkit.baselines import SMCSampler
+from braidkit.finetuning import sample_with_kl
 from braidkit.rewards import MaskedLMFeatures
 
-ALPHA = 0.1
 N_DRAWS, BEST_OF = 64, 4
 N_DESIGNS = 128
 N_STEPS = 5  # of the language model, where it is weighed by the reward on its way
 N_JUDGED = 9  # sequences of a kind, over all seeds, whose pseudo-perplexity is computed
 REWARDS = ("letters", "language model, mean", "language model, positions", "both, averaged")
-TUNED = ("trastuzumab",)  # with 20 free positions a language model takes too long on one core
 ADAPTED = "language model, adapted"
 PRIORS = ("language model", "Markov", "uniform")
 
@@ -133,9 +134,11 @@ def finetuned_stage(data: Antibodies, prior: str, model: Path, seed: int) -> dic
     """Designs of a chain of letters that was fine-tuned by tempering."""
     start = time.process_time()
     chain = prior_chain(data, prior, model, seed)
-    finetuner = ConservativeDiffusionFinetuner(chain, ALPHA, solver="tempering", random_state=seed).fit(*data.below)
-    kl = finetuner.history_["kl"][finetuner.history_["iteration"].index(finetuner.best_iter_)]
-    return {"designs": finetuner.sample(N_DESIGNS, seed), "kl": kl, "seconds": time.process_time() - start}
+    finetuner = ConservativeDiffusionFinetuner(chain, solver="tempering", random_state=seed).fit(*data.below)
+    noise = finetuner.model_.draw_noise(N_DESIGNS, torch.Generator().manual_seed(seed))
+    path = sample_with_kl(finetuner.model_, finetuner.pretrained_, noise)
+    found = {"designs": data.space.decode(path.point, "strings"), "kl": float(path.kl.mean())}
+    return found | {"alpha": finetuner.alpha_, "seconds": time.process_time() - start}
 
 
 def particles_stage(
@@ -152,14 +155,14 @@ def particles_stage(
         chain = copy.deepcopy(chain).fit(list(data.below[0]), random_state=seed, **settings)
         binders = data.binders[:32].tolist()
         found["nats a letter"] = {share: chain.cross_entropy(binders, share) for share in (0.15, 0.5, 1.0)}
-    sampler = SMCSampler(chain, ALPHA, n_particles=N_DRAWS, random_state=seed).fit(*data.below)
+    sampler = SMCSampler(chain, "auto", n_particles=N_DRAWS, random_state=seed).fit(*data.below)
     found["designs"] = sampler.sample(N_DRAWS, seed)
     # KL(p, prior) of the tilted law is E[reward / alpha] - log C.
     with torch.no_grad():
         reward = sampler.reward_.lower(data.space.encode(found["designs"])).double()
     standardised = (float(reward.mean()) - sampler.reward_.y_mean_) / sampler.reward_.y_std_
-    found |= {"kl": standardised / ALPHA - sampler.log_z_, "ess": float(sampler.ess_.min())}
-    return found | {"seconds": time.process_time() - start}
+    found |= {"kl": standardised / sampler.alpha_ - sampler.log_z_, "ess": float(sampler.ess_.min())}
+    return found | {"alpha": sampler.alpha_, "seconds": time.process_time() - start}
 
 
 def judge_stage(data: Antibodies, X: list[str]) -> dict[str, float]:
@@ -235,6 +238,7 @@ def results(
             "pseudo-perplexity": np.median([values[x] for x in looked_at[kind, seed]]),
             "different": len(set(designs)) / len(designs),
             "KL": found.get("kl", math.nan),
+            "alpha": found.get("alpha", math.nan),
         }
         records.append(record | among_measured(designs, data.all_X, data.all_y))
     return pd.DataFrame(records)
@@ -254,6 +258,18 @@ def over_seeds(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         return "" if values.isna().all() else f"{mean} ({values.min():.2f} to {values.max():.2f})" if several else mean
 
     return table.drop(columns="seed").groupby(by, sort=False).agg(cell).reset_index()
+
+
+def paired(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Affinities by the judge, less those of a reference of the same seed: means, and 95 % intervals by Student's t."""
+    values = table.pivot(index="seed", columns="designs", values="affinity by the judge")
+    records = []
+    for kind in values.columns.drop(reference):
+        difference = (values[kind] - values[reference]).dropna()
+        if len(difference) > 1:
+            half = student.ppf(0.975, len(difference) - 1) * difference.sem()
+            records.append({"designs": kind, f"less {reference}": difference.mean(), "half interval": half})
+    return pd.DataFrame(records)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -278,11 +294,9 @@ def main() -> None:
     for name in given.tables:
         data = TABLES[name](given.data_home)
         stages(name, data, seeds, given)
+        for seed in seeds:
+            tuned_stages(name, data, seed, given)
         show(name, data, given)
-        if name in TUNED:
-            for seed in seeds:
-                tuned_stages(name, data, seed, given)
-            show(name, data, given)
 
 
 def stages(name: str, data: Antibodies, seeds: range, given: argparse.Namespace) -> None:
@@ -325,7 +339,8 @@ def show(name: str, data: Antibodies, given: argparse.Namespace) -> None:
     print(f"{model['tokens a second']:.0f} tokens a second; nats a letter of binders by share hidden: ", end="")
     print({share: round(nats, 2) for share, nats in model["nats a letter"].items()}, end="\n\n")
     print(markdown(over_seeds(predictions.drop(columns="seconds"), ["split", "reward"])), end="\n\n")
-    print(markdown(over_seeds(table, ["designs"])), flush=True)
+    print(markdown(over_seeds(table, ["designs"])), end="\n\n")
+    print(markdown(paired(table, "Markov, fine-tuned").round(2)), flush=True)
     if given.csv:
         predictions.round(4).to_csv(given.csv / f"antibodies-{name}-rewards.csv", index=False)
         table.round(4).to_csv(given.csv / f"antibodies-{name}-designs.csv", index=False)

@@ -56,12 +56,14 @@ for share in (0.2, 1.0):
 # Tilt it by a reward
 # -------------------
 # The best fine-tuned model draws from :math:`p^{\text{pre}}(x)\, e^{\text{lower}(x) / \alpha}`. A particle sampler
-# does so without training, with some hundred passes of the language model: a minute on one core. It is right for some
-# tens of designs. For a model to keep, pass the chain to ``ConservativeDiffusionFinetuner``, on a GPU.
+# does so without training, with some hundred passes of the language model. How small alpha may be depends on how many
+# particles there are: too small a value leaves a few particles, and as many different designs. ``alpha="auto"`` takes
+# the smallest value at which half of the particles count. For a smaller one, raise ``n_particles``. For a model to
+# keep, pass the chain to ``ConservativeDiffusionFinetuner``, on a GPU.
 
-sampler = SMCSampler(chain, alpha=0.1, n_particles=64, random_state=0).fit(X, y)
+sampler = SMCSampler(chain, alpha="auto", n_particles=64, random_state=0).fit(X, y)
 designs = sampler.sample(64, random_state=0)
-print(f"effective share of the particles, at least: {sampler.ess_.min():.2f}")
+print(f"alpha {sampler.alpha_:.2f}; effective share of the particles, at least: {sampler.ess_.min():.2f}")
 
 # %%
 # Designs

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -13,9 +14,14 @@ from torch import Tensor
 
 from braidkit.baselines.baseline import Baseline, check_n_samples
 from braidkit.diffusion import DiffusionModel, walk
-from braidkit.parameters import as_generator, check_count, check_positive, check_random_state
+from braidkit.parameters import as_generator, check_count, check_positive, check_random_state, is_word
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
+
+# Share of the particles that is to count.
+MIN_SHARE = 0.5
+# With "auto" for alpha the weights are near that share at most steps, and unequal weights leave less to choose from.
+LEAST_ALPHA, RESAMPLED_BELOW, N_TILTS = 0.02, 0.9, 400
 
 
 class Particles(NamedTuple):
@@ -31,13 +37,17 @@ class Particles(NamedTuple):
         Effective sample size over n before each resampling; item t is that of the draws of x_t. Near 1 / n the
         weights rest on one design, and neither these designs nor `log_z` are to be trusted.
     log_z : float
-        Estimate of log C, where alpha log C is the value of objective (6) at its optimum; exp(log_z) is unbiased.
+        Estimate of log C, where alpha log C is the value of objective (6) at its optimum; exp(log_z) is unbiased,
+        unless alpha was chosen on the way.
+    alpha : float
+        That of the tilted law.
     """
 
     points: Tensor
     log_weights: Tensor
     ess: Tensor
     log_z: float
+    alpha: float
 
     def resample(self, n: int, generator: torch.Generator) -> Tensor:
         """Draw n designs by weight, systematically, in random order."""
@@ -49,7 +59,7 @@ class Particles(NamedTuple):
 def twisted_smc(
     pretrained: DiffusionModel,
     reward: Callable[[Tensor], Tensor],
-    alpha: float,
+    alpha: float | Literal["auto"],
     n_particles: int,
     generator: torch.Generator,
     *,
@@ -63,7 +73,9 @@ def twisted_smc(
     pretrained : DiffusionModel
     reward : callable
         From discretised points (n, \\*space.shape) to rewards (n,), on the scale of `alpha`; no gradient is taken.
-    alpha : float
+    alpha : float or "auto"
+        "auto" begins at 0.02, and raises alpha at each step at which the weights would leave fewer than half of the
+        particles effective, until they do not.
     n_particles : int
     generator : torch.Generator
         On the CPU.
@@ -83,19 +95,18 @@ def twisted_smc(
     pretrained proposals. BRAID (Uehara et al., 2024), equations (3) and (5), for the tilted law.
     """
     n_steps, space, device = pretrained.n_steps, pretrained.space, pretrained.device
+    raises_alpha = is_word(alpha, "auto")
+    least = LEAST_ALPHA if raises_alpha else float(alpha)
 
     def guess(x_t: Tensor, t: int) -> Tensor:
-        """Guessed value v_t / alpha of states; the exact one of the last."""
-        if t == 0:
-            return _in_batches(lambda x: reward(space.discretise(pretrained.readout(x))) / alpha, x_t, batch_size)
-        share = 1 - t / n_steps
-        if not twist or share == 0:
-            return x_t.new_zeros(len(x_t))
-        denoised = _in_batches(lambda x: reward(space.discretise(pretrained.denoise(x, t))), x_t, batch_size)
-        return share * denoised / alpha
+        """Guessed reward of states; the exact one of the last."""
+        readout = functools.partial(pretrained.denoise, t=t) if t else pretrained.readout
+        return _in_batches(lambda x: reward(space.discretise(readout(x))), x_t, batch_size).double()
 
     ess = torch.ones(n_steps + 1)
-    log_z, log_weights, value = 0.0, torch.zeros(()), torch.zeros(())
+    log_z, log_weights, guessed = 0.0, torch.zeros(n_particles).double(), torch.zeros(n_particles).double()
+    log_weights, guessed = log_weights.to(device), guessed.to(device)
+    tilt = 0.0  # weight of the guesses, which is 1 / alpha in the end
 
     def fresh() -> Tensor:
         """Noise of one step: a particle takes over another's state, and must not meet noise that made it."""
@@ -103,27 +114,42 @@ def twisted_smc(
 
     def move(x: Tensor, t: int, _: Tensor) -> Tensor:
         """Resample where few particles carry the weight, then draw from the pretrained policies."""
-        nonlocal log_z, log_weights, value
+        nonlocal log_z, log_weights, guessed
         ess[t] = effective_share(log_weights)
         # Resample only if few particles carry the weight: resampling adds noise. Afterwards all weights are equal, and
         # their mean goes into the estimate of log C.
-        if ess[t] < 0.5:
+        if ess[t] < (RESAMPLED_BELOW if raises_alpha else MIN_SHARE):
             rows = systematic(log_weights, n_particles, generator).to(device)
             log_z += float(log_weights.logsumexp(dim=0)) - math.log(n_particles)
-            x, value, log_weights = x[rows], value[rows], torch.zeros_like(log_weights)
+            x, guessed, log_weights = x[rows], guessed[rows], torch.zeros_like(log_weights)
         parts = zip(x.split(batch_size), fresh().split(batch_size), strict=True)
         return torch.cat([pretrained.policy(part, t).rsample(z) for part, z in parts])
 
     first = fresh()[:, None].expand(-1, n_steps + 1, *pretrained.noise_shape)
     for t, x in walk(pretrained, first, move):
+        share = 1 - t / n_steps if twist or t == 0 else 0.0
+        if not share:
+            continue
         # Proposals are the pretrained policies, so a particle's weight changes by the ratio of guessed values alone.
         # The guesses cancel along the path but for the last, which is exact.
-        new_value = guess(x, t).double()
-        log_weights, value = (new_value if t == n_steps else log_weights + new_value - value), new_value
+        log_weights, guessed = log_weights - tilt * guessed, guess(x, t)
+        tilt = share / least
+        if raises_alpha:
+            tilt = _largest_tilt(log_weights, guessed, tilt)
+            least = share / tilt if tilt else math.inf
+        log_weights = log_weights + tilt * guessed
     ess[0] = effective_share(log_weights)
     total = log_weights.logsumexp(dim=0)
     points = space.discretise(_in_batches(pretrained.readout, x, batch_size))
-    return Particles(points, log_weights - total, ess, log_z + float(total) - math.log(n_particles))
+    return Particles(points, log_weights - total, ess, log_z + float(total) - math.log(n_particles), least)
+
+
+def _largest_tilt(log_weights: Tensor, rewards: Tensor, most: float) -> float:
+    """The largest of many tilts up to `most` that leaves half of the particles effective; else the best for that."""
+    tilts = torch.linspace(0, most, N_TILTS, dtype=torch.float64).tolist()
+    shares = [effective_share(log_weights + tilt * rewards) for tilt in tilts]
+    enough = [tilt for tilt, share in zip(tilts, shares, strict=True) if share >= MIN_SHARE]
+    return max(enough) if enough else tilts[shares.index(max(shares))]
 
 
 def effective_share(log_weights: Tensor) -> float:
@@ -156,8 +182,9 @@ class SMCSampler(Baseline):
     ----------
     pretrained : DiffusionModel, optional
         By default a small one is trained on `X`.
-    alpha : float, default=0.1
-        As in ConservativeDiffusionFinetuner. A smaller alpha needs more particles.
+    alpha : float or "auto", default=0.1
+        As in ConservativeDiffusionFinetuner. A smaller alpha needs more particles. "auto" is the smallest value from
+        0.02 on at which about half of the particles count; each call of `sample` finds its own.
     reward : regressor, default=GPBonusReward()
         The conservative reward, any regressor of designs; a clone is fitted.
     space : Space, optional
@@ -177,6 +204,8 @@ class SMCSampler(Baseline):
         Effective sample size over the population along the last call of `sample`, see `Particles`.
     log_z_ : float
         Estimate of log C in the last call: the optimum of objective (6) is alpha log C deviations of y above its mean.
+    alpha_ : float
+        The value used in the last call.
     space_ : Space
     n_features_in_ : int
 
@@ -194,7 +223,7 @@ class SMCSampler(Baseline):
     def __init__(
         self,
         pretrained: DiffusionModel | None = None,
-        alpha: float = 0.1,
+        alpha: float | Literal["auto"] = 0.1,
         *,
         reward: Any = None,
         space: Space | None = None,
@@ -228,7 +257,7 @@ class SMCSampler(Baseline):
         -------
         self : SMCSampler
         """
-        check_positive(self, "alpha")
+        check_positive(self, "alpha", or_word="auto")
         check_count(self, "n_particles", minimum=2)
         data = self._start(X, y)
         chain_seed, reward_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
@@ -248,7 +277,7 @@ class SMCSampler(Baseline):
         Returns
         -------
         designs : list of str, or ndarray
-            The kind of designs that `fit` saw. Sets ``ess_`` and ``log_z_``.
+            The kind of designs that `fit` saw. Sets ``ess_``, ``log_z_`` and ``alpha_``.
         """
         check_is_fitted(self, "reward_")
         check_n_samples(n_samples)
@@ -261,5 +290,5 @@ class SMCSampler(Baseline):
             generator,
             batch_size=self.batch_size,
         )
-        self.ess_, self.log_z_ = particles.ess.numpy(), particles.log_z
+        self.ess_, self.log_z_, self.alpha_ = particles.ess.numpy(), particles.log_z, particles.alpha
         return self.space_.decode(particles.resample(n_samples, generator), self.kind_)

@@ -90,3 +90,35 @@ def test_bad_parameters_are_told_before_any_work():
     sampler = SMCSampler(n_particles=8, random_state=0).fit(np.eye(3), [0.0, 1.0, 2.0])
     with pytest.raises(InvalidParameterError, match="n_samples must be at least 1"):
         sampler.sample(0)
+
+
+@pytest.mark.theorem
+def test_alpha_auto_is_the_smallest_that_keeps_half_of_the_particles(world):
+    """The weighted designs follow the tilted law of the alpha that was found."""
+    chain, reward, log_law = world
+    particles = twisted_smc(chain, reward, "auto", 20_000, torch.Generator().manual_seed(0))
+    assert particles.alpha > 0.02 and particles.ess.min() > 0.45
+    expected = tilted(log_law, reward(chain.designs).double(), particles.alpha).exp()
+    number = (particles.points.argmax(dim=2) * torch.tensor([4, 1])).sum(dim=1)
+    law = torch.zeros(16, dtype=torch.float64).index_add(0, number, particles.log_weights.exp())
+    assert float((law - expected).abs().sum() / 2) < 0.06
+    lower = twisted_smc(chain, reward, particles.alpha / 2, 20_000, torch.Generator().manual_seed(0))
+    assert lower.ess.min() < 0.4
+
+
+def test_alpha_auto_is_the_least_one_where_the_reward_says_nothing(world):
+    chain, *_ = world
+    particles = twisted_smc(chain, lambda point: point.sum(dim=(1, 2)), "auto", 50, torch.Generator().manual_seed(0))
+    assert particles.alpha == pytest.approx(0.02) and particles.ess.min() == pytest.approx(1.0)
+
+
+def test_few_particles_stay_different_with_alpha_auto():
+    rng = np.random.default_rng(0)
+    X = ["".join(row) for row in rng.choice(list("ACGT"), (200, 8))]
+    y = np.array([float(row.count("G")) for row in X])
+    different, alphas = {}, {}
+    for alpha in (0.02, "auto"):
+        sampler = SMCSampler(alpha=alpha, n_particles=64, random_state=0).fit(X, y)
+        different[alpha], alphas[alpha] = len(set(sampler.sample(64, random_state=0))), sampler.alpha_
+    assert different["auto"] > 1.5 * different[0.02]
+    assert alphas[0.02] == 0.02 < alphas["auto"]

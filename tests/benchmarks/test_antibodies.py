@@ -13,7 +13,7 @@ from tests.language_models import tiny_bert
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from antibodies import N_DRAWS, best_stage, over_seeds, particles_stage, prior_chain, spread
+from antibodies import N_DRAWS, best_stage, finetuned_stage, over_seeds, paired, particles_stage, prior_chain, spread
 from antibody_tables import Antibodies, among_measured, pseudo_perplexity, quality, replaced, split, varying
 
 
@@ -94,6 +94,21 @@ def test_the_best_of_each_four_draws_have_the_highest_bounds(data):
     assert np.mean([row.count("W") for row in best]) >= np.mean(counts)
 
 
+def test_fine_tuned_designs_are_better_than_the_rows_that_they_learned_from(data):
+    found = finetuned_stage(data, "Markov", Path(), 0)
+    assert found["kl"] > 0.1 and 0.02 <= found["alpha"] < 5
+    assert np.mean([row.count("W") for row in found["designs"]]) > data.below[1].mean() + 0.2
+
+
+def test_differences_are_paired_by_seed():
+    rows = [("a", 0, 1.0), ("a", 1, 2.0), ("b", 0, 1.5), ("b", 1, 2.7), ("once", 0, 9.0)]
+    table = pd.DataFrame(rows, columns=["designs", "seed", "affinity by the judge"])
+    (row,) = paired(table, "a").to_dict("records")
+    # Differences of 0.5 and 0.7: mean 0.6, standard error 0.1, and 12.7 of these by Student's t with one degree.
+    assert row["designs"] == "b" and row["less a"] == pytest.approx(0.6)
+    assert row["half interval"] == pytest.approx(1.27, abs=0.005)
+
+
 def test_particles_of_an_adapted_language_model_are_sequences_of_the_template(data, tmp_path):
     for part in tiny_bert():
         part.save_pretrained(tmp_path)
@@ -102,6 +117,7 @@ def test_particles_of_an_adapted_language_model_are_sequences_of_the_template(da
     assert len(found["designs"]) == N_DRAWS and {row[:2] + row[4:] for row in found["designs"]} == {
         "CAGG" + few.X[0][6]
     }
+    assert found["alpha"] >= 0.02
     assert found["kl"] > -0.1 and 1 / N_DRAWS <= found["ess"] <= 1 and set(found["nats a letter"]) == {0.15, 0.5, 1.0}
 
 
