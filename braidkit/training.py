@@ -36,7 +36,7 @@ _noted_interrupts: contextvars.ContextVar[list[str] | None] = contextvars.Contex
 
 @contextlib.contextmanager
 def noted_interrupts() -> Iterator[list[str]]:
-    """Give a list that names each training in the block that Ctrl-C ended early, without an error."""
+    """Give a list that names each stage in the block that Ctrl-C ended early, without an error."""
     noted: list[str] = []
     outer = _noted_interrupts.get()
     token = _noted_interrupts.set(noted)
@@ -46,6 +46,13 @@ def noted_interrupts() -> Iterator[list[str]]:
         _noted_interrupts.reset(token)
         if outer is not None:
             outer.extend(noted)
+
+
+def note_interrupt(stage: str) -> None:
+    """Name a stage that Ctrl-C ended early to the `noted_interrupts` around it."""
+    noted = _noted_interrupts.get()
+    if noted is not None:
+        noted.append(stage)
 
 
 @contextlib.contextmanager
@@ -102,9 +109,7 @@ def train(
     except KeyboardInterrupt:
         if _interrupts_propagate.get():
             raise
-        noted = _noted_interrupts.get()
-        if noted is not None:
-            noted.append(description)
+        note_interrupt(description)
         tqdm.write(f"{description or 'training'}: stopped by the user after {done} of {max_iter} updates")
     finally:
         progress.close()

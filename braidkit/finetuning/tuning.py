@@ -27,7 +27,7 @@ from braidkit.finetuning.oracle_rounds import OracleRounds
 from braidkit.finetuning.processes import Processes
 from braidkit.finetuning.rows import MeasuredRows
 from braidkit.finetuning.solver import Problem, Solver
-from braidkit.training import interrupts_propagate, noted_interrupts, train
+from braidkit.training import interrupts_propagate, note_interrupt, noted_interrupts, train
 
 # Rows above which the judge's share adds little to a reward, and learning from it again takes long.
 MAX_REFIT_ROWS = 20_000
@@ -194,6 +194,7 @@ class Tuning:
                 )
         except KeyboardInterrupt:
             estimator.reward_, estimator.model_ = checked, model
+            note_interrupt("refit")
             tqdm.write("refit: stopped by the user; the model before it is kept")
             return
         estimator.model_, estimator.alpha_ = problem.model.freeze(), solver.problem.alpha

@@ -7,6 +7,7 @@ from sklearn.frozen import FrozenEstimator
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
 from braidkit.evaluation import CalibrationReport
+from braidkit.training import noted_interrupts
 
 RNG = np.random.default_rng(0)
 X = ["".join(row) for row in RNG.choice(list("ACGT"), (120, 6))]
@@ -69,7 +70,9 @@ def test_frozen_reward_is_not_refitted():
 
 
 def test_refit_that_is_stopped_keeps_what_the_judge_chose(capsys):
-    stopped = ConservativeDiffusionFinetuner(reward=StoppedAtSecondFit(), random_state=0).fit(X, Y)
+    with noted_interrupts() as noted:
+        stopped = ConservativeDiffusionFinetuner(reward=StoppedAtSecondFit(), random_state=0).fit(X, Y)
+    assert noted == ["refit"]
     assert stopped.checked_reward_ is stopped.reward_
     assert "refit: stopped by the user" in capsys.readouterr().out
     assert stopped.best_iter_ == 1
