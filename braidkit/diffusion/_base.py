@@ -61,6 +61,8 @@ class DiffusionModel(SavedModel, abc.ABC):
     _reads_out_by_network: ClassVar[bool] = True
     # Whether all steps of a trajectory read one draw of noise, which is then held once.
     _draws_once: ClassVar[bool] = False
+    # Whether what is the same in all measured designs may be written into the chain's.
+    holds_constants: ClassVar[bool] = True
     # Whether the policies are Gaussian, with deviations that do not depend on the state.
     constant_std: bool = False
     # Most trajectories at a time where no gradient is kept.

@@ -59,6 +59,8 @@ class PipelineDiffusion(DiffusionModel):
     """
 
     constant_std = True
+    # Its images are decoded as a whole: pixels of others written into them would leave a seam.
+    holds_constants: ClassVar[bool] = False
     # The readout is by the shared networks, whatever was fine-tuned.
     _reads_out_by_network: ClassVar[bool] = False
 

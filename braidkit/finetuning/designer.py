@@ -127,7 +127,7 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
     def _read(self, X: Any, y: Any) -> TrainingData:
         """Designs and measurements, checked against each other and against `pretrained`; sets ``space_``.
 
-        Positions that are the same in all designs are held, unless a template says otherwise.
+        What is the same in all designs is held, unless a template says otherwise, or the chain holds nothing.
         """
         if self.pretrained is not None:
             self.pretrained.space.check_same_designs(read_designs(X))
@@ -136,7 +136,8 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
             own = self.pretrained.space
             space = own if space is None else own.restricted_as(space)
         data = read_training_data(self, X, y, space=space)
-        self.space_ = data.space.holding_constants(data.x)
+        holds = self.pretrained is None or self.pretrained.holds_constants
+        self.space_ = data.space.holding_constants(data.x) if holds else data.space
         if isinstance(getattr(self, "reward", None), FrozenEstimator):
             check_is_fitted(self.reward.estimator)
             in_space(self.reward, self.space_)

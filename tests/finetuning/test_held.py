@@ -1,13 +1,25 @@
 """What is the same in all rows, or in a template, is in every design: of fine-tuned chains and of baselines."""
 
 import copy
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
 
-from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SequenceSpace, SimplexDiffusion, VectorSpace
+from braidkit import (
+    ConservativeDiffusionFinetuner,
+    GPBonusReward,
+    ImageSpace,
+    PipelineDiffusion,
+    PixelDiffusion,
+    SequenceSpace,
+    SimplexDiffusion,
+    VectorSpace,
+)
 from braidkit.baselines import DDOM, BestOfN, ClassifierGuidance, RewardAscent, SMCSampler
 from braidkit.diffusion import DiffusionModel, GaussianDiffusion
 from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
@@ -112,3 +124,38 @@ def test_a_frozen_reward_of_other_rows_of_the_same_columns_is_used_on_its_own_sc
 def test_a_reward_that_is_none_is_named(reward):
     with pytest.raises(InvalidParameterError, match="reward must be a regressor of designs, such as GPBonusReward"):
         ConservativeDiffusionFinetuner(reward=reward).fit(X, Y)
+
+
+@pytest.fixture(scope="module")
+def framed():
+    """Measured images with a black frame, which another chain knows nothing of."""
+    pytest.importorskip("diffusers")
+    images = np.random.default_rng(0).integers(1, 256, size=(1000, 6, 6), dtype=np.uint8)
+    images[:, 0], images[:, :, -1] = 0, 0
+    return images
+
+
+def test_constant_pixels_are_held_in_sampling_and_fine_tuning(framed, capsys):
+    settings = {"max_iter": 2, "batch_size": 8, "reward": GPBonusReward(max_iter=2), "random_state": 0}
+    y = framed.mean(axis=(1, 2))
+    chain = PixelDiffusion(ImageSpace(6, 6, 1), n_steps=3, n_channels=8)
+    chain.fit(np.random.default_rng(1).random((20, 6, 6)), max_iter=2, random_state=0)
+    finetuner = ConservativeDiffusionFinetuner(chain, verbose=1, **settings).fit(framed, y)
+    assert "11 of 36 pixels are the same in all rows: held" in capsys.readouterr().out
+    for designs in (finetuner.sample(8, random_state=0), finetuner.pretrained_.sample(8, random_state=0)):
+        assert not designs[:, 0].any() and not designs[:, :, -1].any() and designs[:, 1:, :-1].any()
+    assert chain.sample(8, random_state=0)[:, 0].any()
+
+
+def test_pixels_of_a_pipeline_are_not_held(tmp_path):
+    """Its images are decoded as a whole."""
+    pytest.importorskip("diffusers")
+    from tests.pipelines import stable_diffusion
+
+    chain = PipelineDiffusion.from_pretrained(stable_diffusion(tmp_path / "sd"), prompts=["cat"], n_steps=2)
+    images = np.random.default_rng(0).integers(0, 256, size=(1000, 16, 16, 3), dtype=np.uint8)
+    images[:, 0] = 0
+    finetuner = ConservativeDiffusionFinetuner(
+        chain, max_iter=1, batch_size=4, reward=GPBonusReward(max_iter=1), random_state=0
+    ).fit(images, images.mean(axis=(1, 2, 3)))
+    assert finetuner.space_ == chain.space and finetuner.sample(2, random_state=0)[:, 0].any()
