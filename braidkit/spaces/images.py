@@ -158,7 +158,9 @@ class ImageSpace(Space):
         config = {"space": "ImageSpace", "height": height, "width": width, "channels": channels}
         if self.template is None:
             return config
-        return config | {"template": np.where(np.isnan(self.template), None, self.template).tolist()}
+        values = self.template.astype(object)
+        values[np.isnan(self.template)] = None
+        return config | {"template": values.tolist()}
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
