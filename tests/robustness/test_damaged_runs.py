@@ -8,25 +8,28 @@ import pytest
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
 from braidkit.exceptions import CheckpointError
 
-X = np.random.default_rng(0).normal(size=(60, 2))
+RNG = np.random.default_rng(0)
+ROWS = {"vectors": RNG.normal(size=(60, 2)), "sequences": RNG.choice(list("ACGT"), (44, 12))}
 FILES = [
     f"{folder}/{file}" for folder in ("pretrained", "fine-tuning") for file in ("config.json", "model.safetensors")
 ]
 
 
-def fit(directory, max_iter):
-    reward = GPBonusReward(max_iter=5, random_state=0)
+def fit(kind, directory, max_iter):
+    X, reward = ROWS[kind], GPBonusReward(max_iter=5, random_state=0)
+    y = X.sum(axis=1) if kind == "vectors" else (X == "G").sum(axis=1) + 0.1 * np.arange(len(X))
+    X = X if kind == "vectors" else ["".join(row) for row in X]
     settings = {"reward": reward, "max_iter": max_iter, "batch_size": 8, "random_state": 0}
-    return ConservativeDiffusionFinetuner(alpha=0.01, checkpoint_dir=directory, **settings).fit(X, X.sum(axis=1))
+    return ConservativeDiffusionFinetuner(alpha=0.01, checkpoint_dir=directory, **settings).fit(X, y)
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """A run that was stopped half-way, and designs of the whole one."""
+@pytest.fixture(scope="module", params=ROWS)
+def killed(request, tmp_path_factory):
+    """The kind of a run, its directory as it was stopped half-way, and designs of the whole run."""
     directory = tmp_path_factory.mktemp("runs") / "run"
-    fit(directory, 2)
+    fit(request.param, directory, 2)
     whole = shutil.copytree(directory, directory.with_name("whole"))
-    return directory, fit(whole, 4).sample(5, random_state=0)
+    return request.param, directory, fit(request.param, whole, 4).sample(5, random_state=0)
 
 
 def flipped(content, position):
@@ -38,7 +41,7 @@ def flipped(content, position):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["settings.json", *FILES])
 def test_a_damaged_file_of_a_run_is_refused_by_name_or_harmless(killed, tmp_path, name):
-    directory, designs = killed
+    kind, directory, designs = killed
     content = (directory / name).read_bytes()
     positions = np.random.default_rng(len(content)).integers(8 * len(content), size=5)
     outcomes = []
@@ -46,7 +49,7 @@ def test_a_damaged_file_of_a_run_is_refused_by_name_or_harmless(killed, tmp_path
         run = shutil.copytree(directory, tmp_path / str(i))
         (run / name).write_bytes(damaged)
         try:
-            found = fit(run, 4).sample(5, random_state=0)
+            found = fit(kind, run, 4).sample(5, random_state=0)
         except CheckpointError as error:
             assert str(run) in str(error)
             outcomes.append("refused")
