@@ -17,6 +17,9 @@ from diffusers import (
     UNet2DModel,
 )
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -182,6 +185,22 @@ def ddpm(folder, scheduler=None):
             norm_num_groups=4,
         )
     DDPMPipeline(unet, scheduler or DDPMScheduler(clip_sample=True)).save_pretrained(folder)
+    return folder
+
+
+def clip(folder):
+    """Save a CLIP model that gives 12 numbers for 32 x 32 pixels to a folder."""
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=size | {"vocab_size": 20, "max_position_embeddings": 8},
+        vision_config=size | {"image_size": 32, "patch_size": 8},
+        projection_dim=12,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(folder)
+    sides = {"height": 32, "width": 32}
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=sides).save_pretrained(folder)
     return folder
 
 

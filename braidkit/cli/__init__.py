@@ -221,6 +221,7 @@ def design(
     prompts: Path | None,
     n_steps: int | None,
     guidance_scale: float | None,
+    features: Path | None,
     resize: bool,
     skip_broken: bool,
     overwrite: bool,
@@ -240,6 +241,7 @@ def design(
     from braidkit.cli.limits import limited_space
     from braidkit.cli.objectives import asked_objective
     from braidkit.cli.pictures import load_chain as load_picture_chain
+    from braidkit.cli.pictures import load_features
     from braidkit.cli.rounds import PreviousRun
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.datasets import read_pictures, read_table
@@ -249,6 +251,7 @@ def design(
     targets, objective = asked_objective(target, objective, minimise)
     told: dict[str, Any] = {"target": targets, "target_se": target_se, "weight": weight}
     chain: Any = None
+    embedding: Any = None
     measured: Any
     last_round = None
     if image is not None:
@@ -259,6 +262,7 @@ def design(
             guidance_scale=guidance_scale,
             lora_rank=options["lora_rank"],
         )
+        embedding = load_features(features)
         measured = read_pictures(
             table,
             **told,
@@ -299,7 +303,13 @@ def design(
             "padding": space.letters.padding,
         }
     settings = Settings(
-        target=", ".join(measured.targets), objective=objective, n=n, table=table, **of_designs, **options
+        target=", ".join(measured.targets),
+        objective=objective,
+        n=n,
+        table=table,
+        features=features,
+        **of_designs,
+        **options,
     )
     say = _speaker(settings.quiet)
     say(measured.describe())
@@ -307,9 +317,9 @@ def design(
         say(line)
     if last_round is not None and last_round.warning is not None:
         click.echo(f"warning: {last_round.warning}", err=True)
-    record = {"command": "design", "data": measured.digest()} | settings.as_record(chain)
+    record = {"command": "design", "data": measured.digest()} | settings.as_record(chain, embedding)
     directory = RunDirectory(out, OUTPUTS)
-    finetuner = build_finetuner(measured, directory, settings, chain)
+    finetuner = build_finetuner(measured, directory, settings, chain, embedding)
     with _resumable(out), directory.claimed(record, overwrite=overwrite) as resumed:
         directory.record["options"] = recorded_options(ctx, out)
         if resumed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import sys
 import warnings
@@ -11,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import gpytorch
 import pandas as pd
+from torch import nn
 from tqdm.auto import tqdm
 
 from braidkit.cli.measured import MEASURED, write_measured
@@ -34,8 +37,9 @@ from braidkit.finetuning import ConservativeDiffusionFinetuner, DirectSolver
 from braidkit.finetuning.saved import MODEL, PRETRAINED, STATE, saved_parts
 from braidkit.networks import is_masked_lm_directory
 from braidkit.persistence import digest, file_contents, replace_file, saved_digest
-from braidkit.rewards import BootstrapReward, GPBonusReward
+from braidkit.rewards import BootstrapReward, CLIPFeatures, GPBonusReward
 from braidkit.spaces import SequenceSpace
+from braidkit.torch_state import seeded
 from braidkit.training import noted_interrupts
 
 Say = Callable[[str], None]
@@ -63,6 +67,7 @@ class Settings:
     c: float | Literal["calibrated"] | None = None
     pretrained: Path | None = None
     lora_rank: int | None = None
+    features: Path | None = None
     max_iter: int | None = None
     template: str | None = None
     limits: dict[str, Any] | None = None
@@ -82,9 +87,10 @@ class Settings:
         """The y of the estimator: the measurements, or a named column for each quantity of an objective."""
         return table.y if self.objective is None else table.columns()
 
-    def as_record(self, chain: DiffusionModel | None = None) -> dict[str, Any]:
-        """The settings that determine the result, with the pretrained chain of pictures, as JSON can hold them."""
+    def as_record(self, chain: DiffusionModel | None = None, embedding: CLIPFeatures | None = None) -> dict[str, Any]:
+        """The settings that determine the result, with what pictures are made and seen by, as JSON can hold them."""
         record = dataclasses.asdict(self) | {"pretrained": None}
+        record["features"] = None if embedding is None else digest(embedding)
         if chain is not None:
             record["pretrained"] = digest(chain)
         elif self.pretrained is not None:
@@ -93,13 +99,30 @@ class Settings:
             record["pretrained"] = contents
         return {name: value for name, value in record.items() if name not in ("table", "device", "quiet")}
 
-    def build_reward(self) -> GPBonusReward | BootstrapReward:
+    def build_reward(self, embedding: CLIPFeatures | None = None) -> GPBonusReward | BootstrapReward:
         """The reward that was asked for, not yet fitted."""
         if self.reward == "bootstrap" and self.c is not None:
             raise InvalidParameterError("--c belongs to the bonus reward; leave it out with --reward bootstrap.")
-        if self.reward == "bootstrap":
-            return BootstrapReward(device=self.device)
-        return GPBonusReward(device=self.device) if self.c is None else GPBonusReward(c=self.c, device=self.device)
+        more: dict[str, Any] = {"device": self.device} | ({} if self.c is None else {"c": self.c})
+        if embedding is not None:
+            more |= embedded(embedding, self.reward, self.seed)
+        return BootstrapReward(**more) if self.reward == "bootstrap" else GPBonusReward(**more)
+
+
+def embedded(embedding: CLIPFeatures, reward: str, seed: int) -> dict[str, Any]:
+    """The arguments by which a reward sees pictures through an embedding.
+
+    The bonus is a process on all of it, linear and radial, because the last layer of a network sees little of pictures
+    that are unlike the measured ones. A bootstrap has the paper's network (Table 3), whose copies differ.
+    """
+    if reward == "bonus":
+        # A linear kernel has a variance of its own.
+        kernel = gpytorch.kernels.LinearKernel() + gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+        return {"features": embedding, "kernel": kernel}
+    widths = (embedding.n_features, 256, 64, 16)
+    with seeded(seed):
+        layers = [part for pair in itertools.pairwise(widths) for part in (nn.Linear(*pair), nn.ReLU())]
+    return {"features": nn.Sequential(embedding, *layers)}
 
 
 def warn_of_short_bound(reward: Any, check: dict[str, float], n_rows: int) -> None:
@@ -150,9 +173,10 @@ def build_finetuner(
     directory: RunDirectory,
     settings: Settings,
     chain: DiffusionModel | None = None,
+    embedding: CLIPFeatures | None = None,
 ) -> ConservativeDiffusionFinetuner:
-    """The estimator of a run, checked against the table; nothing is written yet. Pictures bring their chain."""
-    for path in (settings.table, settings.pretrained):
+    """The estimator of a run, checked against the table; nothing is written yet. Pictures bring chain and embedding."""
+    for path in (settings.table, settings.pretrained, settings.features):
         if path is not None:
             directory.check_input(path)
     more: dict[str, Any] = {}
@@ -169,7 +193,7 @@ def build_finetuner(
     finetuner = ConservativeDiffusionFinetuner(
         chain,
         "auto" if settings.alpha is None else settings.alpha,
-        reward=settings.build_reward(),
+        reward=settings.build_reward(embedding),
         objective=settings.objective,
         max_iter=settings.max_iter or "auto",
         checkpoint_dir=directory / CHECKPOINT,

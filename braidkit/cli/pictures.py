@@ -12,13 +12,14 @@ from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from braidkit.diffusion import DiffusionModel
+    from braidkit.rewards import CLIPFeatures
 
 # Options that say nothing about designs of the other kind.
 _OF_SEQUENCES = (
     *("sequence", "values", "alphabet", "length", "padding", "template", "hold", "free", "parent", "mutations"),
     *("forbidden", "sites", "max_homopolymer", "frame", "previous"),
 )
-_OF_PICTURES = ("prompts", "n_steps", "guidance_scale", "resize", "skip_broken")
+_OF_PICTURES = ("prompts", "n_steps", "guidance_scale", "features", "resize", "skip_broken")
 DEFAULT_LORA_RANK = 4
 
 
@@ -38,6 +39,12 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--n-steps", type=click.IntRange(min=1), help="Steps of a pipeline.  [default: 50]"),
         click.option("--guidance-scale", type=float, help="Classifier-free guidance of a pipeline.  [default: 7.5]"),
+        click.option(
+            "--features",
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            help="A CLIP model, whose embeddings the reward sees in place of pixels.",
+        ),
         click.option("--resize", is_flag=True, help="Cut pictures of other sizes in their centre, and scale them."),
         click.option("--skip-broken", is_flag=True, help="Leave out rows whose picture is missing or broken."),
     )
@@ -110,6 +117,25 @@ def load_chain(
             raise
         line = list(lines.values())[int(found[1])]
         raise InvalidParameterError(f"line {line} of {prompts}{str(error)[found.end() :]}") from error
+
+
+def load_features(directory: Path | None) -> CLIPFeatures | None:
+    """The embeddings that a reward of pictures is to see, or None for pixels.
+
+    Raises
+    ------
+    CheckpointError, IncompatibleModelError
+        If the directory holds no CLIP model.
+    """
+    from braidkit.exceptions import CheckpointError, IncompatibleModelError
+    from braidkit.rewards import CLIPFeatures
+
+    if directory is None:
+        return None
+    try:
+        return CLIPFeatures(directory)
+    except (CheckpointError, IncompatibleModelError) as error:
+        raise type(error)(f"--features: {error}") from error
 
 
 def read_prompts(path: Path) -> dict[str, int]:

@@ -32,8 +32,9 @@ _MOST_CACHED = 200_000
 class CLIPFeatures(nn.Module):
     """Embeddings of images by CLIP's image tower: features for a reward, differentiable in the pixels.
 
-    The weights are frozen, and shared by all copies, as the members of a bootstrap are. Embeddings of images that need
-    no gradient are computed once and kept. Images are prepared as `CLIPImageProcessor` does, but for its rounding to
+    The weights are frozen, and shared by all copies, as the members of a bootstrap are. What is saved with a reward is
+    the directory's name, and reading it checks that the weights are still those. Embeddings of images that need no
+    gradient are computed once and kept. Images are prepared as `CLIPImageProcessor` does, but for its rounding to
     8 bits between resizing and cropping.
 
     Parameters
@@ -65,10 +66,9 @@ class CLIPFeatures(nn.Module):
         folder = read_path("directory", directory)
         self.normalised = normalised
         self._settings = _preparation(folder)
-        tower = _load_tower(folder)
-        self.tower = Shared(tower)
-        self.n_features = tower.projection.out_features
-        self._fingerprint = digest(dict(self.tower.module.state_dict()), self._settings, normalised)
+        self.tower = _SharedTower(folder)
+        self.n_features = self.tower.n_features
+        self._fingerprint = digest(self.tower.fingerprint, self._settings, normalised)
         self._kept = _Kept()
 
     def digest_parts(self) -> list[Any]:
@@ -131,6 +131,38 @@ class _Kept:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Kept:
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"rows": {}}  # they are computed again
+
+
+class _SharedTower(Shared):
+    """The frozen half of the CLIP model in a directory that reads images; saved as the directory's name.
+
+    Attributes
+    ----------
+    fingerprint : str
+        Of the weights.
+    n_features : int
+    """
+
+    def __init__(self, directory: Path) -> None:
+        tower = _load_tower(directory)
+        super().__init__(tower)
+        self.directory = str(directory.resolve())
+        self.fingerprint = digest(dict(self.module.state_dict()))
+        self.n_features: int = tower.projection.out_features
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"directory": self.directory, "fingerprint": self.fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _SharedTower.__init__(self, Path(state["directory"]))
+        if self.fingerprint != state["fingerprint"]:
+            raise CheckpointError(
+                f"the CLIP model in {self.directory} is not the one that a saved reward sees images by: its weights "
+                f"have the fingerprint {self.fingerprint}, and not {state['fingerprint']}."
+            )
 
 
 class _Tower(nn.Module):

@@ -8,15 +8,16 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from braidkit import ConservativeDiffusionFinetuner, ImageSpace, PixelDiffusion
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, ImageSpace, PixelDiffusion
 from braidkit.cli import main
 from braidkit.evaluation import picture_designs
+from braidkit.rewards import CLIPFeatures
 
 pytest.importorskip("diffusers")
 
 from PIL import Image
 
-from tests.pipelines import ddpm, stable_diffusion
+from tests.pipelines import clip, ddpm, stable_diffusion
 
 OPTIONS = ["--image", "path", "--target", "score", "--n", "6", "--max-iter", "2"]
 OF_PIPELINE = ["--n-steps", "3", "--guidance-scale", "3"]
@@ -52,6 +53,7 @@ def folder(tmp_path_factory):
     pd.DataFrame(rows).to_csv(folder / "pictures.csv", index=False)
     (folder / "prompts.txt").write_text("cat\n\n  dog \ncat\n")
     stable_diffusion(folder / "sd")
+    clip(folder / "clip")
     return folder
 
 
@@ -179,9 +181,26 @@ def test_pictures_are_scored_and_drawn_by_a_run(finished, folder, tmp_path):
     assert refused.exit_code == 2 and "by --image" in refused.stderr
 
 
+@pytest.mark.parametrize("reward", ["bonus", "bootstrap"])
+def test_a_reward_sees_embeddings_of_clip(folder, command, tmp_path, reward):
+    options = ["--features", folder / "clip", "--reward", reward]
+    result = design(*command, *options, "--out", tmp_path / "run")
+    assert result.exit_code in (0, 3), result.output
+    loaded = ConservativeDiffusionFinetuner.load(tmp_path / "run")
+    embedding = next(part for part in loaded.reward_.features.modules() if isinstance(part, CLIPFeatures))
+    assert embedding.n_features == 12 and type(loaded.judge_) is GPBonusReward and loaded.judge_.features is None
+    designs = pd.read_csv(tmp_path / "run" / "designs.csv")
+    pixels = np.stack([np.asarray(Image.open(tmp_path / "run" / name)) for name in designs["file"]])
+    np.testing.assert_allclose(loaded.reward_.predict_lower(pixels), designs["lower"], rtol=1e-3)
+    scored = call("score", tmp_path / "run", folder / "pictures.csv", "--image", "path")
+    assert scored.exit_code == 0, scored.output
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--features", "{folder}/nowhere"], "--features: .*nowhere is not a directory; pass the directory of a CLIP"),
+        (["--features", "{sd}"], "--features: .*sd has no config.json; pass the directory of a CLIP model"),
         (["--parent", "ACGT"], "--parent is for sequences; leave it out with --image"),
         (["--previous", "run"], "--previous is for sequences"),
         (["--n-steps", "3"], "--n-steps belongs to a pipeline of diffusers"),
@@ -212,6 +231,7 @@ def test_wrong_options_are_refused_by_name(folder, tmp_path, options, message):
     [
         (["--prompts", "p.txt"], "--prompts is for pictures; name the column of their paths by --image"),
         (["--resize"], "--resize is for pictures"),
+        (["--features", "clip"], "--features is for pictures"),
         (["--pretrained", "{sd}"], "is a pipeline, which makes pictures; name the column of their paths by --image"),
     ],
 )

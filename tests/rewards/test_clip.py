@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -14,28 +15,19 @@ from torch import nn
 from braidkit import BootstrapReward, GPBonusReward, ImageSpace
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
 from braidkit.oracles import AestheticOracle
-from braidkit.persistence import digest
+from braidkit.persistence import digest, from_parts, to_parts
 from braidkit.rewards import CLIPFeatures
 
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("diffusers")
+
+import transformers
+
+from tests.pipelines import clip
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clip")
-    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = transformers.CLIPConfig(
-        text_config=size | {"vocab_size": 20, "max_position_embeddings": 8},
-        vision_config=size | {"image_size": 32, "patch_size": 8},
-        projection_dim=12,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformers.CLIPModel(config).save_pretrained(folder)
-    transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        folder
-    )
-    return folder
+    return clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +104,27 @@ def test_rewards_learn_on_embeddings(features, kind):
     (gradient,) = torch.autograd.grad(reward.lower(x).sum(), x)
     assert gradient.flatten(1).any(dim=1).all()
     assert np.corrcoef(reward.predict(images), y)[0, 1] > 0.5
+
+
+def test_a_saved_reward_finds_its_model_again_and_takes_no_other(directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "clip")
+    images = pictures(30, 32, 32)
+    reward = GPBonusReward(CLIPFeatures(tmp_path / "clip"), space=ImageSpace(32, 32), random_state=0)
+    reward.fit(images, images.mean(axis=(1, 2, 3)))
+    content, tensors = to_parts(reward)
+    assert sum(tensor.numel() for tensor in tensors.values()) < 5000  # none of the model
+    loaded = from_parts(json.loads(json.dumps(content)), tensors)
+    np.testing.assert_allclose(loaded.predict_lower(images), reward.predict_lower(images), rtol=1e-6)
+    assert digest(loaded.features) == digest(reward.features)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = transformers.CLIPModel(transformers.CLIPConfig.from_pretrained(directory))
+    model.save_pretrained(tmp_path / "clip")
+    with pytest.raises(CheckpointError, match="is not the one that a saved reward sees images by"):
+        from_parts(content, tensors)
+    shutil.rmtree(tmp_path / "clip")
+    with pytest.raises(CheckpointError, match="clip is not a directory"):
+        from_parts(content, tensors)
 
 
 def test_grey_images_are_colour_images_of_one_colour(features):
