@@ -21,7 +21,7 @@ from braidkit.torch_state import ordinary_torch
 # Share of the particles that is to count.
 MIN_SHARE = 0.5
 # With "auto" for alpha the weights are near that share at most steps, and unequal weights leave less to choose from.
-LEAST_ALPHA, RESAMPLED_BELOW, N_TILTS = 0.02, 0.9, 400
+LEAST_ALPHA, RESAMPLED_BELOW, N_TILTS, MOST = 0.02, 0.9, 400, 0.8
 
 
 class Particles(NamedTuple):
@@ -145,11 +145,12 @@ def twisted_smc(
 
 
 def _largest_tilt(log_weights: Tensor, rewards: Tensor, most: float) -> float:
-    """The largest of many tilts up to `most` that leaves half of the particles effective; else the best for that."""
+    """The largest of many tilts up to `most` that leaves half of the particles effective, or most of what one can."""
     tilts = torch.linspace(0, most, N_TILTS, dtype=torch.float64).tolist()
     shares = [effective_share(log_weights + tilt * rewards) for tilt in tilts]
-    enough = [tilt for tilt, share in zip(tilts, shares, strict=True) if share >= MIN_SHARE]
-    return max(enough) if enough else tilts[shares.index(max(shares))]
+    # A guess that has little to do with the one before it leaves few particles at any tilt, and says little of alpha.
+    enough = min(MIN_SHARE, MOST * max(shares))
+    return max(tilt for tilt, share in zip(tilts, shares, strict=True) if share >= enough)
 
 
 def effective_share(log_weights: Tensor) -> float:
