@@ -159,3 +159,16 @@ def test_a_pipeline_that_makes_no_chain_is_refused(folders, tmp_path):
     inverted = stable_diffusion_3(tmp_path / "3", invert_sigmas=True)
     with pytest.raises(IncompatibleModelError, match="without invert_sigmas"):
         PipelineDiffusion.from_pretrained(inverted, prompts=["cat"])
+
+
+@pytest.mark.parametrize("kind", ["xl", "3"])
+def test_frozen_weights_in_bfloat16(folders, kind):
+    settings = {"prompts": PROMPTS, "n_steps": 3, "guidance_scale": 3}
+    chain, exact = (
+        PipelineDiffusion.from_pretrained(folders[kind], dtype=dtype, **settings) for dtype in ("bfloat16", "float32")
+    )
+    noise = chain.draw_noise(3, torch.Generator().manual_seed(0))
+    path = rollout(moved(chain), chain, noise)
+    assert path.point.dtype == path.kl.dtype == torch.float32
+    torch.testing.assert_close(path.point, rollout(moved(exact), exact, noise).point, rtol=0.1, atol=0.1)
+    path.kl.sum().backward()
