@@ -81,7 +81,7 @@ def rollout(
         nonlocal kl
         if t == prefix_step:
             # x is detached for both policies. Detaching it for one of them would add a wrong term to the KL's gradient.
-            x, step_kl = model.policy(x, t).step(policy_without_gradient(pretrained, x, t), draw)
+            x, step_kl = call(model.policy, x, t).step(policy_without_gradient(pretrained, x, t), draw)
             kl = kl + (n_steps - n_grad_steps) * step_kl
             return x.detach()
         if t > n_grad_steps:

@@ -261,7 +261,8 @@ def test_checkpointing_changes_no_gradient(chain, truncation):
         )
 
 
-def test_checkpointing_keeps_no_graph_of_more_than_a_step():
+@pytest.mark.parametrize("truncation", [{}, {"n_grad_steps": 5, "prefix_step": 8}], ids=["full", "prefix"])
+def test_checkpointing_keeps_no_graph_of_more_than_a_step(truncation):
     """Tensors saved for the way back: those of the steps themselves when plain, a few a step when checkpointed."""
     pretrained = normal_chain(n_features=2, n_steps=10)
     model = pretrained.trainable_copy()
@@ -275,7 +276,7 @@ def test_checkpointing_keeps_no_graph_of_more_than_a_step():
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            rollout(model, pretrained, noise, checkpointing=checkpointing)
+            rollout(model, pretrained, noise, checkpointing=checkpointing, **truncation)
         return sum(numbers)
 
     assert saved_numbers(True) < 0.01 * saved_numbers(False)
