@@ -24,7 +24,19 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def in_turn(calls: dict[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
+def processor_seconds(call: Callable[[], object]) -> float:
+    """Seconds that the processor works on one call, whatever else it does; for one thread."""
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
+def in_turn(
+    calls: dict[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 1,
+    timed: Callable[[Callable[[], object]], float] = seconds,
+) -> dict[str, list[float]]:
     """Seconds of calls made in turn, A B A B, so that other work on the machine weighs on all alike."""
     for _ in range(warmup):
         for call in calls.values():
@@ -32,7 +44,7 @@ def in_turn(calls: dict[str, Callable[[], object]], repeats: int, warmup: int = 
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            times[name].append(seconds(call))
+            times[name].append(timed(call))
     return times
 
 
