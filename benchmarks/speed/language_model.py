@@ -5,12 +5,15 @@
 Trastuzumab's heavy chain with 20 free positions, half of them revealed. Of each step an update draws the batch from the
 fine-tuned chain, asks the pretrained one for its log-probabilities, and learns from twice the batch. The bare passes
 are those of the language model alone: two forward, and one forward and back to its input of twice the batch. The calls
-are timed in turn.
+are timed in turn. Memory is that of the weights of the pretrained chain, the fine-tuned one and its best checkpoint, by
+storages, over that of the language model's.
 """
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +21,7 @@ import torch
 from harness import in_turn, options, report
 
 from braidkit import MaskedDiffusion, SequenceSpace
+from braidkit.networks import shared_parts
 
 TRASTUZUMAB = "".join(
     [
@@ -33,6 +37,21 @@ def models_dir() -> Path:
     """Folder of published models: $BRAIDKIT_MODELS, or shared/models beside the checkout."""
     named = os.environ.get("BRAIDKIT_MODELS")
     return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "models"
+
+
+def n_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Bytes of the storages of tensors, each counted once."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def memory_ratio(pretrained: MaskedDiffusion, model: MaskedDiffusion) -> float:
+    """Memory of the weights of two chains and of a checkpoint of the second, over that of the language model."""
+    modules = [part for chain in (pretrained, model) for part in (chain, *(s.module for s in shared_parts(chain)))]
+    held = [value for module in modules for value in module.state_dict().values()]
+    held += copy.deepcopy(model.trainable.state_dict()).values()
+    backbone = pretrained.backbone.shared.module.lm.state_dict().items()
+    return n_bytes(held) / n_bytes(value for name, value in backbone if "lora" not in name)
 
 
 def main() -> None:
@@ -78,6 +97,7 @@ def main() -> None:
     seconds = {name: median(values) for name, values in times.items()}
     tokens = n * (space.length + 2) / seconds["forward"]
     row = {"seconds a step": seconds["step"], "bare passes": seconds["bare"], "ratio to bare": ratio}
+    row["memory to language model"] = memory_ratio(pretrained, model)
     report(arguments, [row | {"updates a second": 1 / (len(FREE) * seconds["step"]), "tokens a second": tokens}])
 
 
