@@ -61,14 +61,15 @@ def score(run: Path, sequences: Path, sequence: str | None, image: str | None, r
 @click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), show_default=True)
 @_out
 def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
-    """Draw designs from the fine-tuned model of a RUN, or from any saved model, as FASTA.
+    """Draw more designs of a RUN, or of any saved model, as FASTA.
 
     They are draws as they come: not chosen, not flagged, and some may repeat. The file designs.csv of a run has the
     best that differ. Pictures are PNG files in a new folder --out, with their prompts in samples.csv.
     """
     from braidkit.diffusion import DiffusionModel
     from braidkit.exceptions import InvalidParameterError
-    from braidkit.finetuning.saved import MODEL
+    from braidkit.finetuning import ConservativeDiffusionFinetuner
+    from braidkit.finetuning.saved import MODEL, STATE
     from braidkit.persistence import is_saved
     from braidkit.spaces import ImageSpace
 
@@ -80,7 +81,9 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
     if model.space.alphabet is None:
         raise InvalidParameterError(f"{run} makes no sequences; draw from it in Python, by sample(n).")
     model.kind = "strings"
-    rows = model.sample(n, seed)
+    # A whole run knows its reward too, and so the optimum that its model approximates.
+    run_of = ConservativeDiffusionFinetuner.load(run) if is_saved(run / STATE) else model
+    rows = model.space.strings(run_of.sample(n, seed))
     _write("".join(f">sample_{i}\n{row}\n" for i, row in enumerate(rows, start=1)), out)
 
 

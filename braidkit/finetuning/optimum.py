@@ -13,6 +13,11 @@ from torch.nn.functional import one_hot
 from braidkit.diffusion import MarkovLaw, MaskedDiffusion
 from braidkit.finetuning.population import Population, Target
 from braidkit.finetuning.solver_choice import may_temper
+from braidkit.parameters import as_generator, check_number
+from braidkit.progress import Progress
+
+# Designs at a time: what the reward and its gradient need of memory.
+BATCH = 256
 
 
 def approximates_optimum(estimator: Any) -> bool:
@@ -20,6 +25,32 @@ def approximates_optimum(estimator: Any) -> bool:
     chains = (estimator.model_, estimator.pretrained_)
     laws_known = all(isinstance(chain, MaskedDiffusion) and chain.knows_law for chain in chains)
     return may_temper(estimator.solver) and laws_known and math.isfinite(estimator.alpha_)
+
+
+def draw_from_optimum(estimator: Any, n_samples: int, random_state: Any) -> Any:
+    """Draw designs from the chain and move them to the optimum.
+
+    Parameters
+    ----------
+    estimator : fitted ConservativeDiffusionFinetuner
+        Of which `approximates_optimum` is true.
+    n_samples : int
+    random_state : int, RandomState, torch.Generator or None
+
+    Returns
+    -------
+    designs : list of str, or ndarray
+    """
+    check_number("n_samples", n_samples, low=1, whole=True)
+    model, generator = estimator.model_, as_generator(random_state)
+    points = []
+    with Progress(n_samples, "designs", shown=bool(estimator.verbose)) as progress:
+        for start in range(0, n_samples, BATCH):
+            noise = model.draw_noise(min(BATCH, n_samples - start), generator)
+            drawn = estimator.space_.discretise(model.sample_points(noise))
+            points.append(moved_to_optimum(estimator, drawn, generator))
+            progress.update(len(drawn))
+    return model.space.decode(torch.cat(points), model.kind)
 
 
 def moved_to_optimum(estimator: Any, points: Tensor, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ and the noise. Parts that the data do not ask for get next to nothing, so adding
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ PRIOR_MEAN, PRIOR_STD = -3.0, 3.0
 MAX_ITER = 50
 SCALE_STD = 0.5
 SMALLEST = 1e-4  # of y's variance: the least noise, which keeps Gram matrices well conditioned
+NEW_SHARE = 0.1  # of y's variance: where the search for the variances of a new group begins
 CONSTANT = 1.0  # prior variance of the constant, in units of y's variance
 
 
@@ -36,7 +38,12 @@ class Variances(NamedTuple):
 
 
 def fit_variances(
-    grams: Tensor, y: Tensor, *, row_noise: RowNoise | None = None, max_iter: int = MAX_ITER
+    grams: Tensor,
+    y: Tensor,
+    *,
+    row_noise: RowNoise | None = None,
+    start: Tensor | None = None,
+    max_iter: int = MAX_ITER,
 ) -> Variances:
     """Maximise the evidence over the variance of each part of a kernel and of the noise.
 
@@ -50,6 +57,8 @@ def fit_variances(
         Standardised.
     row_noise : RowNoise, optional
         Noise of each row, on the scale of y; it replaces the noise times I.
+    start : Tensor of shape (n_parts + 1,), optional
+        Variances of the parts and of the noise to begin with; half of y's variance for either by default.
     max_iter : int, default=50
 
     Returns
@@ -95,14 +104,77 @@ def fit_variances(
         z = (logs - PRIOR_MEAN) / PRIOR_STD  # a log-normal prior on each variance
         return minus_log_evidence.item() + 0.5 * float(z @ z), gradient.cpu().numpy() + z / PRIOR_STD
 
-    start = np.log(np.append(np.full(n_parts, 0.5 / n_parts), 0.5))
+    first = np.append(np.full(n_parts, 0.5 / n_parts), 0.5) if start is None else start.cpu().numpy()
     bounds = [(-14.0, 4.0)] * n_parts + [(math.log(SMALLEST), 1.0)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iter})
+    found = minimize(loss, np.log(first), jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": max_iter})
     variances = torch.from_numpy(np.exp(found.x)).to(grams)
     z = (found.x - PRIOR_MEAN) / PRIOR_STD
     log_evidence = -float(found.fun)
     gain = log_evidence + 0.5 * float(z @ z) - _of_noise_alone(y, row_noise)
     return Variances(variances[:-1], float(variances[-1]), log_evidence, gain)
+
+
+def select_groups(
+    grams: dict[str, Tensor],
+    groups: Sequence[Collection[str]],
+    y: Tensor,
+    *,
+    row_noise: RowNoise | None = None,
+    least_gain: float = 3.0,
+) -> tuple[list[str], Variances]:
+    """Choose groups of parts by forward selection: each must raise the log-evidence.
+
+    The parts of no group are always in. As long as some group raises the evidence enough, the one that raises it most
+    is added. Parts that fit the rows about as well as others may extrapolate worse, and each costs time; so a group
+    needs evidence that is called strong (Kass and Raftery, 1995): a factor of 20, or 3 nats.
+
+    Parameters
+    ----------
+    grams : dict of str to Tensor of shape (n, n)
+        By the name of the part.
+    groups : sequence of collections of str
+        Names; those that `grams` lacks are passed over.
+    y, row_noise
+        As for `fit_variances`.
+    least_gain : float, default=3.0
+        Nats that a group must add.
+
+    Returns
+    -------
+    names : list of str
+        The parts that are in, in the order of `grams`.
+    found : Variances
+        Of these parts.
+
+    Examples
+    --------
+    >>> x = torch.linspace(-1.7, 1.7, 50, dtype=torch.float64)
+    >>> grams = {"linear": torch.outer(x, x), "square": torch.outer(x**2, x**2), "sine": torch.outer(x.sin(), x.sin())}
+    >>> select_groups(grams, [["square"], ["sine"]], x**2 - 1)[0]
+    ['linear', 'square']
+    """
+
+    def fitted(chosen: list[set[str]], before: tuple[list[str], Variances] | None) -> tuple[list[str], Variances]:
+        out = optional.difference(*chosen)
+        names = [name for name in grams if name not in out]
+        start = None
+        if before is not None:  # most of the way is done
+            known = dict(zip(before[0], before[1].parts.tolist(), strict=True))
+            new = NEW_SHARE / (len(names) - len(known))
+            start = torch.tensor([*(known.get(name, new) for name in names), before[1].noise])
+        return names, fit_variances(torch.stack([grams[name] for name in names]), y, row_noise=row_noise, start=start)
+
+    left = [own for group in groups if (own := set(group) & grams.keys())]
+    optional = set[str]().union(*left)
+    chosen = [left.pop(0)] if len(optional) == len(grams) else []  # a kernel has at least one part
+    best = fitted(chosen, None)
+    while left:
+        tries = [fitted([*chosen, group], best) for group in left]
+        i = max(range(len(left)), key=lambda j: tries[j][1].log_evidence)
+        if tries[i][1].log_evidence - best[1].log_evidence < least_gain:
+            break
+        chosen, best = [*chosen, left.pop(i)], tries[i]
+    return best
 
 
 def _of_noise_alone(y: Tensor, row_noise: RowNoise) -> float:

@@ -25,7 +25,7 @@ DECAYS = (1.0, 3.0, 8.0)
 MAX_ADDITIVE = 64  # columns of a vector beyond which parts by column are left out
 MAX_COUNTS = 2100  # k-mers beyond which a part that counts them is left out
 MAX_GAP = 8
-LINEAR, GAPPED = "linear", "gapped pairs"
+LINEAR, GAPPED, NETWORK = "linear", "gapped pairs", "network"
 SUMS = ("letters", "neighbours", "pairs", "triples", "quadruples")
 CACHED_NUMBERS = 2**16  # of a matrix of matches that stays in a processor's cache
 TYPICAL_ROWS = 2000
@@ -38,9 +38,13 @@ class Parts(nn.Module, abc.ABC):
     ----------
     names : list of str
         Names of the parts that are not constant on the rows.
+    groups : list of list of str
+        Names of parts, that of the networks among them, that are used together where the data ask for them. Parts of no
+        group are always used.
     """
 
     names: list[str]
+    groups: list[list[str]]
     # Type of the kernels of new points; the posterior itself is solved in float64.
     dtype: ClassVar[torch.dtype] = torch.float64
 
@@ -109,6 +113,7 @@ class SequenceParts(Parts):
         shortest = {"letters": 1, "neighbours": 5, "pairs": 2, "triples": 3, "quadruples": 4}
         by_position = [name for name, length in shortest.items() if self.length >= length]
         radial = [f"radial {decay:g}" for decay in DECAYS]
+        self.groups = [radial, self._counted, ["triples", "quadruples"], [NETWORK]]
         self._set_scales(x, by_position + radial + self._counted)
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
@@ -163,7 +168,9 @@ class VectorParts(Parts):
         self.register_buffer("deviation", torch.where(deviation > 1e-12, deviation, torch.ones_like(deviation)))
         self.typical = 2.0 * max(int((deviation > 1e-12).sum()), 1)
         additive = ["columns", "pairs of columns"][: x.shape[1]] if 1 < x.shape[1] <= MAX_ADDITIVE else []
-        self._set_scales(x, [LINEAR, *additive, *(f"radial {decay:g}" for decay in DECAYS)])
+        radial = [f"radial {decay:g}" for decay in DECAYS]
+        self.groups = []  # on vectors the sum of all was at least as good as a choice
+        self._set_scales(x, [LINEAR, *additive, *radial])
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
         return {LINEAR: (shrunk(x).flatten(1) - self.get_buffer("mean")) / self.get_buffer("deviation")}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.rewards.cross_fitting import CrossFittedNetworks
-from braidkit.rewards.evidence import CONSTANT, Variances, fit_variances
-from braidkit.rewards.parts import Parts, Views
+from braidkit.rewards.evidence import CONSTANT, Variances, select_groups
+from braidkit.rewards.parts import NETWORK, Parts, Views
 from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
 
@@ -23,7 +23,8 @@ MAX_POINTS = 1500
 SOME_POINTS = 500
 # Parts below this share of the function's variance are left out: they cost time and change nothing.
 SMALLEST_SHARE = 0.01
-NETWORK = "network"
+# Nats that a group of parts must add to the evidence of all rows.
+LEAST_GAIN = 3.0
 # Nats that variances of parts gain, about, where y is noise: below, the mean is rather that of noise alone.
 GAIN_ON_NOISE = 2.0
 # Numbers in a matrix of one batch: what bounds the memory.
@@ -51,6 +52,8 @@ class SumKernelProcess(nn.Module):
         Variance of the noise, in the same units.
     """
 
+    share: Tensor
+    prior_std: Tensor
     weights: Tensor
     root: Tensor
     whitening: Tensor
@@ -118,20 +121,22 @@ class SumKernelProcess(nn.Module):
         share = 1 / (1 + math.exp(min(GAIN_ON_NOISE - found.gain, 700.0)))
         if exact:
             share *= left_out_share(q * y[rows], weights / q, vectors.square() @ (1 / (s + self.noise)))
-        weights *= share
+        self.register_buffer("share", torch.tensor(share, dtype=torch.float64))
         self.register_buffer("whitening", W)
         self.register_buffer("coefficients", share * moment / (s + self.noise))
-        self.register_buffer("weights", weights)
+        self.register_buffer("weights", share * weights)
         self.register_buffer("root", W * (s / (s + self.noise)).sqrt())
+        self.register_buffer("prior_std", self._diagonal(points).mean().sqrt())
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (n,) of points (n, \\*space.shape), float64, with gradients."""
         views, predictions = self._seen(x)
         kernel = self._kernel(views, self._points())
+        # What differs between designs is shrunk in the deviation too: else a bound would rank them by deviation alone.
         # Equation (2.26): the prior variance minus the part that the rows explain.
-        known = (kernel @ self.root).square().sum(dim=1)
-        variance = (self._diagonal(views) - known).clamp_min(0.0)
+        own = (self._diagonal(views) - (kernel @ self.root).square().sum(dim=1)).clamp_min(1e-20).sqrt()
+        variance = torch.lerp(self.prior_std, own, self.share).square()
         if predictions is not None:
             variance = variance + self._spread(predictions)
         return kernel @ self.weights, variance
@@ -192,13 +197,20 @@ class SumKernelProcess(nn.Module):
     def _fit_parts(
         self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor, row_noise: RowNoise
     ) -> Variances:
-        """Fit the variance of each part on some rows, and keep those that matter."""
+        """Choose groups of parts and fit the parts' variances on some rows, and keep those that matter."""
         self.variances = dict.fromkeys([*self.parts.names, *([] if held_out is None else [NETWORK])], 1.0)
         views = self._views(x[rows].double(), None if held_out is None else held_out[rows])
         matrices = self.parts.matrices(views, views, self.variances)
-        found = fit_variances(torch.stack(list(matrices.values())), y[rows], row_noise=row_noise.take(rows.numpy()))
+        names, found = select_groups(
+            matrices,
+            self.parts.groups,
+            y[rows],
+            row_noise=row_noise.take(rows.numpy()),
+            # Of all rows the evidence would grow about in proportion to their number.
+            least_gain=LEAST_GAIN * len(rows) / len(x),
+        )
         least = SMALLEST_SHARE * float(found.parts.sum())
-        self.variances = {n: v for n, v in zip(matrices, found.parts.tolist(), strict=True) if v >= least}
+        self.variances = {n: v for n, v in zip(names, found.parts.tolist(), strict=True) if v >= least}
         if NETWORK not in self.variances:
             self.networks = None
         self.noise = found.noise

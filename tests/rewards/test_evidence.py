@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import check_grad
 
 from braidkit.rewards import evidence
-from braidkit.rewards.evidence import fit_scale_and_noise, fit_variances
+from braidkit.rewards.evidence import fit_scale_and_noise, fit_variances, select_groups
 
 
 def rank_one(n, seed):
@@ -68,3 +68,31 @@ def test_scale_and_noise_have_the_largest_evidence_of_a_grid():
         assert best > log_evidence(scale * factor, noise)
         assert best > log_evidence(scale, noise * factor)
     assert noise == pytest.approx(0.49, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_groups_of_parts_are_added_only_where_evidence_is_strong(seed):
+    """An additive function needs no other group; a product of two columns needs the group that has it."""
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.normal(size=(150, 4)))
+    gram = x @ x.T / 4
+    other = torch.from_numpy(rng.normal(size=(150, 9)))
+    grams = {"linear": gram, "square": gram**2, "cube": gram**3, "other": other @ other.T / 9}
+    groups = [["square", "absent"], ["cube"], ["other"]]
+    noise = 0.5 * torch.from_numpy(rng.normal(size=150))
+
+    def selected(f, **kwargs):
+        y = f + noise
+        return select_groups(grams, groups, (y - y.mean()) / y.std(), **kwargs)
+
+    assert selected(x[:, 0] - x[:, 1])[0] == ["linear"]
+    names, found = selected(x[:, 0] * x[:, 1])
+    assert names == ["linear", "square"]
+    assert found.parts[1] > found.parts[0]
+    assert selected(x[:, 0] - x[:, 1], least_gain=-np.inf)[0] == list(grams)
+
+
+def test_some_group_is_used_where_no_part_is_outside_of_groups():
+    x = torch.linspace(-1.7, 1.7, 50, dtype=torch.float64)
+    grams = {"linear": torch.outer(x, x), "square": torch.outer(x**2, x**2)}
+    assert "linear" in select_groups(grams, [["linear"], ["square"]], torch.zeros_like(x))[0]
