@@ -30,7 +30,8 @@ class GPBonusReward(BaseReward):
     By default the kernel is a sum of parts. For sequences the parts are letters by position, pairs, runs of three and
     four, counts of k-mers, and a decay with the number of changes. For vectors and images they are linear, by column
     and radial. The prediction of networks is one more part. The weights of the parts and the noise maximise the
-    marginal likelihood, so the data decide how much is linear, how much is interaction and how much a network knows.
+    marginal likelihood, so the data decide how much is linear, how much is interaction and how much a network knows. Of
+    sequences letters and pairs are always in, and other groups of parts only where the evidence for them is strong.
     Networks are cross-fitted: a row's prediction comes from a network that has not seen it, because the marginal
     likelihood would otherwise reward memorising. Their disagreement is added to the variance. Up to 1,500 rows the
     process is exact; beyond, it is approximated with 500 of the rows.

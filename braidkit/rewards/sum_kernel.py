@@ -27,6 +27,8 @@ SMALLEST_SHARE = 0.01
 LEAST_GAIN = 3.0
 # Nats that variances of parts gain, about, where y is noise: below, the mean is rather that of noise alone.
 GAIN_ON_NOISE = 2.0
+# What the mean is multiplied by at least.
+LEAST_FACTOR = 0.01
 # Numbers in a matrix of one batch: what bounds the memory.
 BATCH_NUMBERS = 2**19
 
@@ -121,6 +123,7 @@ class SumKernelProcess(nn.Module):
         share = 1 / (1 + math.exp(min(GAIN_ON_NOISE - found.gain, 700.0)))
         if exact:
             share *= left_out_share(q * y[rows], weights / q, vectors.square() @ (1 / (s + self.noise)))
+        share = max(share, LEAST_FACTOR)  # a constant mean would rank no designs, and has no gradient
         self.register_buffer("share", torch.tensor(share, dtype=torch.float64))
         self.register_buffer("whitening", W)
         self.register_buffer("coefficients", share * moment / (s + self.noise))

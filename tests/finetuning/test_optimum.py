@@ -8,8 +8,9 @@ import torch
 from torch.nn.functional import one_hot
 
 from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSpace
+from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import TemperingSolver
-from braidkit.finetuning.optimum import approximates_optimum, moved_to_optimum
+from braidkit.finetuning.optimum import approximates_optimum, draw_from_optimum, moved_to_optimum
 from tests.finetuning.test_tempering import LENGTH, WORDS, chain, distance, frequencies, measured, table_reward, tilted
 from tests.worlds import problem_on
 
@@ -43,6 +44,20 @@ def test_moved_draws_follow_the_optimum_more_closely_than_the_chain(chain, tempe
     assert after < 0.75 * before
 
 
+def test_designs_of_an_estimator_are_moved_draws(chain, tempered):
+    """The same as moving the chain's draws by hand, for any number of designs at once."""
+    estimator, _ = tempered
+    estimator.space_, estimator.verbose = chain.space, 0
+    estimator.model_.kind = "strings"
+    designs = draw_from_optimum(estimator, 20, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    draws = estimator.model_.sample_points(estimator.model_.draw_noise(20, generator))
+    assert designs == chain.space.decode(moved_to_optimum(estimator, draws, generator), "strings")
+    assert len(draw_from_optimum(estimator, 300, 0)) == 300
+    with pytest.raises(InvalidParameterError, match="n_samples"):
+        draw_from_optimum(estimator, 0, 0)
+
+
 def test_moved_draws_stay_possible_under_the_chain(tempered):
     estimator, _ = tempered
     generator = torch.Generator().manual_seed(2)
@@ -69,7 +84,9 @@ def test_only_a_markov_law_that_tempering_fitted_is_taken_further():
     settings = {"pretrained": chain, "max_iter": 6, "random_state": 0}
     tempered = ConservativeDiffusionFinetuner(**settings).fit(rows, y)
     assert approximates_optimum(tempered)
+    assert tempered.sample(40, 0) == draw_from_optimum(tempered, 40, 0)
     tempered.alpha_ = math.inf  # the pretrained model was kept
     assert not approximates_optimum(tempered)
+    assert tempered.sample(40, 0) == tempered.model_.sample(40, 0)
     exact = ConservativeDiffusionFinetuner(random_state=0).fit(rows, y)
     assert not approximates_optimum(exact)
