@@ -25,10 +25,11 @@ SOME_POINTS = 500
 SMALLEST_SHARE = 0.01
 # Nats that a group of parts must add to the evidence of all rows.
 LEAST_GAIN = 3.0
+# With fewer rows evidence can choose no groups: all parts are used, as any may be true, and the mean is shrunk where
+# evidence is weak. With more rows a shrunk mean would leave only the deviation to rank designs by.
+FEW_ROWS = 250
 # Nats that variances of parts gain, about, where y is noise: below, the mean is rather that of noise alone.
 GAIN_ON_NOISE = 2.0
-# What the mean is multiplied by at least.
-LEAST_FACTOR = 0.01
 # Numbers in a matrix of one batch: what bounds the memory.
 BATCH_NUMBERS = 2**19
 
@@ -54,8 +55,6 @@ class SumKernelProcess(nn.Module):
         Variance of the noise, in the same units.
     """
 
-    share: Tensor
-    prior_std: Tensor
     weights: Tensor
     root: Tensor
     whitening: Tensor
@@ -120,26 +119,23 @@ class SumKernelProcess(nn.Module):
         # Rasmussen and Williams, equation (2.25): the mean is k(x, Z) weights.
         weights = W @ (moment / (s + self.noise))
         # Shrink the mean towards 0 if the parts gain so little evidence that y may be noise alone.
-        share = 1 / (1 + math.exp(min(GAIN_ON_NOISE - found.gain, 700.0)))
-        if exact:
+        share = 1.0
+        if len(x) < FEW_ROWS:
+            share /= 1 + math.exp(min(GAIN_ON_NOISE - found.gain, 700.0))
             share *= left_out_share(q * y[rows], weights / q, vectors.square() @ (1 / (s + self.noise)))
-        share = max(share, LEAST_FACTOR)  # a constant mean would rank no designs, and has no gradient
-        self.register_buffer("share", torch.tensor(share, dtype=torch.float64))
         self.register_buffer("whitening", W)
         self.register_buffer("coefficients", share * moment / (s + self.noise))
         self.register_buffer("weights", share * weights)
         self.register_buffer("root", W * (s / (s + self.noise)).sqrt())
-        self.register_buffer("prior_std", self._diagonal(points).mean().sqrt())
         return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance (n,) of points (n, \\*space.shape), float64, with gradients."""
         views, predictions = self._seen(x)
         kernel = self._kernel(views, self._points())
-        # What differs between designs is shrunk in the deviation too: else a bound would rank them by deviation alone.
         # Equation (2.26): the prior variance minus the part that the rows explain.
-        own = (self._diagonal(views) - (kernel @ self.root).square().sum(dim=1)).clamp_min(1e-20).sqrt()
-        variance = torch.lerp(self.prior_std, own, self.share).square()
+        known = (kernel @ self.root).square().sum(dim=1)
+        variance = (self._diagonal(views) - known).clamp_min(0.0)
         if predictions is not None:
             variance = variance + self._spread(predictions)
         return kernel @ self.weights, variance
@@ -206,7 +202,7 @@ class SumKernelProcess(nn.Module):
         matrices = self.parts.matrices(views, views, self.variances)
         names, found = select_groups(
             matrices,
-            self.parts.groups,
+            self.parts.groups if len(x) >= FEW_ROWS else [],
             y[rows],
             row_noise=row_noise.take(rows.numpy()),
             # Of all rows the evidence would grow about in proportion to their number.
