@@ -270,8 +270,8 @@ class ConservativeDiffusionFinetuner(Designer):
         """Draw designs.
 
         They are draws of the fine-tuned chain, `model_`. After the solver "tempering" they are moved to the optimum
-        that the chain approximates by Metropolis-Hastings steps, half as many as there are free positions. Each needs
-        the reward and its gradient, so 1,000 designs of 50 letters take some 20 s; `model_.sample` is faster.
+        that the chain approximates by Metropolis-Hastings steps, half as many as there are free positions. Each step
+        needs the reward and its gradient, so `model_.sample`, which draws from the chain alone, is faster.
 
         Parameters
         ----------

@@ -70,8 +70,8 @@ class SavedDesigner:
             raise CheckpointError(
                 f"{folder} was saved by braidkit {config['version']} (form {config['form']}), and this is "
                 f"{__version__} (form {FORM}), which cannot read its reward and judge. Designs can still be "
-                f"drawn, by DiffusionModel.from_pretrained({str(folder / MODEL)!r}).sample(n) or braidkit sample; to "
-                "score, fit again, or use that version."
+                f"drawn, by DiffusionModel.from_pretrained({str(folder / MODEL)!r}).sample(n) or "
+                f"braidkit sample {folder / MODEL}; to score, fit again, or use that version."
             )
         state = persistence.from_parts(json.loads(config["state"]), tensors)
         if not issubclass(state["class"], cls):
