@@ -31,15 +31,13 @@ from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
-from braidkit.finetuning.optimum import approximates_optimum, moved_to_optimum
+from braidkit.finetuning.optimum import BATCH, approximates_optimum, moved_to_optimum
 from braidkit.parameters import check_number, check_random_state
 from braidkit.persistence import read_path, replace_file
 from braidkit.progress import Progress
 from braidkit.spaces.limits import changes
 
 MAX_HOMOPOLYMER = 8
-# Candidates drawn at once: their noise is all that memory holds of them besides their letters.
-_BATCH = 256
 # Measured sequences, drawn at random, whose penalties the designs' are compared with.
 _N_PENALTIES = 2000
 
@@ -227,8 +225,8 @@ def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFr
     found: dict[str, tuple[float, ...]] = {}
     moved: Counter[str] = Counter()
     with Progress(n, "candidates", shown=bool(getattr(estimator, "verbose", 0))) as progress:
-        for start in range(0, n, _BATCH):
-            size = min(_BATCH, n - start)
+        for start in range(0, n, BATCH):
+            size = min(BATCH, n - start)
             path = sample_with_kl(model, pretrained, model.draw_noise(size, generator))
             moved.update(space.n_moved(path.point))
             points, kl = space.discretise(path.point), path.kl

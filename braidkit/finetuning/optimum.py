@@ -16,7 +16,7 @@ from braidkit.finetuning.solver_choice import may_temper
 from braidkit.parameters import as_generator, check_number
 from braidkit.progress import Progress
 
-# Designs at a time: what the reward and its gradient need of memory.
+# Designs at a time: what the noise, the reward and its gradient need of memory.
 BATCH = 256
 
 

@@ -25,6 +25,7 @@ MAX_ITER = 50
 SCALE_STD = 0.5
 SMALLEST = 1e-4  # of y's variance: the least noise, which keeps Gram matrices well conditioned
 NEW_SHARE = 0.1  # of y's variance: where the search for the variances of a new group begins
+LEAST_GAIN = 3.0  # nats that a group of parts must add to the evidence of all rows
 CONSTANT = 1.0  # prior variance of the constant, in units of y's variance
 
 
@@ -120,7 +121,7 @@ def select_groups(
     y: Tensor,
     *,
     row_noise: RowNoise | None = None,
-    least_gain: float = 3.0,
+    least_gain: float = LEAST_GAIN,
 ) -> tuple[list[str], Variances]:
     """Choose groups of parts by forward selection: each must raise the log-evidence.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.rewards.cross_fitting import CrossFittedNetworks
-from braidkit.rewards.evidence import CONSTANT, Variances, select_groups
+from braidkit.rewards.evidence import CONSTANT, LEAST_GAIN, Variances, select_groups
 from braidkit.rewards.parts import NETWORK, Parts, Views
 from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
@@ -23,8 +23,6 @@ MAX_POINTS = 1500
 SOME_POINTS = 500
 # Parts below this share of the function's variance are left out: they cost time and change nothing.
 SMALLEST_SHARE = 0.01
-# Nats that a group of parts must add to the evidence of all rows.
-LEAST_GAIN = 3.0
 # With fewer rows evidence can choose no groups: all parts are used, as any may be true, and the mean is shrunk where
 # evidence is weak. With more rows a shrunk mean would leave only the deviation to rank designs by.
 FEW_ROWS = 250
