@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import abc
-import copy
-import json
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from braidkit.diffusion._policies import Policy
 from braidkit.diffusion._pretraining import check_training, pretrain
-from braidkit.diffusion._saved import SavedModel
+from braidkit.diffusion._sharing import SharedModel
 from braidkit.diffusion.precision import at_precision
 from braidkit.diffusion.walk import last_state
 from braidkit.exceptions import (
@@ -22,13 +20,12 @@ from braidkit.exceptions import (
     InvalidParameterError,
     NotTrainedError,
 )
-from braidkit.networks import share, shared_parts
 from braidkit.parameters import as_generator, check_number, check_random_state
 from braidkit.spaces import Points, Space
 from braidkit.torch_state import ordinary_torch, seeded
 
 
-class DiffusionModel(SavedModel, abc.ABC):
+class DiffusionModel(SharedModel, abc.ABC):
     """A chain of policies p_T, ..., p_1 from an initial law to designs.
 
     Time runs as in the paper: `initial` draws x_T, ``policy(x_t, t)`` for t = n_steps, ..., 1 draws x_{t-1}, and
@@ -57,8 +54,6 @@ class DiffusionModel(SavedModel, abc.ABC):
         Whether the weights may no longer be changed.
     """
 
-    # Whether `readout` runs a network, so that a fine-tuned model must carry the pretrained one.
-    _reads_out_by_network: ClassVar[bool] = True
     # Whether all steps of a trajectory read one draw of noise, which is then held once.
     _draws_once: ClassVar[bool] = False
     # Whether what is the same in all measured designs may be written into the chain's.
@@ -246,28 +241,6 @@ class DiffusionModel(SavedModel, abc.ABC):
         """Fit the network to points by its loss; `settings` are those of `fit_supervised`."""
         pretrain(self, x, seed, max_iter=max_iter, validation_fraction=validation_fraction, **settings)
 
-    def freeze(self) -> DiffusionModel:
-        """Make the weights constant: evaluation mode, no gradients, no further `fit`."""
-        self.frozen = True
-        return self.eval().requires_grad_(False)
-
-    def trainable_copy(self) -> DiffusionModel:
-        """A copy whose `trainable` part is its own, to be changed; all else shares the storage of this model's.
-
-        Its readout uses a frozen copy of the present network.
-        """
-        model = share(self, own=self.trainable)
-        if self._reads_out_by_network:
-            model.decoder = share(self.readout_network)
-        if model.decoder is not None:
-            model.decoder.requires_grad_(False)
-        return model
-
-    def digest_parts(self) -> list[Any]:
-        """Contents of the model for `braidkit.persistence.digest`: settings, weights, and the networks it shares."""
-        shared = [part.module for part in shared_parts(self)]
-        return [[json.dumps(self.to_config())], [*map(repr, shared)], *self.state_dict().values(), *shared]
-
     @property
     def knows_law(self) -> bool:
         """Whether `log_prob` gives the exact probability of designs."""
@@ -283,33 +256,6 @@ class DiffusionModel(SavedModel, abc.ABC):
         See `LetterChain.rarity` for chains that have one.
         """
         return torch.zeros(len(x), dtype=torch.float64, device=x.device)
-
-    def untrained_copy(self) -> DiffusionModel:
-        """A chain of the same kind and settings, without weights."""
-        return type(self)(self.space, **self._config())
-
-    def in_space(self, space: Space) -> DiffusionModel:
-        """The same chain, weights shared, with designs of a space that holds other entries; itself if that is its own.
-
-        Raises
-        ------
-        IncompatibleModelError
-            If the spaces differ in more than what they hold.
-        """
-        if space == self.space:
-            return self
-        if not isinstance(space, Space) or space.unrestricted() != self.space.unrestricted():
-            raise IncompatibleModelError(f"this {type(self).__name__} makes designs of {self.space}, not of {space}.")
-        model = self._view()
-        model.space = space
-        return model
-
-    def _view(self) -> Self:
-        """The same chain as another object: weights are shared, attributes are not."""
-        model = copy.copy(self)
-        for own in ("_modules", "_parameters", "_buffers"):
-            model.__dict__[own] = dict(self.__dict__[own])
-        return model
 
     def check_trained(self) -> None:
         """Raise NotTrainedError unless the model has been trained or loaded."""
@@ -398,14 +344,3 @@ class DiffusionModel(SavedModel, abc.ABC):
         # A property that raises NotTrainedError, an AttributeError, ends here, where nn.Module would hide why.
         found = getattr(type(self), name, None)
         return found.__get__(self) if isinstance(found, property) else super().__getattr__(name)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> DiffusionModel:
-        new = type(self).__new__(type(self))
-        memo[id(self)] = new
-        new.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        new.frozen = False
-        new.requires_grad_(True)
-        return new
-
-    def __sklearn_clone__(self) -> DiffusionModel:
-        return self

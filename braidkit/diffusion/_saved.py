@@ -42,7 +42,7 @@ class SavedModel(nn.Module, abc.ABC):
         """Raise NotTrainedError unless the model has been trained or loaded."""
 
     @abc.abstractmethod
-    def freeze(self) -> DiffusionModel:
+    def freeze(self) -> Any:
         """Make the weights constant: evaluation mode, no gradients, no further `fit`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

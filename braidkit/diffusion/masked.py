@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -172,7 +172,7 @@ class MaskedDiffusion(LetterChain):
 
         It reveals as many positions a step, so it has fewer steps; with limits one a step.
         """
-        model = cast(MaskedDiffusion, super().in_space(space))
+        model: MaskedDiffusion = super().in_space(space)
         if model is self:
             return self
         n_free = model.space.n_free_positions
