@@ -18,7 +18,8 @@ from braidkit.evaluation.displays import RewardDistributionDisplay
 from braidkit.exceptions import MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.oracles import UTRLandscape
-from braidkit.persistence import digest, replace_file
+from braidkit.parameters import resolve_device
+from braidkit.persistence import replace_file
 
 N_ROWS = 40_000
 N_DESIGNS = 200
@@ -39,14 +40,15 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
         Columns "mean", "median", "5 %", "95 %" (ribosomes per transcript) and "valid" (share); one row for each group
         of sequences.
     """
-    X, y = make_utr(n_rows, random_state=seed)
-    split = offline_split(X, y, random_state=seed)
+    resolve_device(device)  # a wrong one is refused before any work
     settings = Settings(
         target="load", n=N_DESIGNS, alpha=ALPHA, max_iter=MAX_ITER, seed=seed, device=device, quiet=quiet
     )
-    record = {"command": "demo", "data": digest(split.X_offline, split.y_offline)} | settings.as_record()
+    record = {"command": "demo", "rows": n_rows} | settings.as_record()
     directory = RunDirectory(out, (*OUTPUTS, TABLE, TRUTH))
     with directory.claimed(record, overwrite=_is_another_demo(directory, record)) as resumed:
+        X, y = make_utr(n_rows, random_state=seed)
+        split = offline_split(X, y, random_state=seed)
         say(
             f"demo: {n_rows:,} generated 5'UTRs with noisy measurements of a known {REWARD}; the lower 60 % of one "
             f"half, {len(split.X_offline):,} of them, are the offline data -> {out}/{TABLE}"
