@@ -58,7 +58,7 @@ def read_sequences(path: str | os.PathLike[str], space: SequenceSpace, *, sequen
         ids = cells.columns.get("id", [str(number) for number in cells.numbers])
         cells = replace(cells, columns={"id": ids, "sequence": unquoted(pd.Series(cells.columns[name])).tolist()})
     rows, *_ = read_letters(cells, space.alphabet)
-    check_letters(rows, cells, space, "error")
+    check_letters(rows, cells, space)
     shortest, longest = (space.lengths,) * 2 if isinstance(space.lengths, int) else space.lengths
     wrong = [i for i, row in enumerate(rows) if not shortest <= len(row) <= longest]
     if wrong:

@@ -230,8 +230,13 @@ def _likely_alphabet(rows: list[str]) -> str:
     return "DNA" if counts["T"] >= counts["U"] else "RNA"
 
 
-def check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambiguous: str) -> dict[int, str]:
-    """Rows with an ambiguous letter, as {row number: letter}; any other letter is refused."""
+def check_letters(
+    rows: list[str], cells: Cells, space: SequenceSpace, on_ambiguous: str | None = None
+) -> dict[int, str]:
+    """Rows with an ambiguous letter, as {row number: letter}; any other letter is refused.
+
+    Without `on_ambiguous` all rows are needed, and the alphabet is given.
+    """
     ambiguous = AMBIGUOUS.get(space.name, "")
     strange = {i: row.translate(_deleting(space.alphabet)) for i, row in enumerate(rows)}
     strange = {i: letters for i, letters in strange.items() if letters}
@@ -241,11 +246,10 @@ def check_letters(rows: list[str], cells: Cells, space: SequenceSpace, on_ambigu
     if wrong:
         i = min(wrong)
         letter = wrong[i][0]
-        remedy = (
-            'drop such rows or pass on_ambiguous="drop"'
-            if letter in ambiguous
-            else "drop or correct such rows, or pass the alphabet that the sequences use"
-        )
+        remedy = "drop or correct such rows"
+        if on_ambiguous is not None:
+            as_well = 'on_ambiguous="drop"' if letter in ambiguous else "the alphabet that the sequences use"
+            remedy += f", or pass {as_well}"
         raise InvalidDesignError(
             f"{cells.where(i)}: {letter!r} at position {rows[i].index(letter) + 1} is not in the alphabet "
             f"{space.alphabet}{others(len(wrong))}; {remedy}."

@@ -74,6 +74,7 @@ def test_sample_draws_from_the_fine_tuned_model(configured, folder, tmp_path):
     [
         (">a\nACGT\n", "line 1 of .*: the sequence has 4 letters, and designs have 8"),
         (">a\nACGTACGT\n>b\nACGTACGX\n", "line 3 of .*: 'X' at position 8 is not in the alphabet ACGT"),
+        (">a\nACGTACGN\n", "'N' at position 8 is not in the alphabet ACGT; drop or correct such rows\\.$"),
         ("seq\nACGTACGT\n", "has no column 'sequence'; its columns are: seq"),
         ("sequence\n", "has a header but no rows"),
         ("", "is empty"),

@@ -123,8 +123,8 @@ HEAD = "seq,mrl\nACGT,1\n\nACGA,2\nACGC,3\nCCGC,3\n"
         (
             HEAD + "ACGT,1\nACRN,1\nTNTT,1\n",
             InvalidDesignError,
-            r"""line 8 of .*: 'R' at position 3 is not in the alphabet ACGT \(2 rows are so\); drop such rows or """
-            'pass on_ambiguous="drop"',
+            r"""line 8 of .*: 'R' at position 3 is not in the alphabet ACGT \(2 rows are so\); drop or correct such """
+            'rows, or pass on_ambiguous="drop"',
         ),
         (HEAD + "AC-T,1\n", InvalidDesignError, "'-' at position 3 is not in the alphabet ACGT; drop or correct"),
         ("seq,mrl\nACGT,2\nACGA,2\nACGA,2.0\n", InvalidTargetError, "column 'mrl' of .* is 2 in all rows"),
