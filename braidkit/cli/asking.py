@@ -70,20 +70,24 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
     from braidkit.exceptions import InvalidParameterError
     from braidkit.finetuning import ConservativeDiffusionFinetuner
     from braidkit.finetuning.saved import MODEL, STATE
-    from braidkit.persistence import is_saved
+    from braidkit.persistence import is_saved, load_config
     from braidkit.spaces import ImageSpace
 
     _check_free(out)
-    model: Any = DiffusionModel.from_pretrained(run / MODEL if is_saved(run / MODEL) else run)
-    if isinstance(model.space, ImageSpace):
-        _sample_pictures(model, n, seed, out)
+    place = run / MODEL if is_saved(run / MODEL) else run
+    space = load_config(place).get("space")
+    if isinstance(space, dict) and space.get("space") == ImageSpace.__name__:
+        _sample_pictures(DiffusionModel.from_pretrained(place), n, seed, out)
         return
+    # A whole run knows its reward too, and so the optimum that its model approximates.
+    source: Any = (
+        ConservativeDiffusionFinetuner.load(run) if is_saved(run / STATE) else DiffusionModel.from_pretrained(place)
+    )
+    model: Any = source if isinstance(source, DiffusionModel) else source.model_
     if model.space.alphabet is None:
         raise InvalidParameterError(f"{run} makes no sequences; draw from it in Python, by sample(n).")
     model.kind = "strings"
-    # A whole run knows its reward too, and so the optimum that its model approximates.
-    run_of = ConservativeDiffusionFinetuner.load(run) if is_saved(run / STATE) else model
-    rows = model.space.strings(run_of.sample(n, seed))
+    rows = model.space.strings(source.sample(n, seed))
     _write("".join(f">sample_{i}\n{row}\n" for i, row in enumerate(rows, start=1)), out)
 
 

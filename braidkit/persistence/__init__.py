@@ -8,7 +8,17 @@ from braidkit.persistence._digest import FREE, digest, module_parts
 from braidkit.persistence._files import is_empty, locked, make_folder, read_path, replace_file, temporaries
 from braidkit.persistence._json import file_contents, read_json, write_json
 from braidkit.persistence._objects import from_parts, to_parts
-from braidkit.persistence._saved import CONFIG, TENSORS, is_saved, load, load_weights, remove_saved, save, saved_digest
+from braidkit.persistence._saved import (
+    CONFIG,
+    TENSORS,
+    is_saved,
+    load,
+    load_config,
+    load_weights,
+    remove_saved,
+    save,
+    saved_digest,
+)
 
 __all__ = [
     "CONFIG",
@@ -20,6 +30,7 @@ __all__ = [
     "is_empty",
     "is_saved",
     "load",
+    "load_config",
     "load_weights",
     "locked",
     "make_folder",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,7 @@ def load(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, T
     """
     folder = read_path("directory", directory)
     for look in range(_LOOKS):
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} is not a directory; pass the directory that save_pretrained wrote.")
+        _check_there(folder)
         try:
             config, tensors, digest = _read(folder, folder / CONFIG)
             if digest == _digest(config, tensors):
@@ -139,6 +139,22 @@ def load(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, T
         f"{folder} is damaged: {CONFIG} and {TENSORS} are not what was saved there; save the model again to another "
         "place, or remove this directory."
     )
+
+
+def load_config(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the configuration of a save alone, unchecked against its tensors.
+
+    Raises
+    ------
+    CheckpointError
+        If the directory is not there, is not a save, or cannot be read.
+    """
+    folder = read_path("directory", directory)
+    _check_there(folder)
+    try:
+        return _read_config(folder, folder / CONFIG)[0]
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} cannot be read ({error}).") from error
 
 
 def is_saved(directory: Path) -> bool:
@@ -170,19 +186,44 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         raise CheckpointError(f"{source} does not hold the weights of this model: {error}") from error
 
 
+def _check_there(folder: Path) -> None:
+    """Raise unless a directory is there."""
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a directory; pass the directory that save_pretrained wrote.")
+
+
 def _read(
     folder: Path, config_file: Path, tensors: dict[str, Tensor] | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor], str]:
     """Configuration, tensors and digest, as they are on disk."""
+    config, digest = _read_config(folder, config_file)
+    if tensors is None:
+        with _damage_named(folder):
+            tensors = safetensors.torch.load_file(folder / TENSORS)
+    return config, tensors, digest
+
+
+def _read_config(folder: Path, config_file: Path) -> tuple[dict[str, Any], str]:
+    """Configuration and digest, as they are on disk."""
     missing = [name for name in (CONFIG, TENSORS) if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
             f"{folder} has no {' and no '.join(missing)}; pass the directory that save_pretrained wrote."
         )
-    try:
+    with _damage_named(folder):
         config = json.loads(config_file.read_text(encoding="utf-8"))
-        if tensors is None:
-            tensors = safetensors.torch.load_file(folder / TENSORS)
+    if not isinstance(config, dict) or not str(config.get(DIGEST)).startswith(MARK):
+        raise CheckpointError(
+            f"{folder / CONFIG} is not a file that braidkit wrote; save the model by save_pretrained."
+        )
+    return config, config.pop(DIGEST)
+
+
+@contextlib.contextmanager
+def _damage_named(folder: Path) -> Iterator[None]:
+    """Say of an error in reading a save where it is, and what may be wrong; files that are gone are the caller's."""
+    try:
+        yield
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError, RuntimeError, KeyError, safetensors.SafetensorError) as error:
@@ -190,11 +231,6 @@ def _read(
             f"{folder} cannot be read ({error}); it is damaged or unreadable: save the model again, or check the "
             "permissions."
         ) from error
-    if not isinstance(config, dict) or not str(config.get(DIGEST)).startswith(MARK):
-        raise CheckpointError(
-            f"{folder / CONFIG} is not a file that braidkit wrote; save the model by save_pretrained."
-        )
-    return config, tensors, config.pop(DIGEST)
 
 
 def _digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
