@@ -98,8 +98,8 @@ class BestOfN(Baseline):
         check_count(self, "n_candidates")
         data = self._start(X, y)
         chain_seed, reward_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
-        self.pretrained_ = self._chain(data.X, chain_seed, data.device)
         self.reward_ = self._fit_reward(self.reward, data.X, data.y, reward_seed)
+        self.pretrained_ = self._chain(data.X, chain_seed, data.device)
         return self
 
     @ordinary_torch()

@@ -140,7 +140,8 @@ class Designer(SavedDesigner, BaseEstimator, abc.ABC):
         self.space_ = data.space.holding_constants(data.x) if holds else data.space
         if isinstance(getattr(self, "reward", None), FrozenEstimator):
             check_is_fitted(self.reward.estimator)
-            in_space(self.reward, self.space_)
+            if hasattr(self.reward, "space_"):  # a regressor of another package has none
+                in_space(self.reward, self.space_)
         if self.verbose and self.space_ != data.space:
             tqdm.write(f"{self.space_.held} are the same in all rows: held")
         return data._replace(space=self.space_)

@@ -257,9 +257,10 @@ class ConservativeDiffusionFinetuner(Designer):
             checkpoint = processes.once(functools.partial(open_checkpoint, self, rows.digest(), held))
 
             with interrupts_propagate():
+                # The reward first: one of the user's may fail, and the chain can take long.
+                learn_reward_and_judge(self, rows, split_seed, reward_seed, judge_seed, quiet=processes.rank > 0)
                 train_chain = functools.partial(self._chain, rows.X, pretrained_seed, device, checkpoint)
                 self.pretrained_ = train_chain() if self.pretrained else processes.once(train_chain).to(device)
-                learn_reward_and_judge(self, rows, split_seed, reward_seed, judge_seed, quiet=processes.rank > 0)
             if solver.needs_gradient:
                 check_reward_gradient(self.reward_, self.pretrained_, seed)
             Tuning(self, solver, rows, seed, noise_seed, reward_seed, checkpoint, device, processes).run()

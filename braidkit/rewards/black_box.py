@@ -21,6 +21,9 @@ from braidkit.rewards.row_noise import check_takes_noise
 from braidkit.spaces import Space, read_designs
 from braidkit.torch_state import ordinary_torch
 
+# Measured rows that a regressor predicts as soon as it is fitted.
+CHECKED_ROWS = 8
+
 
 class BlackBoxReward(Bounded):
     """Present a scikit-learn regressor of designs as a reward, without gradients.
@@ -79,6 +82,9 @@ class BlackBoxReward(Bounded):
         weights = {} if sample_weight is None else {"sample_weight": read_weights(sample_weight, len(y))}
         with self._its_errors_explained():
             self.regressor_ = regressor.fit(X, y, **weights)
+        # What it cannot read is said here, not after a chain was trained.
+        for predict in (self.predict, self.predict_lower):
+            predict(X[:CHECKED_ROWS])
         return self
 
     def predict(self, X: Any) -> np.ndarray:

@@ -8,7 +8,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
-from braidkit import GPBonusReward, SequenceEncoder, SequenceSpace
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SequenceEncoder, SequenceSpace
+from braidkit.baselines import BestOfN
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
 from braidkit.rewards import BlackBoxReward
 
@@ -77,5 +78,24 @@ class Column(Ridge):
 
 def test_predictions_of_another_shape_are_refused():
     X = np.random.default_rng(0).normal(size=(30, 2))
-    with pytest.raises(InvalidParameterError, match=r"shape \(30,\); got shape \(30, 1\)"):
+    with pytest.raises(InvalidParameterError, match=r"shape \(8,\); got shape \(8, 1\)"):
         BlackBoxReward(Column()).fit(X, X[:, 0]).predict(X)
+
+
+def test_a_regressor_that_cannot_read_designs_is_named_before_a_chain_is_trained(sequences):
+    X, y = sequences
+    of_numbers = FrozenEstimator(Ridge().fit(np.eye(5), np.arange(5.0)))
+    for designer in (
+        ConservativeDiffusionFinetuner(reward=of_numbers, solver="policy_gradient", random_state=0),
+        BestOfN(reward=of_numbers, random_state=0),
+    ):
+        with pytest.raises(InvalidParameterError, match="cannot be used on designs of kind 'strings'"):
+            designer.fit(X, y)
+        assert not hasattr(designer, "pretrained_")
+
+
+def test_a_fitted_pipeline_of_another_package_is_used_as_it_is(sequences):
+    X, y = sequences
+    fitted = FrozenEstimator(make_pipeline(SequenceEncoder(), Ridge()).fit(X, y))
+    sampler = BestOfN(reward=fitted, n_candidates=2, random_state=0).fit(X, y)
+    assert sampler.reward_.predict(X) == pytest.approx(fitted.predict(X))
