@@ -127,11 +127,13 @@ class ObjectiveReward(Bounded):
 
     def predict(self, X: Any) -> np.ndarray:
         """The objective of the predicted means, shape (n_samples,)."""
-        return self.objective_.bounds(self.predict_parts(X), self.scales_).mean.numpy()
+        parts = self.predict_parts(X)
+        return self.objective_.bounds(parts, self.scales_).mean.numpy()
 
     def predict_lower(self, X: Any) -> np.ndarray:
         """The lower bound of the objective, shape (n_samples,)."""
-        return self.objective_.bounds(self.predict_parts(X), self.scales_).low.numpy()
+        parts = self.predict_parts(X)
+        return self.objective_.bounds(parts, self.scales_).low.numpy()
 
     def predict_parts(self, X: Any) -> dict[str, Bounds]:
         """Mean, lower and upper bound of each quantity, (n_samples,), float64."""

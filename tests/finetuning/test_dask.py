@@ -4,6 +4,7 @@ import joblib
 import numpy as np
 from distributed import Client, LocalCluster
 from sklearn.model_selection import GridSearchCV
+from torch import nn
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
 
@@ -12,7 +13,7 @@ def test_a_grid_search_on_two_dask_workers_is_that_of_one_process():
     X = np.random.default_rng(0).normal(size=(60, 2))
     y = X.sum(axis=1)
     finetuner = ConservativeDiffusionFinetuner(
-        reward=GPBonusReward(max_iter=20), max_iter=2, batch_size=8, device="cpu", random_state=0
+        reward=GPBonusReward(nn.Flatten()), max_iter=2, batch_size=8, device="cpu", random_state=0
     )
     grid = {"reward__c": [0.1, 1.0]}
     alone = GridSearchCV(finetuner, grid, cv=2).fit(X, y)

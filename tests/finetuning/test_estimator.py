@@ -85,8 +85,9 @@ def chain(vectors):
 
 
 def quick(pretrained=None, **parameters):
-    settings = {"alpha": 1e-3, "max_iter": 4, "random_state": 0, "batch_size": 32} | parameters
-    return ConservativeDiffusionFinetuner(pretrained, **settings)
+    settings = {"alpha": 1e-3, "max_iter": 4, "random_state": 0, "batch_size": 32}
+    settings["reward"] = GPBonusReward(torch.nn.Flatten())  # without networks
+    return ConservativeDiffusionFinetuner(pretrained, **(settings | parameters))
 
 
 def same_weights(a, b):
@@ -187,7 +188,9 @@ def scaled_run(maximises, scale, shift):
     chain = SimplexDiffusion(SequenceSpace("DNA", LENGTH), n_steps=4)
     chain = untrained(chain)
     kind = {"lower": ConservativeDiffusionFinetuner, "mean": StandardFinetuner}[maximises]
-    return kind(chain, max_iter=4, learning_rate=0.01, batch_size=16, random_state=0).fit(X, scale * (y + shift))
+    reward = GPBonusReward(max_iter=20)
+    settings = {"max_iter": 4, "learning_rate": 0.01, "batch_size": 16, "random_state": 0}
+    return kind(chain, reward=reward, **settings).fit(X, scale * (y + shift))
 
 
 @settings(max_examples=8, deadline=None)

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 from torch.nn.functional import one_hot
 
-from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSpace
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffusion, SequenceSpace
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import TemperingSolver
 from braidkit.finetuning.optimum import approximates_optimum, draw_from_optimum, moved_to_optimum
@@ -81,12 +82,12 @@ def test_only_a_markov_law_that_tempering_fitted_is_taken_further():
     y = [float(row.count("G")) for row in rows]
     space = SequenceSpace("DNA", LENGTH)
     chain = MaskedDiffusion(space, n_hidden=8).fit(rows, max_iter=1, learning_rate=1e-9, random_state=0)
-    settings = {"pretrained": chain, "max_iter": 6, "random_state": 0}
-    tempered = ConservativeDiffusionFinetuner(**settings).fit(rows, y)
+    settings = {"reward": GPBonusReward(nn.Flatten()), "random_state": 0}
+    tempered = ConservativeDiffusionFinetuner(chain, max_iter=6, **settings).fit(rows, y)
     assert approximates_optimum(tempered)
     assert tempered.sample(40, 0) == draw_from_optimum(tempered, 40, 0)
     tempered.alpha_ = math.inf  # the pretrained model was kept
     assert not approximates_optimum(tempered)
     assert tempered.sample(40, 0) == tempered.model_.sample(40, 0)
-    exact = ConservativeDiffusionFinetuner(random_state=0).fit(rows, y)
+    exact = ConservativeDiffusionFinetuner(**settings).fit(rows, y)
     assert not approximates_optimum(exact)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
@@ -12,6 +13,9 @@ from braidkit.training import noted_interrupts
 RNG = np.random.default_rng(0)
 X = ["".join(row) for row in RNG.choice(list("ACGT"), (120, 6))]
 Y = np.array([row.count("G") + 0.3 * (row[0] == row[5]) + 0.3 * RNG.normal() for row in X])
+
+
+REWARD = GPBonusReward(torch.nn.Flatten())
 
 
 class StoppedAtSecondFit(GPBonusReward):
@@ -25,7 +29,7 @@ class StoppedAtSecondFit(GPBonusReward):
 
 @pytest.fixture(scope="module")
 def finetuner():
-    return ConservativeDiffusionFinetuner(random_state=0).fit(X, Y)
+    return ConservativeDiffusionFinetuner(reward=REWARD, random_state=0).fit(X, Y)
 
 
 def test_refit_learns_from_all_rows_and_the_check_is_of_rows_never_seen(finetuner):
@@ -64,14 +68,16 @@ def test_both_rewards_are_saved(finetuner, tmp_path):
 
 
 def test_frozen_reward_is_not_refitted():
-    reward = GPBonusReward(random_state=0).fit(X, Y)
+    reward = clone(REWARD).fit(X, Y)
     finetuner = ConservativeDiffusionFinetuner(reward=FrozenEstimator(reward), random_state=0).fit(X, Y)
     assert finetuner.checked_reward_ is finetuner.reward_
 
 
 def test_refit_that_is_stopped_keeps_what_the_judge_chose(capsys):
     with noted_interrupts() as noted:
-        stopped = ConservativeDiffusionFinetuner(reward=StoppedAtSecondFit(), random_state=0).fit(X, Y)
+        stopped = ConservativeDiffusionFinetuner(reward=StoppedAtSecondFit(torch.nn.Flatten()), random_state=0).fit(
+            X, Y
+        )
     assert noted == ["refit"]
     assert stopped.checked_reward_ is stopped.reward_
     assert "refit: stopped by the user" in capsys.readouterr().out
@@ -82,7 +88,7 @@ def test_refit_that_is_stopped_keeps_what_the_judge_chose(capsys):
 def test_tempering_refits_at_the_alpha_of_the_kept_checkpoint():
     rows = ["".join(row) for row in np.random.default_rng(1).choice(list("ACGT"), (150, 12))]
     y = np.array([row.count("G") for row in rows]) + 0.1 * np.random.default_rng(2).normal(size=150)
-    finetuner = ConservativeDiffusionFinetuner(max_iter=12, batch_size=64, random_state=0).fit(rows, y)
+    finetuner = ConservativeDiffusionFinetuner(reward=REWARD, max_iter=12, batch_size=64, random_state=0).fit(rows, y)
     assert finetuner.checked_reward_ is not finetuner.reward_
     assert 0.02 <= finetuner.alpha_ < 10
     assert np.mean([row.count("G") for row in finetuner.sample(100, random_state=0)]) > y.mean() + y.std()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSpace, SimplexDiffusion
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffusion, SequenceSpace, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.finetuning import TemperingSolver, rollout, sample_with_kl
 from braidkit.finetuning.population import Population, Target, next_beta
@@ -172,7 +172,8 @@ def test_it_is_the_default_of_sequences(chain):
     longer = [x + y for x, y in zip(X, X[1:] + X[:1], strict=True) if x + y][:150]
     longer = [x + "ACGT"[i % 4] * 2 for i, x in enumerate(longer)]  # 10 letters: too many designs to list
     y = np.array([x.count("G") for x in longer], dtype=float)
-    finetuner = ConservativeDiffusionFinetuner(max_iter=3, batch_size=32, random_state=0).fit(longer, y)
+    settings = {"reward": GPBonusReward(torch.nn.Flatten()), "max_iter": 3, "batch_size": 32, "random_state": 0}
+    finetuner = ConservativeDiffusionFinetuner(**settings).fit(longer, y)
     assert isinstance(finetuner.pretrained_, MaskedDiffusion)
     assert np.mean([x.count("G") for x in finetuner.sample(100, random_state=0)]) > y.mean()
     assert finetuner.alpha_ >= 0.02

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion, persistence
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, SequenceSpace, SimplexDiffusion, persistence
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.processes import Processes
 
@@ -29,7 +29,7 @@ def finetuner(**changes):
     """A short run; its chain is the same in every process."""
     chain = SimplexDiffusion(SequenceSpace("DNA", 6), n_steps=4).fit(data()[0], max_iter=10, random_state=0)
     settings = {"alpha": 0.1, "max_iter": 4, "batch_size": 8, "precision": "float32", "device": "cpu"}
-    settings["random_state"] = 0
+    settings |= {"reward": GPBonusReward(max_iter=5), "random_state": 0}
     return ConservativeDiffusionFinetuner(**({"pretrained": chain} | settings | changes))
 
 
