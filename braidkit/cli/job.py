@@ -336,7 +336,10 @@ def draw_figures(
 
 
 def save_figure(display: RewardDistributionDisplay | TrainingCurveDisplay, directory: RunDirectory, name: str) -> None:
-    """Draw a display, with or without a screen, and write it."""
-    figure = display.plot().figure_
+    """Draw a display, with or without a screen, and write it; its figure is closed again."""
+    figure = display.plot().figure_  # or an error that says how to get matplotlib
+    from matplotlib.pyplot import close
+
     with directory.writing(name) as target, replace_file(target) as path:
         figure.savefig(path, dpi=150, metadata={"Software": None})
+    close(figure)

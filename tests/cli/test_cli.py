@@ -260,7 +260,7 @@ def test_a_bootstrap_reward_is_used_when_asked_for(table, chain, tmp_path):
 
 
 def test_a_calibrated_bound_holds_for_most_held_out_rows(chain, tmp_path):
-    table, out = write_table(tmp_path / "mpra.csv", 300), tmp_path / "run"
+    table, out = write_table(tmp_path / "mpra.csv", 260), tmp_path / "run"
     result = design(table, *OPTIONS, "--pretrained", chain, "--c", "calibrated", "--out", out)
     assert result.exit_code == 0, result.output
     assert "the bound was calibrated" not in result.output
