@@ -75,8 +75,7 @@ def read_training_data(estimator: Any, X: Any, y: Any, *, space: Space | None = 
     space = infer_space(designs) if space is None else space
     check_lengths(designs, y)
     x = space.points(designs)
-    if len(x) < 2:
-        raise InvalidDesignError(f"X has {len(x)} sample; a minimum of 2 is required.")
+    check_enough_rows(x)
     estimator.n_features_in_ = designs.shape[1] if designs.ndim == 2 else space.shape[0]
     check_spread(y)
     return TrainingData(space, designs, x, y)
@@ -136,7 +135,10 @@ def read_targets(y: Any) -> tuple[list[str], np.ndarray]:
         Naming the column and the row.
     """
     if y is None:
-        raise InvalidTargetError("y is None; pass a column of measurements for each quantity.")
+        raise InvalidTargetError(
+            "An objective requires y to be passed, but the target y is None: pass a column of measurements for each "
+            "quantity."
+        )
     names, columns = _named_columns(y, "y")
     return names, np.column_stack([read_measurements(part, name) for name, part in zip(names, columns, strict=True)])
 
@@ -220,7 +222,7 @@ def _named_columns(y: Any, name: str) -> tuple[list[str], list[Any]]:
             raise InvalidTargetError(f"{name} {why}.")
         return names, [_as_array(y[key], named) for key, named in zip(keys, names, strict=True)]
     array = _as_array(y, name)
-    if array.ndim == 2:
+    if array.ndim == 2 and array.shape[1] != 1:
         return [f"{name}{i}" for i in range(array.shape[1])], list(array.T)
     return [str(getattr(y, "name", None) or name)], [array]
 
@@ -254,6 +256,12 @@ def check_lengths(X: Any, y: np.ndarray) -> None:
             f"X has {len(X):,} designs, but y has {len(y):,} measurements (inconsistent numbers of samples); pass one "
             "measurement a design."
         )
+
+
+def check_enough_rows(X: Any) -> None:
+    """Raise unless there are two rows to learn from."""
+    if len(X) < 2:
+        raise InvalidDesignError(f"X has {len(X)} sample; a minimum of 2 is required.")
 
 
 def _validated(estimator: Any, X: Any, designs: np.ndarray, **settings: Any) -> np.ndarray:

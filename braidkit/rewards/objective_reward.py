@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import Tensor
 
-from braidkit.data import check_lengths, read_target_errors, read_targets
+from braidkit.data import check_enough_rows, check_lengths, read_target_errors, read_targets
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
 from braidkit.rewards._base import BaseReward, Bounded, standardise
 from braidkit.rewards.black_box import BlackBoxReward
@@ -96,7 +96,9 @@ class ObjectiveReward(Bounded):
         noise = {"sample_weight": sample_weight, "y_error": y_error}
         check_takes_noise(self.reward, [name for name, value in noise.items() if value is not None])
         names, columns = read_targets(y)
-        check_lengths(read_designs(X), columns)
+        designs = read_designs(X)
+        check_lengths(designs, columns)
+        check_enough_rows(designs)
         self.objective_ = Objective.parse(self.objective, names)
         self.scales_ = self.objective_.scales(columns)
         _, self.y_mean_, self.y_std_ = standardise(self.objective_.measured_value(columns))

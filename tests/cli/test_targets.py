@@ -15,7 +15,10 @@ from braidkit.datasets import read_table
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Two properties of 5-letter DNA that pull apart, three replicates of each; no reward of so few rows trains a network."""
+    """Two properties of 5-letter DNA that pull apart, three replicates of each.
+
+    No reward of so few rows trains a network.
+    """
     rng = np.random.default_rng(0)
     X = ["".join(row) for row in rng.choice(list("ACGT"), (58, 5))]
     columns = {"sequence": X, "se": np.full(58, 0.2), "none": np.zeros(58)}

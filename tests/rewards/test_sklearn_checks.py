@@ -3,14 +3,18 @@
 from sklearn.linear_model import Ridge
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from braidkit.rewards import BlackBoxReward, BootstrapReward, GPBonusReward
+from braidkit.rewards import BlackBoxReward, BootstrapReward, GPBonusReward, ObjectiveReward
 
 # As of scikit-learn's own bagging: which rows a network draws depends on how many there are.
 RESAMPLED = {"check_sample_weight_equivalence_on_dense_data": "rows are drawn at random"}
 
 
 @parametrize_with_checks(
-    [GPBonusReward(max_iter=20), BootstrapReward()],
+    [
+        GPBonusReward(max_iter=20),
+        BootstrapReward(),
+        ObjectiveReward("2*y", GPBonusReward(max_iter=2, random_state=0)),
+    ],
     expected_failed_checks=lambda estimator: RESAMPLED if isinstance(estimator, BootstrapReward) else {},
 )
 def test_estimator(estimator, check):
