@@ -74,7 +74,8 @@ def test_fine_tuning_of_a_small_space_is_exact(alpha):
     X = rows(200, seed=1)
     y = X @ [1.0, -0.5, 2.0] + np.random.RandomState(0).normal(0, 0.1, 200)
     space = SequenceSpace("ACG", 3)
-    finetuner = ConservativeDiffusionFinetuner(alpha=alpha, space=space, random_state=0).fit(X, y)
+    settings = {"reward": GPBonusReward(torch.nn.Flatten()), "space": space, "random_state": 0}
+    finetuner = ConservativeDiffusionFinetuner(alpha=alpha, **settings).fit(X, y)
     assert isinstance(finetuner.model_, EnumeratedDiffusion)
     designs = all_designs(finetuner.model_)
     reward = finetuner.reward_.lower(designs.double()) / finetuner.reward_.y_std_
@@ -84,9 +85,8 @@ def test_fine_tuning_of_a_small_space_is_exact(alpha):
 
 def test_another_solver_gets_a_chain_that_it_can_train():
     X = rows(80)
-    finetuner = ConservativeDiffusionFinetuner(
-        solver="policy_gradient", space=SequenceSpace("ACG", 3), max_iter=1, random_state=0
-    )
+    settings = {"reward": GPBonusReward(torch.nn.Flatten()), "space": SequenceSpace("ACG", 3), "random_state": 0}
+    finetuner = ConservativeDiffusionFinetuner(solver="policy_gradient", max_iter=1, **settings)
     assert isinstance(finetuner.fit(X, X.sum(axis=1)).model_, SimplexDiffusion)
     with pytest.raises(IncompatibleModelError, match='a SimplexDiffusion needs solver="direct"'):
         ConservativeDiffusionFinetuner(finetuner.pretrained_, solver="exact").fit(X, X.sum(axis=1))

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSpace, SimplexDiffusion, TabularDiffusion
+from braidkit import (
+    ConservativeDiffusionFinetuner,
+    GPBonusReward,
+    MaskedDiffusion,
+    SequenceSpace,
+    SimplexDiffusion,
+    TabularDiffusion,
+)
 from braidkit.diffusion import GuidedDiffusion
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.finetuning import rollout
@@ -106,7 +113,8 @@ def test_a_guided_chain_is_a_pretrained_model(solver):
     X = np.random.default_rng(0).normal(size=(100, 2))
     guided = GuidedDiffusion(normal_chain(n_features=2, n_steps=5), lambda x, time: x.sum(dim=1), strength=1.0)
     before = copy.deepcopy(guided.chain.state_dict())
-    finetuner = ConservativeDiffusionFinetuner(guided, solver=solver, max_iter=2, batch_size=16, random_state=0)
+    settings = {"reward": GPBonusReward(torch.nn.Flatten()), "max_iter": 2, "batch_size": 16, "random_state": 0}
+    finetuner = ConservativeDiffusionFinetuner(guided, solver=solver, **settings)
     finetuner.fit(X, X.sum(axis=1))
     assert isinstance(finetuner.model_, GuidedDiffusion) and finetuner.model_.guide is guided.guide
     assert finetuner.history_["kl"][0] == 0

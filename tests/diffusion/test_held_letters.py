@@ -119,10 +119,10 @@ def test_smc_with_held_letters_estimates_the_constant_of_the_conditional_law(hel
 def test_simplex_chain_with_held_letters_has_about_the_conditional_law():
     whole = chain_of_a_law(SimplexDiffusion, n_steps=40)
     held = whole.in_space(SequenceSpace(LETTERS, template=TEMPLATE))
-    drawn = held.sample(3000, random_state=0, batch_size=3000)
+    drawn = held.sample(1500, random_state=0, batch_size=1500)
     counts = np.bincount(3 * drawn[:, 0].astype(int) + drawn[:, 2], minlength=9) / len(drawn)
     exact = conditional(whole.prior).numpy()
-    free = whole.sample(3000, random_state=0, batch_size=3000)
+    free = whole.sample(1500, random_state=0, batch_size=1500)
     unconditional = np.bincount(3 * free[:, 0].astype(int) + free[:, 2], minlength=9) / len(free)
     assert np.abs(counts - exact).max() < 0.03 < np.abs(unconditional - exact).max()
 

@@ -287,7 +287,7 @@ def test_a_model_survives_saving(length, tmp_path):
 def test_convolutions_learn_longer_sequences():
     words = ["ACGTAACCGGTTACGTAACC", "TTTTTGGGGGCCCCCAAAAA"]
     model = MaskedDiffusion(SequenceSpace("DNA", 20))
-    model.fit(words * 50, max_iter=250, batch_size=64, validation_fraction=0, random_state=0)
+    model.fit(words * 50, max_iter=150, batch_size=64, validation_fraction=0, random_state=0)
     designs = model.sample(50, random_state=0)
     assert sum(design in words for design in designs) > 40 and set(words) <= set(designs)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSpace
+from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffusion, SequenceSpace
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError, MissingExtraError
 from braidkit.finetuning import DirectSolver, TrajectoryBalanceSolver
@@ -328,6 +328,7 @@ def test_a_finetuner_takes_a_chain_of_a_language_model(tmp_path):
     X = chain.sample(100, random_state=0)
     y = [row.count("A") - row.count("W") for row in X]
     settings = {"max_iter": 10, "batch_size": 32, "learning_rate": 0.02, "solver": "trajectory_balance"}
+    settings["reward"] = GPBonusReward(torch.nn.Flatten())
     finetuner = ConservativeDiffusionFinetuner(chain, alpha=0.2, random_state=0, **settings).fit(X, y)
     assert finetuner.model_.backbone is chain.backbone and finetuner.pretrained_ is chain
     kl = finetuner.history_["kl"]

@@ -106,7 +106,7 @@ def test_a_saved_model_draws_the_same_images(model, tmp_path):
 
 
 def test_the_finetuner_trains_one_on_images_alone():
-    images = bars(60)[:, ::2, ::2]
+    images = bars(20)[:, ::2, ::2]
     finetuner = ConservativeDiffusionFinetuner(
         space=ImageSpace(4, 4, 1), reward=GPBonusReward(max_iter=2), max_iter=2, batch_size=8, random_state=0
     ).fit(images, images.mean(axis=(1, 2)))
@@ -140,7 +140,7 @@ def test_a_condition_is_a_channel_beside_those_of_the_image():
 
 
 def test_ddom_trains_one_together_with_measurements(tmp_path):
-    images = bars(60)[:, ::2, ::2]
+    images = bars(20)[:, ::2, ::2]
     chain = small(ImageSpace(4, 4, 1))
     conditions = torch.tensor(images.mean(axis=(1, 2)), dtype=torch.float32)[:, None]
     settings = {"strength": 2.0, "dropout": 0.2, "max_iter": 2}

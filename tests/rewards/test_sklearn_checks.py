@@ -12,7 +12,7 @@ RESAMPLED = {"check_sample_weight_equivalence_on_dense_data": "rows are drawn at
 @parametrize_with_checks(
     [
         GPBonusReward(max_iter=20),
-        BootstrapReward(),
+        BootstrapReward(max_iter=60),
         ObjectiveReward("2*y", GPBonusReward(max_iter=2, random_state=0)),
     ],
     expected_failed_checks=lambda estimator: RESAMPLED if isinstance(estimator, BootstrapReward) else {},
