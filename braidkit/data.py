@@ -14,6 +14,7 @@ from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
 from braidkit.spaces import Points, Space, infer_space, is_strings, read_designs
+from braidkit.spaces.reading import check_readable, given_array, tensor_entries
 
 # Bounds of points come out in float32, which ends at 3e38.
 LARGEST, SMALLEST = 1e30, 1e-30
@@ -75,7 +76,7 @@ def read_training_data(estimator: Any, X: Any, y: Any, *, space: Space | None = 
     space = infer_space(designs) if space is None else space
     check_lengths(designs, y)
     x = space.points(designs)
-    check_enough_rows(x)
+    check_enough_rows(designs)
     estimator.n_features_in_ = designs.shape[1] if designs.ndim == 2 else space.shape[0]
     check_spread(y)
     return TrainingData(space, designs, x, y)
@@ -229,9 +230,12 @@ def _named_columns(y: Any, name: str) -> tuple[list[str], list[Any]]:
 
 def _as_array(y: Any, name: str) -> np.ndarray:
     """Any container as an array."""
+    check_readable(name, y, InvalidTargetError)
     if isinstance(y, Tensor):
-        return y.detach().cpu().numpy()
-    if hasattr(y, "to_pylist") and not hasattr(y, "__array__"):
+        return tensor_entries(name, y, InvalidTargetError)
+    if hasattr(y, "__array__"):
+        return given_array(name, y, InvalidTargetError)
+    if hasattr(y, "to_pylist"):
         y = y.to_pylist()
     try:
         return np.asarray(y)
@@ -258,10 +262,12 @@ def check_lengths(X: Any, y: np.ndarray) -> None:
         )
 
 
-def check_enough_rows(X: Any) -> None:
-    """Raise unless there are two rows to learn from."""
+def check_enough_rows(X: np.ndarray) -> None:
+    """Raise unless there are two designs to learn from."""
     if len(X) < 2:
         raise InvalidDesignError(f"X has {len(X)} sample; a minimum of 2 is required.")
+    if (X[1:] == X[0]).all():
+        raise InvalidDesignError(f"X holds one design, {len(X):,} times; pass designs that differ.")
 
 
 def _validated(estimator: Any, X: Any, designs: np.ndarray, **settings: Any) -> np.ndarray:
@@ -278,7 +284,7 @@ def _number(value: Any, row: int, name: str) -> float:
         if isinstance(value, str) and "_" in value:
             raise ValueError("Python's digit separator")
         return float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         comma = isinstance(value, str) and value.count(",") == 1 and value.replace(",", "").strip("+- ").isdigit()
         remedy = "write decimals with a point" if comma else "drop or correct such rows"
         raise InvalidTargetError(f"{name}: row {row:,} is {value!r:.60}, which is not a number; {remedy}.") from error

@@ -13,6 +13,8 @@ import torch
 
 from braidkit.exceptions import InvalidParameterError
 
+# Numbers beyond it overflow in float32, where networks compute.
+LARGEST_NUMBER = 1e30
 # Counts beyond it overflow in numpy or torch, or never end.
 LARGEST_COUNT = 2**31 - 1
 
@@ -29,8 +31,9 @@ def check_number(
     braidkit.exceptions.InvalidParameterError: n_designs must be a whole number of at least 1; got 2.5.
     """
     fine = is_number(value, whole=whole)
-    if fine and whole and value > LARGEST_COUNT:
-        high = min(high, LARGEST_COUNT)
+    largest = LARGEST_COUNT if whole else LARGEST_NUMBER
+    if fine and abs(value) > largest:
+        low, high = max(low, -largest), min(high, largest)
     if not fine or value < low or value > high or (above and value == low):
         lower = "" if low == -math.inf else f"above {low:g}" if above else f"of at least {low:g}"
         limits = [lower, "" if high == math.inf else f"at most {high:,}" if whole else f"at most {high:g}"]
@@ -58,8 +61,9 @@ def is_word(value: Any, word: str) -> bool:
 def check_positive(estimator: Any, *names: str, allow_zero: bool = False, or_word: str = "") -> None:
     """Raise unless the named parameters of an estimator are finite numbers > 0 (or >= 0), or a word such as "auto"."""
     for name, value in _values(estimator, names, or_word):
-        if not is_number(value) or value < 0 or (value == 0 and not allow_zero):
+        if not is_number(value) or value < 0 or (value == 0 and not allow_zero) or value > LARGEST_NUMBER:
             bound = ">= 0" if allow_zero else "> 0"
+            bound += f" and at most {LARGEST_NUMBER:g}" * (is_number(value) and value > LARGEST_NUMBER)
             raise InvalidParameterError(f"{name} must be a number {bound}{_or(or_word)}; got {value!r:.60}.")
 
 
@@ -141,4 +145,10 @@ def resolve_device(device: str | torch.device) -> torch.device:
         raise InvalidParameterError(f'device must be "auto", "cpu" or "cuda"; got {str(device)!r}.')
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise InvalidParameterError(f'device={str(device)!r}, but no GPU is to be seen; pass device="auto".')
+    try:
+        torch.empty(0, device=resolved)
+    except Exception as error:  # of a kind that depends on the device
+        raise InvalidParameterError(
+            f'device={str(device)!r} is not to be seen ({error!s:.80}); pass device="auto".'
+        ) from error
     return resolved

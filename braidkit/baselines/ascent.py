@@ -9,11 +9,11 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from braidkit.baselines.baseline import Baseline, check_n_samples
+from braidkit.baselines.baseline import Baseline
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.contracts import standardised
-from braidkit.parameters import check_count, check_positive, check_random_state
+from braidkit.parameters import check_count, check_number, check_positive, check_random_state
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -147,7 +147,7 @@ class RewardAscent(Baseline):
             The kind of designs that `fit` saw.
         """
         check_is_fitted(self, "reward_")
-        check_n_samples(n_samples)
+        check_number("n_samples", n_samples, low=1, whole=True)
         order = check_random_state(random_state).permutation(len(self.starts_))
         starts = self.starts_[np.resize(order, n_samples)]
         points = torch.cat([self._climb(part) for part in starts.split(self.batch_size)])

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.designer import Designer
 from braidkit.parameters import resolve_device
 from braidkit.spaces import Points
@@ -47,9 +46,3 @@ class Baseline(Designer):
         _, X, x, y = self._read(X, y)
         self.kind_ = self.space_.kind_of(X)
         return TrainingData(X, x, y, device)
-
-
-def check_n_samples(n_samples: int) -> None:
-    """Raise unless at least one design is asked for."""
-    if n_samples < 1:
-        raise InvalidParameterError(f"n_samples must be at least 1; got {n_samples}.")

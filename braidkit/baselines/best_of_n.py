@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from braidkit.baselines.baseline import Baseline, check_n_samples
+from braidkit.baselines.baseline import Baseline
 from braidkit.diffusion import DiffusionModel
-from braidkit.parameters import as_generator, check_count, check_random_state
+from braidkit.parameters import as_generator, check_count, check_number, check_random_state
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -118,7 +118,7 @@ class BestOfN(Baseline):
             The kind of designs that `fit` saw.
         """
         check_is_fitted(self, "reward_")
-        check_n_samples(n_samples)
+        check_number("n_samples", n_samples, low=1, whole=True)
         generator, chain = as_generator(random_state), self.pretrained_
         n_draws = n_samples * self.n_candidates
         points, bounds = [], []

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from torch.nn import functional as F
 
-from braidkit.baselines.baseline import Baseline, check_n_samples
+from braidkit.baselines.baseline import Baseline
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_count, check_fraction, check_positive, check_random_state, is_number, is_word
@@ -209,7 +209,6 @@ class ClassifierGuidance(Baseline):
             The kind of designs that `fit` saw.
         """
         check_is_fitted(self, "model_")
-        check_n_samples(n_samples)
         return self.model_.sample(n_samples, random_state, batch_size=self.batch_size)
 
     def _check_parameters(self) -> None:

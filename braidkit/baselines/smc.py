@@ -12,9 +12,9 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from braidkit.baselines.baseline import Baseline, check_n_samples
+from braidkit.baselines.baseline import Baseline
 from braidkit.diffusion import DiffusionModel, walk
-from braidkit.parameters import as_generator, check_count, check_positive, check_random_state, is_word
+from braidkit.parameters import as_generator, check_count, check_number, check_positive, check_random_state, is_word
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -281,7 +281,7 @@ class SMCSampler(Baseline):
             The kind of designs that `fit` saw. Sets ``ess_``, ``log_z_`` and ``alpha_``.
         """
         check_is_fitted(self, "reward_")
-        check_n_samples(n_samples)
+        check_number("n_samples", n_samples, low=1, whole=True)
         generator = as_generator(random_state)
         particles = twisted_smc(
             self.pretrained_,

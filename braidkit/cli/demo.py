@@ -45,7 +45,7 @@ def run_demo(out: Path, *, seed: int, device: str, quiet: bool, say: Say, n_rows
         target="load", n=N_DESIGNS, alpha=ALPHA, max_iter=MAX_ITER, seed=seed, device=device, quiet=quiet
     )
     record = {"command": "demo", "rows": n_rows} | settings.as_record()
-    directory = RunDirectory(out, (*OUTPUTS, TABLE, TRUTH))
+    directory = RunDirectory(out, (*OUTPUTS, TABLE, TRUTH), can_overwrite=False)
     with directory.claimed(record, overwrite=_is_another_demo(directory, record)) as resumed:
         X, y = make_utr(n_rows, random_state=seed)
         split = offline_split(X, y, random_state=seed)

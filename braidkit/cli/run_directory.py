@@ -44,11 +44,14 @@ class RunDirectory:
     path : Path
     outputs : sequence of str
         Names of the files and folders that the run may write.
+    can_overwrite : bool, default=True
+        Whether the command has the option --overwrite, which refusals then name.
     """
 
-    def __init__(self, path: Path, outputs: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, outputs: tuple[str, ...] = (), *, can_overwrite: bool = True) -> None:
         self.path = path
         self.outputs = outputs
+        self.can_overwrite = can_overwrite
         self.files = RunFiles(path)
 
     def __truediv__(self, name: str) -> Path:
@@ -159,15 +162,13 @@ class RunDirectory:
             raise CheckpointError(f"{self.path} has files of its own and no run in it; choose a new directory.")
         why = why_not_resumed(before, settings) if before else None
         if before and not overwrite:
+            remedy = "choose another directory"
             if before["finished"]:
-                raise CheckpointError(
-                    f"{self.path} holds a finished run; choose another directory, or pass --overwrite to replace it."
-                )
+                remedy += ", or pass --overwrite to replace it" * self.can_overwrite
+                raise CheckpointError(f"{self.path} holds a finished run; {remedy}.")
             if why is not None:
-                raise CheckpointError(
-                    f"{self.path} holds an unfinished run of {why} choose another directory, or pass --overwrite to "
-                    "start afresh."
-                )
+                remedy += ", or pass --overwrite to start afresh" * self.can_overwrite
+                raise CheckpointError(f"{self.path} holds an unfinished run of {why} {remedy}.")
         self.files.check_outputs(self.outputs)
         if before and not before["finished"] and why is None:
             return True

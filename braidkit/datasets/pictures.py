@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, MissingExtraError
+from braidkit.parameters import check_number
 
 # Levels of 16 bits for each of the 256 of 8 bits.
 _SIXTEEN_BITS = 257
@@ -47,6 +48,11 @@ def read_images(
     """
     if channels not in (1, 3):
         raise InvalidParameterError(f"channels must be 1 or 3; got {channels!r}.")
+    if size is not None:
+        if not isinstance(size, (tuple, list)) or len(size) != 2:
+            raise InvalidParameterError(f"size must be (height, width); got {size!r:.60}.")
+        for side in size:
+            check_number("size", side, low=1, whole=True)
     if isinstance(files, str) or not isinstance(files, Collection):
         raise InvalidParameterError(f"files must be a list of paths or of images; got {files!r:.60}.")
     if len(files) == 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 
@@ -12,6 +11,7 @@ from braidkit.datasets._cells import Cells, others, read_cells
 from braidkit.datasets._fasta import is_fasta, read_records
 from braidkit.datasets.table import check_letters, read_letters, unquoted
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
+from braidkit.persistence import read_path
 from braidkit.spaces import SequenceSpace
 
 
@@ -44,7 +44,7 @@ def read_sequences(path: str | os.PathLike[str], space: SequenceSpace, *, sequen
     ...     read_sequences(file.name, SequenceSpace("DNA", 4)).values.tolist()
     [['parent', 'ACGT']]
     """
-    path = Path(path)
+    path = read_path("path", path)
     if is_fasta(path):
         records = read_records(path)
         columns = {"id": [record.id for record in records], "sequence": [record.sequence for record in records]}

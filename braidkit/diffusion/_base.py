@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -286,7 +287,14 @@ class DiffusionModel(SharedModel, abc.ABC):
         if not isinstance(generator, torch.Generator):
             raise InvalidParameterError(f"generator must be a torch.Generator; got {generator!r}.")
         shape = (1 if self._draws_once else self.n_steps + 1, *self.noise_shape)
-        noise = torch.empty(n, *shape)
+        try:
+            noise = torch.empty(n, *shape)
+        except RuntimeError as error:
+            size = 4 * n * math.prod(shape) / 2**30
+            raise InvalidParameterError(
+                f"the noise of {n:,} trajectories needs {size:,.0f} GiB, more than there are; pass a smaller "
+                "batch_size, or draw fewer at once."
+            ) from error
         row = torch.Generator()
         for i, seed in enumerate(torch.randint(2**62, (n,), generator=generator).tolist()):
             torch.randn(shape, generator=row.manual_seed(seed), out=noise[i])

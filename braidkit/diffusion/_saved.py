@@ -91,7 +91,8 @@ class SavedModel(nn.Module, abc.ABC):
         config, tensors = persistence.load(directory)
         kind = cls._classes.get(config.get("class", ""))
         if kind is None or not issubclass(kind, cls) or inspect.isabstract(kind):
-            raise CheckpointError(f"{directory} holds a {config.get('class')!r}, not a {cls.__name__}.")
+            there = f"a {config['class']!r}" if "class" in config else "no model, but another save"
+            raise CheckpointError(f"{directory} holds {there}, not a {cls.__name__}.")
         model = SavedModel.from_config(config)
         model._load_tensors(tensors, str(directory))
         return model.freeze()

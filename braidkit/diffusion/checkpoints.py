@@ -96,7 +96,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} holds more than tensors, and is not loaded because that could run code; where you trust it, save "
             'its state dict alone: torch.save(torch.load(path, weights_only=False)["state_dict"], new_path).'
         ) from error
-    except (OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # whatever torch.load meets in a file that is none of its own
         raise CheckpointError(f"{path} cannot be read by torch.load ({error}).") from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):

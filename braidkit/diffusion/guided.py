@@ -149,13 +149,15 @@ class GuidedDiffusion(DiffusionModel):
             state = x_t if differentiate else x_t.detach().requires_grad_(True)
             time = torch.full((len(x_t),), t / self.n_steps, device=x_t.device)
             values = self.guide(self.chain.as_points(state, t), time)
-            if not isinstance(values, Tensor) or len(values) != len(x_t) or not values.requires_grad:
+            if not isinstance(values, Tensor) or values.shape != x_t.shape[:1] or not values.requires_grad:
                 raise InvalidParameterError(
                     f"guide must give a tensor of {len(x_t)} values, one a state, whose gradient is known; got "
                     f"{values!r:.60}."
                 )
             value = values.sum()
             (gradient,) = torch.autograd.grad(value, state, create_graph=differentiate)
+        if not gradient.isfinite().all():
+            raise InvalidParameterError(f"guide has a gradient that is not finite at t = {t}; look for log(0) and 0/0.")
         return self.chain.policy(x_t, t).shifted(self.strength * gradient)
 
     def readout(self, x_0: Tensor) -> Tensor:

@@ -284,7 +284,10 @@ def order_within_table(length: int, n_letters: int, largest: int = _MAX_ORDER) -
 
 def _checked_tokens(tokens: Any, n_letters: int) -> np.ndarray:
     """Letter codes (n, length) as whole numbers; raises unless they are codes of so many letters."""
-    rows = np.asarray(tokens)
+    try:
+        rows = np.asarray(tokens)
+    except ValueError:  # rows of several lengths
+        rows = np.empty(0)
     if rows.ndim != 2 or rows.size == 0 or rows.dtype.kind not in "iu" or rows.min() < 0 or rows.max() >= n_letters:
         raise InvalidDesignError(
             f"tokens must be whole numbers from 0 to {n_letters - 1} of shape (n, length); got {tokens!r:.60}."

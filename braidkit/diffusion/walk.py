@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from braidkit.diffusion._saved import SavedModel
+from braidkit.exceptions import InvalidParameterError
+
 if TYPE_CHECKING:
     from braidkit.diffusion._base import DiffusionModel
 
@@ -41,10 +44,19 @@ def walk(chain: DiffusionModel, noise: Tensor, move: Move | None = None) -> Iter
 
 def last_state(chain: DiffusionModel, noise: Tensor, move: Move | None = None) -> Tensor:
     """The last states of `walk`, x_0 (n, \\*state_shape)."""
+    _check(chain, noise)
     return functools.reduce(lambda _, later: later, walk(chain, noise, move))[1]
+
+
+def _check(chain: DiffusionModel, noise: Tensor) -> None:
+    """Raise unless this is a chain, with noise of whole trajectories."""
+    if not isinstance(chain, SavedModel):
+        raise InvalidParameterError(f"chain must be a DiffusionModel; got {chain!r:.60}.")
+    chain.check_noise(noise)
 
 
 @torch.no_grad()
 def sample_path(chain: DiffusionModel, noise: Tensor) -> list[Tensor]:
     """The states x_0, ..., x_T of trajectories, item t holding x_t of shape (n, \\*state_shape); no gradient."""
+    _check(chain, noise)
     return [x for _, x in walk(chain, noise)][::-1]

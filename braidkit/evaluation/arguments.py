@@ -70,6 +70,23 @@ def check_table(table: Any, name: str, *, texts: Sequence[str] = (), numbers: Se
             )
 
 
+def read_array(name: str, values: Any, *shape: int | None) -> np.ndarray:
+    """Finite numbers of a shape, in which None is any length but 0, as float64; refused by name."""
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"{name} must hold numbers ({error}).") from error
+    fits = array.ndim == len(shape)
+    fits = fits and all(n > 0 if size is None else n == size for n, size in zip(array.shape, shape, strict=True))
+    if not fits or not np.isfinite(array).all():
+        words = ", ".join("n" if size is None else str(size) for size in shape)
+        raise InvalidParameterError(
+            f"{name} must be finite numbers of shape ({words}); got shape {array.shape} with "
+            f"{int((~np.isfinite(array)).sum())} that are not finite."
+        )
+    return array
+
+
 def read_values(values: Any) -> dict[Any, np.ndarray]:
     """Numbers by name as arrays, none of them empty; refused by the name."""
     if not isinstance(values, Mapping):

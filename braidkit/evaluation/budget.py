@@ -202,7 +202,10 @@ class BudgetedSelection:
             self._check_left(n)
             self._calls[account] = self._calls.get(account, 0) + n
         predict = getattr(self.oracle, "predict", self.oracle)
-        rewards = np.asarray(predict(X), dtype=np.float64)
+        try:
+            rewards = np.asarray(predict(X), dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidParameterError(f"the oracle must give one finite reward a design ({error}).") from error
         if rewards.shape != (n,) or not np.isfinite(rewards).all():
             raise InvalidParameterError(
                 f"the oracle must give one finite reward for each of {n} designs; got shape {rewards.shape} with "

@@ -227,6 +227,8 @@ def t_interval(values: np.ndarray, confidence: float = 0.95) -> tuple[float, flo
     if confidence == 1:
         raise InvalidParameterError("confidence must be below 1, where an interval has no end; got 1.")
     values = read_measurements(values)
+    if not len(values):
+        raise InvalidParameterError("values is empty; pass at least one number.")
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return mean, np.nan, np.nan

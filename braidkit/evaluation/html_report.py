@@ -28,7 +28,7 @@ from braidkit.evaluation.report_parts import Picture, cells_of, figure_of, galle
 from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_random_state
-from braidkit.persistence import replace_file
+from braidkit.persistence import read_path, replace_file
 from braidkit.spaces import ImageSpace
 
 # A longer setting is cut.
@@ -176,13 +176,9 @@ def _template() -> jinja2.Template:
 
 def _check_path(path: Any) -> str:
     """The path as a string; refused if it cannot be that of a file."""
-    try:
-        text = os.fsdecode(os.fspath(path))
-    except TypeError as error:
-        raise InvalidParameterError(f'path must be the name of a file, such as "report.html"; got {path!r}.') from error
-    if not text or os.path.isdir(text):
+    if path in ("", b"") or (isinstance(path, (str, os.PathLike)) and os.path.isdir(path)):
         raise InvalidParameterError(f'path must be the name of a file, such as "report.html"; got {path!r}.')
-    return text
+    return os.fspath(read_path("path", path))
 
 
 def _story(estimator: Any, designs: pd.DataFrame | None, y: np.ndarray | None) -> list[str]:

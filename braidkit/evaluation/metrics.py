@@ -6,6 +6,7 @@ Sequences are strings over any alphabet; all measures take plain lists of them.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -64,8 +65,8 @@ def kmer_counts(sequences: Sequence[str], k: int = 3, *, letters: str | None = N
         raise InvalidParameterError(f"letters must be a text of different letters; got {letters!r}.")
     if strangers := seen - set(letters):
         raise InvalidDesignError(f"{min(strangers)!r} is not in the alphabet {letters}; pass all letters that occur.")
-    if len(letters) ** k > _MAX_KMERS:
-        raise InvalidParameterError(f"k={k} of {len(letters)} letters gives {len(letters) ** k:,} k-mers; lower k.")
+    if len(letters) > 1 and k > math.log(_MAX_KMERS, len(letters)):
+        raise InvalidParameterError(f"k={k} of {len(letters)} letters gives {len(letters)}^{k} k-mers; lower k.")
     kmers = ["".join(kmer) for kmer in itertools.product(letters, repeat=k)]
     counter = CountVectorizer(analyzer=lambda row: (row[i : i + k] for i in range(len(row) - k + 1)), vocabulary=kmers)
     return scipy.sparse.csr_array(counter.transform(rows))

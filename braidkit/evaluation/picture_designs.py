@@ -138,6 +138,12 @@ def write_images(images: NDArray[np.uint8], folder: str | os.PathLike[str], word
     """Write images as PNG files, "design_1.png" and on, into a folder that is there; gives their names."""
     from PIL import Image
 
+    images = np.asarray(images)
+    if images.ndim not in (3, 4) or images.dtype != np.uint8 or (images.ndim == 4 and images.shape[3] != 3):
+        raise InvalidParameterError(
+            f"images must be an array of uint8 of shape (n, height, width[, 3]); got {images.dtype} of shape "
+            f"{images.shape}."
+        )
     names = image_files(len(images), word)
     for name, image in zip(names, images, strict=True):
         with replace_file(Path(folder) / name) as path:

@@ -100,6 +100,7 @@ class BlackBoxReward(Bounded):
 
     def mean_and_penalty(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and penalty (n,) of points (n, \\*space_.shape), in y's units, without gradient; float64."""
+        self.space_.check_points(x)
         designs = self.space_.decode(x.detach(), self.kind_)
         mean = self.predict(designs)
         return torch.as_tensor(mean, device=x.device), torch.as_tensor(

@@ -157,12 +157,17 @@ class Space(abc.ABC):
 
     def check_same_designs(self, X: Any) -> None:
         """Raise IncompatibleModelError if `X` plainly holds designs of another space; `X` is an array as read."""
-        return
+        if X.ndim == 1 and X.dtype == object and len(X) and isinstance(X[0], str):
+            raise IncompatibleModelError(
+                f"pretrained makes {self.designs}, but X is sequences; pass a model of sequences, or pretrained=None."
+            )
 
     def check_points(self, x: Any) -> None:
         """Raise unless `x` is a tensor of points: finite numbers of shape (n, \\*shape)."""
         if not isinstance(x, Tensor):
             raise InvalidDesignError(f"points must be a tensor, as encode gives them; got a {type(x).__name__}.")
+        if x.is_complex() or x.is_meta:
+            raise InvalidDesignError(f"points must be real numbers; got a tensor of {x.dtype} on {x.device}.")
         if tuple(x.shape[1:]) != self.shape or x.ndim != len(self.shape) + 1:
             expected = ", ".join(map(str, self.shape))
             raise InvalidDesignError(f"points must have shape (n, {expected}); got {tuple(x.shape)}.")

@@ -16,10 +16,13 @@ from braidkit.spaces.vectors import VectorSpace
 def space_from_config(config: dict[str, Any]) -> Space:
     """Build a space from what its `to_config` gave."""
     kinds: dict[str, type[Space]] = {kind.__name__: kind for kind in (SequenceSpace, VectorSpace, ImageSpace)}
-    if not isinstance(config, dict) or config.get("space") not in kinds:
+    if not isinstance(config, dict) or config.get("space") not in list(kinds):
         raise InvalidParameterError(f"config must be what to_config of a space gives; got {config!r:.60}.")
     arguments = {name: value for name, value in config.items() if name != "space"}
-    return kinds[config["space"]](**arguments)
+    try:
+        return kinds[config["space"]](**arguments)
+    except TypeError as error:  # another name, or one that is missing
+        raise InvalidParameterError(f"config must be what to_config of a space gives ({error}).") from error
 
 
 def infer_space(X: Any) -> Space:

@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from braidkit.exceptions import InvalidDesignError
+from braidkit.exceptions import BraidkitError, InvalidDesignError
 from braidkit.spaces.points import Points
 
 
@@ -115,6 +115,7 @@ def join_groups(X: Any, groups: Any = None) -> np.ndarray:
     designs = design_groups(X)
     if groups is None:
         return designs
+    check_readable("groups", groups, InvalidDesignError)
     try:
         array = np.asarray(groups)
         column = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
@@ -139,20 +140,19 @@ def _as_array(X: Any) -> np.ndarray:
     """Any collection as an array of at least one dimension, without turning numbers beside text into text."""
     if isinstance(X, (str, bytes)):
         raise InvalidDesignError(f"X is one string ({X[:20]!r}); pass a list of strings.")
+    check_readable("X", X, InvalidDesignError)
     if isinstance(X, Tensor):
-        X = X.detach().cpu()
-        return X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
-    if np.ma.is_masked(X):
-        raise InvalidDesignError("X has masked entries, which are missing; fill or drop such rows.")
+        return tensor_entries("X", X, InvalidDesignError)
     if isinstance(X, np.ndarray):
-        array = X
+        array = np.asarray(X)  # of a subclass, its plain entries
     elif isinstance(X, (list, tuple)):
+        buffer = next((i for i, row in enumerate(X) if isinstance(row, (bytearray, memoryview))), None)
+        if buffer is not None:  # numpy would read codes of letters as numbers
+            raise InvalidDesignError(f"row {buffer:,} is a {type(X[buffer]).__name__}, not a string; decode such rows.")
         has_text = any(isinstance(row, (str, bytes)) for row in X)
         array = _ragged_is_refused(X, object if has_text else None)
-    elif hasattr(X, "__array__"):
-        array = np.asarray(X)
-    elif hasattr(X, "to_numpy"):
-        array = np.asarray(X.to_numpy())
+    elif hasattr(X, "__array__") or hasattr(X, "to_numpy"):
+        array = given_array("X", X, InvalidDesignError)
     elif hasattr(X, "to_pylist"):
         return _as_array(X.to_pylist())
     elif hasattr(X, "toarray"):
@@ -163,7 +163,36 @@ def _as_array(X: Any) -> np.ndarray:
         raise InvalidDesignError(
             f"X is {X!r:.60}, not a collection of designs; pass a list of strings, or rows of numbers."
         )
+    if array.dtype.names is not None:
+        raise InvalidDesignError(
+            f"X is an array with fields ({', '.join(array.dtype.names)}); pass plain rows of numbers, or a DataFrame."
+        )
     return array
+
+
+def check_readable(name: str, values: Any, kind: type[BraidkitError]) -> None:
+    """Raise an error of a kind if some entries are masked: numpy would read what lies below the mask."""
+    if np.ma.is_masked(values):
+        raise kind(f"{name} has masked entries, which are missing; fill or drop such rows.")
+
+
+def tensor_entries(name: str, values: Tensor, kind: type[BraidkitError]) -> np.ndarray:
+    """A tensor of any device as an array; an error of a kind if it is not dense, or holds nothing."""
+    try:
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        raise kind(
+            f"{name} is a tensor that is sparse, nested or on the device meta ({error!s:.80}); pass a dense one."
+        ) from error
+
+
+def given_array(name: str, values: Any, kind: type[BraidkitError]) -> np.ndarray:
+    """The array that another library's object gives of itself; an error of a kind if it gives none."""
+    try:
+        return np.asarray(values if hasattr(values, "__array__") else values.to_numpy())
+    except Exception as error:  # whatever that library raises
+        raise kind(f"{name}, a {type(values).__name__}, gives no array ({error!s:.80}); pass a NumPy array.") from error
 
 
 def _ragged_is_refused(X: Any, dtype: Any) -> np.ndarray:

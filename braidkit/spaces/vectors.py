@@ -123,7 +123,8 @@ class VectorSpace(Space):
         return x * ratio + shift
 
     def check_same_designs(self, X: np.ndarray) -> None:
-        """Raise IncompatibleModelError if rows have another number of columns."""
+        """Raise IncompatibleModelError if rows are text, or have another number of columns."""
+        super().check_same_designs(X)
         if X.ndim == 2 and X.shape[1] != self.n_features:
             raise IncompatibleModelError(
                 f"pretrained makes designs of {self.n_features} features, but X has {X.shape[1]}; refit the encoder "

@@ -56,5 +56,5 @@ def test_bad_parameters_are_told_before_any_work():
         BestOfN(n_candidates=0).fit([[0.0], [1.0]], [0.0, 1.0])
     with pytest.raises(InvalidParameterError, match="pretrained must be a DiffusionModel or None"):
         BestOfN("model/").fit([[0.0], [1.0]], [0.0, 1.0])
-    with pytest.raises(InvalidParameterError, match="n_samples must be at least 1; got 0"):
+    with pytest.raises(InvalidParameterError, match="n_samples must be a whole number of at least 1; got 0"):
         on_normals(2).sample(0)

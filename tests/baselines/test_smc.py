@@ -8,7 +8,7 @@ import torch
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.pipeline import make_pipeline
 
-from braidkit import SequenceEncoder, SequenceSpace, TabularDiffusion
+from braidkit import GPBonusReward, SequenceEncoder, SequenceSpace, TabularDiffusion
 from braidkit.baselines import SMCSampler, twisted_smc
 from braidkit.baselines.smc import effective_share, systematic
 from braidkit.exceptions import InvalidParameterError
@@ -88,7 +88,7 @@ def test_bad_parameters_are_told_before_any_work():
     with pytest.raises(InvalidParameterError, match="n_particles must be a whole number of at least 2"):
         SMCSampler(n_particles=1).fit([[0.0], [1.0]], [0.0, 1.0])
     sampler = SMCSampler(n_particles=8, random_state=0).fit(np.eye(3), [0.0, 1.0, 2.0])
-    with pytest.raises(InvalidParameterError, match="n_samples must be at least 1"):
+    with pytest.raises(InvalidParameterError, match="n_samples must be a whole number of at least 1"):
         sampler.sample(0)
 
 
@@ -118,7 +118,8 @@ def test_few_particles_stay_different_with_alpha_auto():
     y = np.array([float(row.count("G")) for row in X])
     different, alphas = {}, {}
     for alpha in (0.02, "auto"):
-        sampler = SMCSampler(alpha=alpha, n_particles=64, random_state=0).fit(X, y)
+        reward = GPBonusReward(torch.nn.Flatten())
+        sampler = SMCSampler(alpha=alpha, reward=reward, n_particles=64, random_state=0).fit(X, y)
         different[alpha], alphas[alpha] = len(set(sampler.sample(64, random_state=0))), sampler.alpha_
     assert different["auto"] > 1.5 * different[0.02]
     assert alphas[0.02] == 0.02 < alphas["auto"]

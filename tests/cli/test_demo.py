@@ -74,4 +74,4 @@ def test_a_run_of_ones_own_is_safe_from_the_demo(tmp_path):
         directory.finish()
     refused = CliRunner().invoke(main, ["demo", "--out", str(tmp_path)])
     assert refused.exit_code == 2
-    assert "holds a finished run" in refused.stderr
+    assert "holds a finished run; choose another directory.\n" in refused.stderr

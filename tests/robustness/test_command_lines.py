@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from braidkit import GaussianDiffusion, ImageSpace, PixelDiffusion, VectorSpace
 from braidkit.cli import main
+from braidkit.cli.run_directory import RunDirectory
+from tests.worlds import untrained
 
 FILES = {
     "a.gz": b"x",
@@ -35,6 +38,10 @@ FILES = {
     "x.fa": b">a mrl=\nACGT\n>b mrl=1\nACGA\n",
     "y.fa": b">a mrl=1\n>b mrl=2\n",
     "z.csv": b"sequence,mrl\nACGT,1\n",
+    "one.csv": b"sequence,mrl\nACGT,1\nACGT,2\n",
+    "tiny.csv": b"sequence,mrl\nACGT,1e-319\nACGA,2e-319\n",
+    "t.parquet": b"PAR1junkPAR1",
+    "t.json": b'{"sequence":["ACGT"],"mrl":[1]}',
 }
 TABLES = ["nowhere", ".", "/proc/self/mem", "/dev/null", "", "bad.xlsx", *FILES]
 PLACES = ["/proc", "/proc/x", "/dev/null", "/dev/null/x", "t.csv", "\0bad", "a" * 300, "", "dangling"]
@@ -48,6 +55,10 @@ OPTIONS = """
 --lora-rank 4|--values t.csv|--values nowhere|--sequence mrl|--sequence|--config nowhere|--config t.csv
 --config .|--config c1.toml|--config c2.toml|--config c3.toml|--config c4.json|--reward x|--weight mrl
 --weight x|--target-se x|--target-se mrl|--objective (|--objective mrl - mrl|--objective __import__('os')
+--device mps|--device xpu|--c 1e300|--alpha 1e300|--objective mrl*1e300|--image sequence|--image mrl|--resize
+--skip-broken|--prompts t.csv|--features .|--n-steps 3|--pretrained vectors|--pretrained pictures|--previous vectors
+--length 5|--hold 1,,2|--free 7|--forbidden |--forbidden ,,|--sites NNN|--frame 3-1|--frame 0|--frame 1-2
+--max-homopolymer 99999999999|--padding middle|--alphabet dna|--template ACGTAC|--config c5.toml|--config c6.toml
 --parent ACGT|--mutations 9|--max-homopolymer 0|--frame 9|--target mrl|--nothing 1
 """
 OTHERS = [
@@ -58,6 +69,10 @@ OTHERS = [
     *[["score", run, "t.csv"] for run in ("nowhere", ".", "t.csv", "saved", "broken", "", "/proc", "\0")],
     *[["sample", run] for run in ("nowhere", ".", "t.csv", "saved", "broken", "", "/proc", "\0")],
     *[["sample", "saved", *more] for more in (["--n", "0"], ["--seed", "x"], ["--out", "t.csv"], ["--out", "/proc/x"])],
+    *[["score", run, "t.csv"] for run in ("vectors", "pictures")],
+    *[["sample", run] for run in ("vectors", "pictures")],
+    ["sample", "pictures", "--out", "t.csv"],
+    ["demo", "--out", "finished"],
     *[["demo", *more] for more in (["--out", "t.csv"], ["--out", "/proc/x"], ["--device", "meta"], ["--seed", "x"])],
     *[
         ["sample"],
@@ -104,10 +119,17 @@ def folder(tmp_path_factory):
         "c2.toml": b"\xff",
         "c3.toml": b"n=[1]",
         "c4.json": b"{}",
+        "c5.toml": b'target = ["mrl", ["a"]]',
+        "c6.toml": b'config = "c6.toml"',
     }
     for name, content in more.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
+    untrained(GaussianDiffusion(VectorSpace(2), n_steps=2)).save_pretrained(folder / "vectors")
+    untrained(PixelDiffusion(ImageSpace(4, 4), n_steps=2)).save_pretrained(folder / "pictures")
+    finished = RunDirectory(folder / "finished")
+    with finished.claimed({"command": "design"}):
+        finished.finish()
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.exceptions import MissingExtraError
+from braidkit.exceptions import InvalidParameterError, MissingExtraError
 
 # Okabe and Ito's colours: told apart with every common kind of colour blindness, and in grey by their lightness.
 GREY, SKY, ORANGE, GREEN, BLUE = "#8C8C8C", "#56B4E9", "#D55E00", "#009E73", "#0072B2"
@@ -25,8 +25,18 @@ def pyplot() -> Any:
 def new_axes(ax: Any, height: float = 4.4, width: float = 6.4) -> tuple[Any, Any]:
     """Figure and axes to draw on: those of `ax`, or new ones."""
     if ax is not None:
-        return ax.figure, ax
+        (given,) = given_axes(ax, 1)
+        return given.figure, given
     return pyplot().subplots(figsize=(width, height), layout="constrained")
+
+
+def given_axes(axes: Any, n: int) -> np.ndarray:
+    """The axes (n,) to draw on; refused if they are none, or another number."""
+    given = np.asarray(axes, dtype=object).reshape(-1)
+    if len(given) != n or not all(hasattr(ax, "figure") for ax in given):
+        what = "ax must be Axes" if n == 1 else f"axes must be {n} Axes"
+        raise InvalidParameterError(f"{what} of matplotlib, or None; got {axes!r:.60}.")
+    return given
 
 
 def plain(text: object) -> str:

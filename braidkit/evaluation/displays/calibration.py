@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from braidkit.evaluation.calibration import CalibrationReport
-from braidkit.evaluation.displays._drawing import BLUE, ORANGE, pyplot
+from braidkit.evaluation.displays._drawing import BLUE, ORANGE, given_axes, pyplot
+from braidkit.exceptions import InvalidParameterError
 
 
 class CalibrationDisplay:
@@ -27,6 +28,8 @@ class CalibrationDisplay:
     """
 
     def __init__(self, report: CalibrationReport) -> None:
+        if not isinstance(report, CalibrationReport):
+            raise InvalidParameterError(f"report must be a CalibrationReport; got {report!r:.60}.")
         self.report = report
 
     @classmethod
@@ -46,7 +49,7 @@ class CalibrationDisplay:
                 1, 2, sharey=True, figsize=(9.0, 3.8), width_ratios=(17, 11), layout="constrained"
             )
         else:
-            self.axes_ = np.asarray(axes, dtype=object).reshape(2)
+            self.axes_ = given_axes(axes, 2)
             self.figure_ = self.axes_[0].figure
         coverage = self.report.coverage
         for ax, by in zip(self.axes_, ("mean", "penalty"), strict=True):

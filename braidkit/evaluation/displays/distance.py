@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.evaluation.arguments import check_fitted, read_measured
+from braidkit.evaluation.arguments import check_fitted, read_array, read_measured
 from braidkit.evaluation.displays._drawing import BLUE, GREY, ORANGE, new_axes, plain
 from braidkit.evaluation.edit_distance import as_strings, nearest
 from braidkit.exceptions import InvalidParameterError
@@ -52,10 +52,11 @@ class DistanceDisplay:
         reference: float | None = None,
         reference_name: str = "best measured",
     ) -> None:
-        self.distance = distance
-        self.mean = mean
-        self.lower = lower
-        self.truth = truth
+        self.distance = read_array("distance", distance, None)
+        n = len(self.distance)
+        self.mean = read_array("mean", mean, n)
+        self.lower = read_array("lower", lower, n)
+        self.truth = None if truth is None else read_array("truth", truth, n)
         self.name = name
         self.reference = reference
         self.reference_name = reference_name

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from braidkit.evaluation.arguments import read_array
 from braidkit.evaluation.displays._drawing import BLUE, new_axes, plain
 from braidkit.evaluation.edit_distance import as_strings
 from braidkit.evaluation.metrics import kmer_counts, kmer_jensen_shannon, kmer_pearson
@@ -45,8 +46,8 @@ class KmerScatterDisplay:
         self, kmers: Sequence[str], reference: np.ndarray, designs: np.ndarray, *, pearson: float, divergence: float
     ) -> None:
         self.kmers = kmers
-        self.reference = reference
-        self.designs = designs
+        self.reference = read_array("reference", reference, len(kmers) or None)
+        self.designs = read_array("designs", designs, len(kmers) or None)
         self.pearson = pearson
         self.divergence = divergence
 

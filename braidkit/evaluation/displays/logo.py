@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, pyplot
+from braidkit.evaluation.arguments import read_array
+from braidkit.evaluation.displays._drawing import BLUE, GREEN, GREY, ORANGE, SKY, given_axes, pyplot
 from braidkit.evaluation.edit_distance import as_strings
+from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number
 from braidkit.spaces import SequenceSpace, infer_space
 
@@ -54,7 +56,9 @@ class SequenceLogoDisplay:
     """
 
     def __init__(self, shares: np.ndarray, letters: str, *, n_sequences: int | None = None, start: int = 1) -> None:
-        self.shares = shares
+        self.shares = read_array("shares", shares, None, len(letters))
+        if (self.shares < 0).any():
+            raise InvalidParameterError("shares must be at least 0.")
         self.letters = letters
         self.n_sequences = n_sequences
         self.start = start
@@ -102,7 +106,7 @@ class SequenceLogoDisplay:
             )
             self.axes_ = drawn[:, 0]
         else:
-            self.axes_ = np.asarray(axes, dtype=object).reshape(n_rows)
+            self.axes_ = given_axes(axes, n_rows)
             self.figure_ = self.axes_[0].figure
         heights = self.shares * self.information[:, None]
         # Where little is agreed on, the full scale would show nothing.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from braidkit.data import read_targets
+from braidkit.evaluation.arguments import read_array
 from braidkit.evaluation.displays._drawing import BLUE, GREY, ORANGE, new_axes, plain
 from braidkit.evaluation.quantities import reward_of_quantities
 from braidkit.exceptions import InvalidParameterError
@@ -46,9 +47,13 @@ class ParetoDisplay:
         names: Sequence[str],
         directions: Sequence[int] = (1, 1),
     ) -> None:
-        self.measured = measured
-        self.mean = mean
-        self.bound = bound
+        self.measured = read_array("measured", measured, None, 2)
+        self.mean = read_array("mean", mean, None, 2)
+        self.bound = read_array("bound", bound, len(self.mean), 2)
+        if len(names) != 2 or sorted(set(directions) - {-1, 1}) or len(directions) != 2:
+            raise InvalidParameterError(
+                f"names and directions must be two each, the latter 1 or -1; got {names!r} and {directions!r}."
+            )
         self.names = names
         self.directions = directions
 

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from braidkit.evaluation.arguments import check_fitted
+from braidkit.evaluation.arguments import check_fitted, read_array
 from braidkit.evaluation.displays._drawing import (
     BLUE,
     GREEN,
     ORANGE,
     SKY,
+    given_axes,
     label_end,
     label_line,
     plain,
     pyplot,
     spread_labels,
 )
+from braidkit.exceptions import InvalidParameterError
 
 
 class TrainingCurveDisplay:
@@ -42,7 +44,11 @@ class TrainingCurveDisplay:
     def __init__(
         self, history: Mapping[str, Sequence[float]], *, best_iter: int | None = None, name: str = "reward"
     ) -> None:
-        self.history = history
+        needed = ("iteration", "lower", "kl")
+        if not isinstance(history, Mapping) or not all(name in history for name in needed):
+            raise InvalidParameterError(f"history must be a dictionary with {', '.join(needed)}; got {history!r:.60}.")
+        n = np.size(history["iteration"])
+        self.history = {name: read_array(f"history[{name!r}]", values, n or None) for name, values in history.items()}
         self.best_iter = best_iter
         self.name = name
 
@@ -59,7 +65,7 @@ class TrainingCurveDisplay:
                 2, 1, sharex=True, figsize=(6.4, 4.6), height_ratios=(2, 1), layout="constrained"
             )
         else:
-            self.axes_ = np.asarray(axes, dtype=object).reshape(2)
+            self.axes_ = given_axes(axes, 2)
             self.figure_ = self.axes_[0].figure
         rewards, divergence = self.axes_
         curves = {"mean": (SKY, "-"), "lower": (ORANGE, "-"), "judge": ("black", "--"), "oracle": (BLUE, "-.")}
