@@ -9,10 +9,13 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from paper_images_world import aesthetic
+from scipy.stats import t as student
 
 from braidkit.evaluation.displays import ImageGridDisplay
 from braidkit.oracles import PromptCheck
 
+FIGURES = ["mean", "median", "min", "max", "invalid", "aesthetic", "predicted", "lower", "judge", "kl"]
+KNOWN = {"predicted mean": "mean", "lower bound": "lower", "judge": "judge"}  # what a run itself knows
 Results = dict[int, dict[str, Any]]  # of a seed, by method
 
 
@@ -36,6 +39,7 @@ def table(results: Results, prompts: list[str], check: PromptCheck) -> pd.DataFr
                         "update": int(iteration),
                         "kept": bool(iteration == result["kept"]),
                         "mean": reward.mean(),
+                        "median": np.median(reward),
                         "min": reward.min(),
                         "max": reward.max(),
                         "invalid": 100 * (1 - seen.mean()),
@@ -49,40 +53,73 @@ def table(results: Results, prompts: list[str], check: PromptCheck) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def figures(results: Results, prompts: list[str], check: PromptCheck, score: np.ndarray, out: Path) -> None:
-    """Figure 8's grid and Figure 3b's curves, of the first seed."""
+def summary(frame: pd.DataFrame) -> str:
+    """Means over seeds with half of their 95 % intervals (Student's t), by method and checkpoint, and as kept."""
+    kept = frame[frame.kept & (frame.groupby(["method", "seed"])["update"].transform("max") > 0)]
+    rows = []
+    for names, group in [
+        *frame.groupby(["method", "update"], sort=False),
+        *[((name, "kept"), group) for name, group in kept.groupby("method", sort=False)],
+    ]:
+        n = len(group)
+        half = student.ppf(0.975, n - 1) / n**0.5 if n > 1 else np.nan
+        row = {"method": names[0], "update": names[1], "seeds": n}
+        for column in FIGURES:
+            values = group[column]
+            row[column] = f"{values.mean():.2f} ± {half * values.std():.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def figures(results: Results, prompts: list[str], check: PromptCheck, limit: float, out: Path) -> None:
+    """Figure 8's grid of the first seed, and Figure 3b's curves over all seeds."""
     import matplotlib.pyplot as plt
 
     matplotlib.use("Agg")
-    methods = results[0]
     shown = np.arange(10)
     groups, numbers = {}, {}
-    for name, result in methods.items():
+    for name, result in next(iter(results.values())).items():
         for k, iteration in enumerate(result["iteration"]):
-            if iteration == 0 and name not in ("STRL", "best of 4", "Guidance"):
+            if (iteration == 0) == (len(result["iteration"]) > 1) and name != "STRL":
                 continue
-            label = "pretrained" if iteration == 0 and name == "STRL" else name
-            label += f", update {iteration}" if iteration else ""
+            label = name if iteration == 0 else f"{name}, {iteration}"
+            label = "pretrained" if label == "STRL" else label
             groups[label] = result["images"][k][shown]
             numbers[label] = judged(result["images"][k], prompts, check)[0][shown]
     display = ImageGridDisplay(groups, numbers, name="reward; 0 where the animal of the prompt is not seen").plot()
     for column, prompt in enumerate(prompts[:10]):
-        display.ax_.text(column + 0.47, 0.05, prompt, ha="center", va="bottom", fontsize="small")
-    display.figure_.savefig(out / "grid.png", dpi=80)
-    followed = {name: result for name, result in methods.items() if len(result["iteration"]) > 1}
-    figure, axes = plt.subplots(1, len(followed), figsize=(4 * len(followed), 3.2), sharey=True, layout="constrained")
-    for ax, (name, result) in zip(np.atleast_1d(axes), followed.items(), strict=True):
-        truth = [judged(images, prompts, check)[0].mean() for images in result["images"]]
-        for label, values in (
-            ("predicted mean", result["mean"].mean(axis=1)),
-            ("lower bound", result["lower"].mean(axis=1)),
-            ("judge", result["judge"].mean(axis=1)),
-            ("reward", truth),
-        ):
-            ax.plot(result["iteration"], values, marker="o", label=label)
-        ax.axhline(np.quantile(score, 0.7), color="grey", linestyle=":", label="largest measurement")
-        ax.set_title(name)
-        ax.set_xlabel("updates")
-    np.atleast_1d(axes)[0].legend(fontsize="small")
-    figure.savefig(out / "curves.png", dpi=100)
+        animal = prompt.split()[-1]
+        display.ax_.text(column + 0.47, 0.05, animal, ha="center", va="bottom", fontsize="small")
+    display.figure_.savefig(out / "grid.png", dpi=70)
+    _curves(results, prompts, check, limit, out / "curves.png")
     plt.close("all")
+
+
+def _curves(results: Results, prompts: list[str], check: PromptCheck, limit: float, path: Path) -> None:
+    """Reward, aesthetic and what a run knows, by updates: means over seeds, and bars of their standard errors."""
+    import matplotlib.pyplot as plt
+
+    names = [name for name, result in next(iter(results.values())).items() if len(result["iteration"]) > 1]
+    columns = min(len(names), 4)
+    figure, axes = plt.subplots(
+        -(-len(names) // columns), columns, figsize=(3.2 * columns, 3 * -(-len(names) // columns)),
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for ax in axes.flat[len(names) :]:
+        ax.axis("off")
+    for ax, name in zip(axes.flat, names, strict=False):
+        runs = [methods[name] for methods in results.values() if name in methods]
+        curves = {label: [run[key].mean(axis=1) for run in runs] for label, key in KNOWN.items()}
+        curves["aesthetic"] = [[aesthetic(images).mean() for images in run["images"]] for run in runs]
+        curves["reward: 0 if the animal is not seen"] = [
+            [judged(images, prompts, check)[0].mean() for images in run["images"]] for run in runs
+        ]
+        for label, values in curves.items():
+            error = np.std(values, axis=0, ddof=1) / len(runs) ** 0.5 if len(runs) > 1 else None
+            style = {"linestyle": "--"} if label in KNOWN else {"linewidth": 2}
+            ax.errorbar(runs[0]["iteration"], np.mean(values, axis=0), error, marker="o", ms=3, label=label, **style)
+        ax.axhline(limit, color="grey", linestyle=":", label="highest measured")
+        ax.set_title(name, fontsize="medium")
+        ax.set_xlabel("updates")
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+    figure.savefig(path, dpi=80)

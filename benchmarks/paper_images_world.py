@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from braidkit.oracles import PromptCheck
 
 ANIMALS = ["bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep", "zebra"]
+# The captions that the pipeline was trained on. To the bare word it answers with another animal.
+PROMPTS = [f"a photo of a {animal}" for animal in ANIMALS]
 JUNK = "junk"
 
 
@@ -113,7 +115,7 @@ def train_classifier(images: np.ndarray, labels: np.ndarray, path: Path, *, n_ep
 
 def prompt_check(classifier: Classifier) -> PromptCheck:
     """The classifier in the place of a vision-language model."""
-    return PromptCheck.from_classifier(classifier.scores, [*ANIMALS, JUNK])
+    return PromptCheck.from_classifier(classifier.scores, [*PROMPTS, JUNK])
 
 
 def _jittered(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
