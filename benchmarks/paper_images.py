@@ -1,13 +1,13 @@
-"""The paper's experiment on pictures (section 7.2) in small: aesthetic scores, a shortcut, and a check of the prompt.
+r"""The paper's experiment on pictures (section 7.2) in small: aesthetic scores, a shortcut, and a check of the prompt.
 
 A small Stable Diffusion pipeline makes silhouettes of ten animals. Their aesthetic has a known formula, which a white
 sheet fulfils best. Methods learn from pictures that score below a quantile. A classifier that none of them sees says
 whether the animal of the prompt is still there; where it is not, the reward is 0.
 
-    python benchmarks/paper_images.py --data-home ../shared/data --models ../shared/models --out DIR
+    python benchmarks/paper_images.py --data-home ../shared/data --models ../shared/models --out DIR \
+        --methods all --csv docs/results/pictures.csv
     python benchmarks/paper_images.py --size paper --dry-run
 
-The table of docs/images.md is of --seeds 1 --designs 40 --rows 300 --updates 12 --steps 10 --methods STRL BRAID-Bonus.
 Every stage is kept in DIR and not done again. `--size paper` counts what Stable Diffusion 1.5 would take.
 """
 
@@ -33,6 +33,7 @@ from braidkit.baselines import ClassifierGuidance, StandardFinetuner
 from braidkit.cli.job import embedded
 from braidkit.evaluation.picture_designs import prompts_in_turn
 from braidkit.finetuning import DirectSolver
+from braidkit.finetuning.judge import CalibratedJudge
 from braidkit.rewards import CLIPFeatures
 
 # Standard deviations of y a nat: 10 to 20 times the paper's (Table 4), which is as good as none.
@@ -117,13 +118,16 @@ def tuned(world: World, estimator: Any, alpha: float = ALPHA) -> dict[str, Any]:
         n_iter_no_change=100,
         random_state=world.seed,
     ).fit(world.X, world.y)
+    judge = CalibratedJudge(estimator.judge_, estimator.judge_spread_)
+    points = [estimator.space_.points(images)[np.arange(len(images))] for images in Followed.taken.values()]
     said = [
         {
             "mean": estimator.reward_.predict(images),
             "lower": estimator.reward_.predict_lower(images),
             "judge": estimator.judge_.predict(images),
+            "judge's error": np.array(judge.y_std_ * judge.mean_difference(point, points[0])[1]),
         }
-        for images in Followed.taken.values()
+        for images, point in zip(Followed.taken.values(), points, strict=True)
     ]
     return {
         "iteration": np.array(list(Followed.taken)),
@@ -168,6 +172,7 @@ def single(images: np.ndarray, mean: np.ndarray, lower: np.ndarray) -> dict[str,
         "mean": mean[None],
         "lower": lower[None],
         "judge": nothing,
+        "judge's error": np.array([np.nan]),
     }
 
 
@@ -268,7 +273,7 @@ def run(given: argparse.Namespace) -> None:
         results[seed] = {}
         for name, work in methods(world, choice["pixels"]["c"], choice["embedding"]["c"]).items():
             file = path / f"{name.replace(' / ', '-over-').replace(', ', '-').replace(' ', '-')}.npz"
-            if name in given.methods or file.exists():
+            if given.methods == ["all"] or name in given.methods or file.exists():
                 results[seed][name] = stage(file, work)
     prompts = prompts_in_turn(chain, given.designs) or []
     frame = table(results, prompts, check)
@@ -291,7 +296,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600, help="offline pictures")
     parser.add_argument("--updates", type=int, default=24)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--methods", nargs="*", default=MAIN, help="what to do; finished stages are always shown")
+    parser.add_argument("--methods", nargs="*", default=MAIN, help="by name, or all; finished stages are always shown")
     given = parser.parse_args()
     if given.size == "paper":
         if not given.dry_run:

@@ -14,7 +14,7 @@ from scipy.stats import t as student
 from braidkit.evaluation.displays import ImageGridDisplay
 from braidkit.oracles import PromptCheck
 
-FIGURES = ["mean", "median", "min", "max", "invalid", "aesthetic", "predicted", "lower", "judge", "kl"]
+FIGURES = ["mean", "median", "min", "max", "invalid", "aesthetic", "predicted", "lower", "judge", "judge's error", "kl"]
 KNOWN = {"predicted mean": "mean", "lower bound": "lower", "judge": "judge"}  # what a run itself knows
 Results = dict[int, dict[str, Any]]  # of a seed, by method
 
@@ -47,6 +47,7 @@ def table(results: Results, prompts: list[str], check: PromptCheck) -> pd.DataFr
                         "predicted": result["mean"][k].mean(),
                         "lower": result["lower"][k].mean(),
                         "judge": result["judge"][k].mean(),
+                        "judge's error": float(result["judge's error"][k]),
                         "kl": result["kl"][k],
                     }
                 )
@@ -79,18 +80,18 @@ def figures(results: Results, prompts: list[str], check: PromptCheck, limit: flo
     shown = np.arange(10)
     groups, numbers = {}, {}
     for name, result in next(iter(results.values())).items():
-        for k, iteration in enumerate(result["iteration"]):
-            if (iteration == 0) == (len(result["iteration"]) > 1) and name != "STRL":
-                continue
-            label = name if iteration == 0 else f"{name}, {iteration}"
-            label = "pretrained" if label == "STRL" else label
+        n = len(result["iteration"])
+        middle = [1, 2] if name in ("STRL", "BRAID-Bonus") else []
+        for k in [0] * (name == "STRL") + middle + [n - 1]:
+            label = f"{name}, update {result['iteration'][k]}" if n > 1 else name
+            label = label if k or n == 1 else "pretrained"
             groups[label] = result["images"][k][shown]
             numbers[label] = judged(result["images"][k], prompts, check)[0][shown]
     display = ImageGridDisplay(groups, numbers, name="reward; 0 where the animal of the prompt is not seen").plot()
     for column, prompt in enumerate(prompts[:10]):
         animal = prompt.split()[-1]
         display.ax_.text(column + 0.47, 0.05, animal, ha="center", va="bottom", fontsize="small")
-    display.figure_.savefig(out / "grid.png", dpi=70)
+    display.figure_.savefig(out / "grid.png", dpi=70, bbox_inches="tight")
     _curves(results, prompts, check, limit, out / "curves.png")
     plt.close("all")
 

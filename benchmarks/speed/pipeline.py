@@ -4,10 +4,9 @@
     PYTHONPATH=.:elsewhere python benchmarks/speed/pipeline.py --repeats 11
 
 TRL 0.23.1 is the last that has the trainer. Its AlignProp runs each step's network again on the way back;
-"alignprop, graphs kept" is the same trainer without that. The others are `DirectSolver`, plain, with checkpointing, or
-with `rows_at_once=2`. "no reference" has no KL, as AlignProp, "one step" the exact KL of one drawn step, and of one
-before the last K, and "all steps" that of all K. Pipeline, trajectories, steps and K are the same; the reward is the
-images' brightness.
+"alignprop, graphs kept" is the same trainer without that. The others are `DirectSolver`, plain or with checkpointing:
+"no reference" has no KL, as AlignProp, "one step" the exact KL of one drawn step, and of one before the last K, and
+"all steps" that of all K. Pipeline, trajectories, steps and K are the same; the reward is the images' brightness.
 
 Updates are timed in turn, by the processor's seconds. Ratios are geometric means over rounds, with 95 % intervals by
 Student's t of their logarithms. "to bare" divides by the time of as many bare passes of U-Net and VAE, measured in the
@@ -36,11 +35,7 @@ from braidkit.finetuning import DirectSolver, Problem
 
 PROMPT, GUIDANCE = "cat", 3.0
 REFERENCES = ("alignprop", "alignprop, graphs kept")
-VARIANTS = (
-    *("no reference", "one step", "all steps"),
-    *("no reference, checkpointing", "one step, checkpointing"),
-    *("no reference, 2 at once", "one step, 2 at once"),
-)
+VARIANTS = ("no reference", "one step", "all steps", "no reference, checkpointing", "one step, checkpointing")
 
 
 class NoReference(DirectSolver):
@@ -56,9 +51,8 @@ def brightness(images: Tensor) -> Tensor:
 
 def direct(variant: str, arguments: argparse.Namespace) -> Callable[[int], object]:
     """braidkit's update, by its number."""
-    kl, _, how = variant.partition(", ")
-    settings: dict[str, Any] = {"truncation": arguments.truncation, "checkpointing": how == "checkpointing"}
-    settings["rows_at_once"] = 2 if how == "2 at once" else None
+    kl, _, checkpointing = variant.partition(", ")
+    settings = {"truncation": arguments.truncation, "checkpointing": bool(checkpointing)}
     solver = {
         "no reference": NoReference(**settings),
         "one step": DirectSolver(kl_steps="one", **settings),

@@ -22,6 +22,9 @@ FALSE_ALARM_RATE = 0.05
 # is often larger, but the rest of such a path is not worth the risk: with 84,000 5'UTRs the judge fell by 0.25
 # deviations while a published model of the same assay saw no more improvement.
 LARGEST_DECLINE = 0.1
+# Deviations of y by which the judge's posterior may be wrong about an average of designs. Its prior has about 1, so
+# more is an extrapolation, beyond all that was measured.
+LARGEST_ERROR = 1.0
 
 
 def sure_deviations(n_evaluations: int, n_freedom: float) -> float:
@@ -51,6 +54,12 @@ class Choice(abc.ABC):
     @abc.abstractmethod
     def __call__(self, seen: Evaluation) -> Verdict:
         """Judge an evaluation by those before it."""
+
+    def doubt(self) -> tuple[float, float] | None:
+        """By how much the judge finds the kept designs better than the pretrained model's, and its error, if that is
+        too large to believe it.
+        """
+        return None
 
     @abc.abstractmethod
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -86,7 +95,8 @@ class HighestObjective(Choice):
         self.sure = sure_deviations(n_evaluations, N_DIRECTIONS) if sure is None else sure
         self._ends_at_worse, self._ended = sure is not None, False
         self._best_objective = self._best_judged = -math.inf
-        # Designs of the checkpoint to keep ("best") and of the one that the judge rates highest ("favourite").
+        # Designs of the pretrained model ("first"), of the checkpoint to keep ("best"), and of the one that the judge
+        # rates highest ("favourite").
         self._designs: dict[str, Tensor] = {}
 
     def __call__(self, seen: Evaluation) -> Verdict:
@@ -97,6 +107,7 @@ class HighestObjective(Choice):
                 f"designs of the pretrained model have the objective {seen.objective} and, by the judge, "
                 f"{seen.judged}; pass a reward that is finite for all designs of the space."
             )
+        self._designs.setdefault("first", seen.designs)
         if seen.judged > self._best_judged:
             self._best_judged, self._designs["favourite"] = seen.judged, seen.designs
         is_worse = self._is_worse(seen.designs)
@@ -115,6 +126,13 @@ class HighestObjective(Choice):
         difference, error = self.judge.mean_difference(designs, self._designs["favourite"])
         least = self.sure * error
         return difference < -(min(least, LARGEST_DECLINE) if self._ends_at_worse else least)
+
+    def doubt(self) -> tuple[float, float] | None:
+        first, best = self._designs["first"], self._designs["best"]
+        if best is first:
+            return None
+        difference, error = self.judge.posterior_difference(best, first)
+        return (difference, error) if error > LARGEST_ERROR else None
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         remembered = {"best_objective": self._best_objective, "best_judged": self._best_judged, "ended": self._ended}

@@ -37,6 +37,9 @@ class Judge(Protocol):
     def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
         """Mean difference between points and others drawn from the same noise, and its standard deviation."""
 
+    def posterior_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
+        """The same with the posterior's own deviation, before any calibration."""
+
 
 class CheckpointSelection(Protocol):
     """A rule that chooses the checkpoint by true measurements; see `braidkit.evaluation.BudgetedSelection`."""

@@ -43,8 +43,12 @@ class CalibratedJudge:
 
     def mean_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
         """Mean difference between points and others, and its standard deviation, in standard deviations of y."""
-        difference, std = self.reward.mean_difference(x, other)
+        difference, std = self.posterior_difference(x, other)
         return difference, self.spread * std
+
+    def posterior_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
+        """The same with the posterior's own deviation."""
+        return self.reward.mean_difference(x, other)
 
 
 @torch.no_grad()

@@ -134,6 +134,19 @@ class Monitor:
             "More measurements, a larger alpha or a larger penalty would hold longer."
         )
 
+    def doubt(self) -> str | None:
+        """The warning to give if the judge cannot tell whether the kept designs are good; else None."""
+        found = self.choice.doubt() if self.best_iter else None
+        if found is None:
+            return None
+        difference, error = found
+        return (
+            f"the judge cannot tell whether the designs of update {self.best_iter} are good: it finds them "
+            f"{difference:+.2g} standard deviations of y better than those of the pretrained model, and may be wrong "
+            f"by {error:.2g}. They are unlike all that was measured. Look at them; a larger alpha or a larger penalty "
+            "would stay closer."
+        )
+
     def save(self, n_done: int) -> None:
         """Save everything that resuming needs; it replaces the previous checkpoint."""
         assert self.checkpoint is not None

@@ -92,9 +92,9 @@ class Tuning:
         estimator.alpha_ = 1 / monitor.best_tilt if monitor.best_tilt else math.inf
         estimator.over_optimising_since_ = monitor.over_optimising_since
         estimator.model_ = problem.model.freeze()
-        alarm = monitor.alarm()
-        if alarm and self.processes.rank == 0:
-            warnings.warn(alarm, stacklevel=4)
+        if self.processes.rank == 0:
+            for warning in filter(None, (monitor.alarm(), monitor.doubt())):
+                warnings.warn(warning, stacklevel=4)
         if monitor.best_iter and monitor.best_tilt and not interrupts and self._can_refit():
             # A solver of a single update finds its alpha by the reward, and finds it again.
             self._refit(first_alpha if solver.n_updates == 1 else estimator.alpha_)

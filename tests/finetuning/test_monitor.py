@@ -42,6 +42,8 @@ class Judge:
     def mean_difference(self, x, other):
         return float(self.standardised(x)[0][0] - self.standardised(other)[0][0]), self.error
 
+    posterior_difference = mean_difference
+
 
 def judged(solver, noise):
     """What the truth is of the designs of a solver's chain."""
@@ -223,6 +225,21 @@ def test_over_optimisation_warning_names_the_optimised_quantity_and_ends_with_th
         _, monitor, _, _ = run(**settings, **always)
         assert monitor.over_optimising_since == since
         assert (monitor.alarm() is None) == (since is None)
+
+
+def test_a_judge_that_may_be_wrong_by_more_than_all_measurements_differ_is_told(tmp_path):
+    for error, told in ((0.9, False), (1.1, True)):
+        _, monitor, _, _ = run(max_iter=4, error=error, checkpoint=tmp_path / str(error))
+        assert monitor.best_iter == 4
+        assert (monitor.doubt() is not None) == told
+    _, resumed, _, _ = run(max_iter=0, error=1.1, checkpoint=tmp_path / "1.1")
+    difference = float(Judge().standardised(resumed.choice.state()[1]["best"])[0][0]) - float(
+        Judge().standardised(resumed.choice.state()[1]["first"])[0][0]
+    )
+    assert f"update 4 are good: it finds them {difference:+.2g} standard" in resumed.doubt()
+    assert "may be wrong by 1.1" in resumed.doubt()
+    _, kept_first, _, _ = run(max_iter=3, error=9.0, judge=Script(9, 0, 0, 0), aim=Script(9, 0, 0, 0), every=1)
+    assert kept_first.best_iter == 0 and kept_first.doubt() is None
 
 
 def test_a_checkpoint_holds_the_best_weights_as_well_as_the_last(tmp_path):
