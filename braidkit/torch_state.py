@@ -15,7 +15,7 @@ _dtype_before = torch.float32
 
 @contextlib.contextmanager
 def ordinary_torch() -> Iterator[None]:
-    """Gradients on and float32 by default, as a context or as the decorator of a method.
+    """Gradients on, float32 and the CPU by default, as a context or as the decorator of a method.
 
     The default type belongs to the process: the first to enter sets it, and the last to leave puts it back.
     """
@@ -26,13 +26,18 @@ def ordinary_torch() -> Iterator[None]:
             torch.set_default_dtype(torch.float32)
         _inside += 1
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), _default_device():
             yield
     finally:
         with _lock:
             _inside -= 1
             if _inside == 0:
                 torch.set_default_dtype(_dtype_before)
+
+
+def _default_device() -> contextlib.AbstractContextManager[object]:
+    """New tensors on the CPU; the context costs time at every call of torch, so there is one only where needed."""
+    return contextlib.nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,14 @@ from braidkit.data import read_measurements
 from braidkit.diffusion import DiffusionModel, TabularDiffusion, fit_guided
 from braidkit.exceptions import IncompatibleModelError, InvalidTargetError
 from braidkit.finetuning.designer import untrained_chain
-from braidkit.parameters import check_choice, check_count, check_fraction, check_positive, check_random_state
+from braidkit.parameters import (
+    check_choice,
+    check_count,
+    check_fraction,
+    check_number,
+    check_positive,
+    check_random_state,
+)
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
 
@@ -271,6 +279,11 @@ def bin_weights(
     >>> bin_weights(np.array([0.0, 0.0, 0.0, 1.0]), n_bins=2, temperature_quantile=0.5).round(3)
     array([0.504, 0.504, 0.504, 2.487])
     """
+    check_number("n_bins", n_bins, low=1, whole=True)
+    check_number("smoothing", smoothing, low=0)
+    check_number("temperature_quantile", temperature_quantile, low=0, high=1)
+    if max_weight != math.inf:
+        check_number("max_weight", max_weight, low=0, above=True)
     y = read_measurements(y)
     if len(y) < 2 or np.ptp(y) == 0:
         raise InvalidTargetError("y must hold measurements that differ; otherwise there is nothing to weigh.")

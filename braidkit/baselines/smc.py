@@ -14,6 +14,7 @@ from torch import Tensor
 
 from braidkit.baselines.baseline import Baseline
 from braidkit.diffusion import DiffusionModel, walk
+from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import as_generator, check_count, check_number, check_positive, check_random_state, is_word
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
@@ -94,6 +95,15 @@ def twisted_smc(
     Wu et al. (2023), "Practical and asymptotically exact conditional sampling in diffusion models", algorithm 1, with
     pretrained proposals. BRAID (Uehara et al., 2024), equations (3) and (5), for the tilted law.
     """
+    if not isinstance(pretrained, DiffusionModel) or not callable(reward) or not isinstance(generator, torch.Generator):
+        raise InvalidParameterError(
+            "pretrained must be a DiffusionModel, reward callable and generator a torch.Generator; got "
+            f"{pretrained!r:.60}, {reward!r:.60} and {generator!r:.60}."
+        )
+    if not is_word(alpha, "auto"):
+        check_number("alpha", alpha, low=0, above=True)
+    check_number("n_particles", n_particles, low=1, whole=True)
+    check_number("batch_size", batch_size, low=1, whole=True)
     n_steps, space, device = pretrained.n_steps, pretrained.space, pretrained.device
     raises_alpha = is_word(alpha, "auto")
     least = LEAST_ALPHA if raises_alpha else float(alpha)
@@ -101,7 +111,13 @@ def twisted_smc(
     def guess(x_t: Tensor, t: int) -> Tensor:
         """Guessed reward of states; the exact one of the last."""
         readout = functools.partial(pretrained.denoise, t=t) if t else pretrained.readout
-        return _in_batches(lambda x: reward(space.discretise(readout(x))), x_t, batch_size).double()
+        values = _in_batches(lambda x: reward(space.discretise(readout(x))), x_t, batch_size).double()
+        if values.shape != x_t.shape[:1] or values.isnan().any():
+            raise InvalidParameterError(
+                f"reward must give one number a design, shape ({len(x_t)},), and no NaN; got shape "
+                f"{tuple(values.shape)}."
+            )
+        return values
 
     ess = torch.ones(n_steps + 1)
     log_z, log_weights, guessed = 0.0, torch.zeros(n_particles).double(), torch.zeros(n_particles).double()

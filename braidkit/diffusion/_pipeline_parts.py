@@ -230,7 +230,7 @@ def _load(directory: Path, dtype: torch.dtype) -> Any:
     try:
         index = json.loads((directory / INDEX).read_text(encoding="utf-8"))
         name = index["_class_name"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{directory / INDEX} is damaged ({error}).") from error
     given = {part for part, kind in index.items() if isinstance(kind, list) and kind[1:] != [None]}
     if name == "DDIMPipeline" and given == {"unet", "scheduler"}:

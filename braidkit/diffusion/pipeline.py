@@ -21,7 +21,7 @@ from braidkit.diffusion.context import Choice, Conditioned, split_context
 from braidkit.diffusion.precision import at_precision
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
 from braidkit.networks import Adapter
-from braidkit.parameters import as_generator
+from braidkit.parameters import as_generator, check_number
 from braidkit.persistence import read_path
 from braidkit.spaces import Space
 from braidkit.torch_state import ordinary_torch
@@ -81,13 +81,11 @@ class PipelineDiffusion(DiffusionModel):
         lora_rank: int = 4,
         dtype: str = "auto",
     ) -> None:
-        for name, value in (("n_steps", n_steps), ("lora_rank", lora_rank)):
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise InvalidParameterError(f"{name} must be a whole number of at least 1; got {value!r}.")
+        check_number("n_steps", n_steps, low=1, whole=True)
+        check_number("lora_rank", lora_rank, low=1, whole=True)
+        check_number("guidance_scale", guidance_scale, low=0)
         if isinstance(prompts, str):
             raise InvalidParameterError(f"prompts must be a list of texts; got {prompts!r} alone: pass [{prompts!r}].")
-        if not math.isfinite(guidance_scale) or guidance_scale < 0:
-            raise InvalidParameterError(f"guidance_scale must be a number of at least 0; got {guidance_scale!r}.")
         dtype = resolve_dtype(dtype)
         folder = read_path("base", base).resolve()
         parts = PipelineParts(folder, lora_rank=int(lora_rank), dtype=dtype)

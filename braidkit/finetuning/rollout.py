@@ -72,8 +72,10 @@ def rollout(
     -------
     path : Rollout
     """
+    _check_chains(model, pretrained, noise)
     n_steps = model.n_steps
     n_grad_steps = n_steps if n_grad_steps is None else n_grad_steps
+    check_number("n_grad_steps", n_grad_steps, low=0, whole=True)
     call: Callable[..., Any] = recomputed if checkpointing else operator.call
     kl = torch.zeros(len(noise), device=noise.device)
 
@@ -95,6 +97,14 @@ def rollout(
 
     point = call(model.readout, last_state(model, noise, move))
     return Rollout(point, kl)
+
+
+def _check_chains(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor) -> None:
+    """Raise unless both are chains, and the noise is that of whole trajectories of either."""
+    for chain in (model, pretrained):
+        if not isinstance(chain, DiffusionModel):
+            raise InvalidParameterError(f"a chain must be a DiffusionModel; got {chain!r:.60}.")
+        chain.check_noise(noise)
 
 
 def graph_bytes(model: DiffusionModel, pretrained: DiffusionModel) -> int:
@@ -163,10 +173,7 @@ def sample_with_kl(model: DiffusionModel, pretrained: DiffusionModel, noise: Ten
     It is exact. Where both chains know their laws, a design has the logarithm of its probabilities' ratio instead. The
     mean is the same, because positions are revealed in one and the same random order.
     """
-    for chain in (model, pretrained):
-        if not isinstance(chain, DiffusionModel):
-            raise InvalidParameterError(f"a chain must be a DiffusionModel; got {chain!r:.60}.")
-        chain.check_noise(noise)
+    _check_chains(model, pretrained, noise)
     check_number("batch_size", batch_size, low=1, whole=True)
     chunks = noise.split(min(batch_size, model.rows_at_once))
     if model.knows_law and pretrained.knows_law:

@@ -89,7 +89,7 @@ def is_masked_lm_directory(path: Path) -> bool:
     """Whether a directory looks like a model of transformers, by its ``config.json``."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and "model_type" in config
 

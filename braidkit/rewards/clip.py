@@ -186,7 +186,10 @@ def _load_tower(folder: Path) -> _Tower:
         from transformers.utils import logging
     except ImportError as error:
         raise MissingExtraError('CLIP needs transformers: pip install "braidkit[images]".') from error
-    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} is none of a CLIP model ({error!r:.80}).") from error
     if kind not in ("clip", "clip_vision_model"):
         raise CheckpointError(f"{folder} holds a model of type {kind!r}; pass the directory of a CLIP model.")
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

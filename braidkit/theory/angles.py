@@ -113,8 +113,8 @@ class AngleChain:
     """
 
     def __init__(self, means: Means, std: Tensor, start: Tensor, weights: Tensor, *, n_modes: int = 20) -> None:
-        self.means, self.std = means, std.double()
-        self.start, self.weights = start.double(), weights.double()
+        self.means, self.std = means, check_tensor("std", std)
+        self.start, self.weights = check_tensor("start", start), check_tensor("weights", weights)
         self.n_modes = n_modes
         if self.std.ndim != 2 or self.start.ndim != 2 or self.std.shape[1] != self.start.shape[1]:
             raise ValueError(

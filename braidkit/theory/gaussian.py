@@ -88,10 +88,10 @@ class LinearGaussianChain:
         self.slope = _rows("slope", slope)
         if self.slope.ndim != 2 or not len(self.slope):
             raise ValueError(f"slope must have shape (T,) or (T, d), one row a step; got {tuple(self.slope.shape)}.")
-        self.std = _rows("std", std).expand_as(self.slope)
-        self.offset = _rows("offset", offset).expand_as(self.slope)
-        self.initial_std = _finite("initial_std", initial_std).expand(self.slope.shape[1])
-        self.initial_mean = _finite("initial_mean", initial_mean).expand(self.slope.shape[1])
+        self.std = _expanded("std", _rows("std", std), *self.slope.shape)
+        self.offset = _expanded("offset", _rows("offset", offset), *self.slope.shape)
+        self.initial_std = _expanded("initial_std", _finite("initial_std", initial_std), self.slope.shape[1])
+        self.initial_mean = _expanded("initial_mean", _finite("initial_mean", initial_mean), self.slope.shape[1])
         smallest = min(float(self.std.min()), float(self.initial_std.min()))
         if not smallest > 0:
             raise ValueError(
@@ -342,6 +342,14 @@ def _finite(name: str, x: Tensor | float) -> Tensor:
     if not x.isfinite().all():
         raise ValueError(f"{name} must be finite; got {x[~x.isfinite()][0]:g}.")
     return x
+
+
+def _expanded(name: str, x: Tensor, *shape: int) -> Tensor:
+    """The tensor in a shape; raises unless it has that, or one that is repeated to it."""
+    try:
+        return x.expand(shape)
+    except RuntimeError as error:
+        raise ValueError(f"{name} must have shape {shape}, or be one number; got {tuple(x.shape)}.") from error
 
 
 def _rows(name: str, x: Tensor | float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Containers, sizes and pictures that are read wrongly, or not at all, unless they are refused by name."""
+"""Containers, sizes, files and settings that would be read wrongly, or not at all: refused by name."""
 
 import numpy as np
 import pandas as pd
@@ -10,10 +10,11 @@ from braidkit import (
     ConservativeDiffusionFinetuner,
     GaussianDiffusion,
     GPBonusReward,
+    PipelineDiffusion,
     SequenceSpace,
     VectorSpace,
 )
-from braidkit.baselines import BestOfN, ClassifierGuidance, RewardAscent, SMCSampler
+from braidkit.baselines import BestOfN, ClassifierGuidance, RewardAscent, SMCSampler, bin_weights, twisted_smc
 from braidkit.datasets import offline_split, read_images, read_sequences
 from braidkit.diffusion import GuidedDiffusion, MarkovLaw, last_state, load_ddsm_checkpoint, sample_path
 from braidkit.evaluation import (
@@ -30,8 +31,10 @@ from braidkit.evaluation import (
     write_images,
 )
 from braidkit.exceptions import BraidkitError, InvalidDesignError, InvalidParameterError, InvalidTargetError
-from braidkit.rewards import BlackBoxReward, ObjectiveReward
+from braidkit.finetuning import rollout
+from braidkit.rewards import BlackBoxReward, CLIPFeatures, ObjectiveReward
 from braidkit.spaces import join_groups, space_from_config
+from braidkit.theory import AngleChain, LinearGaussianChain
 from tests.worlds import untrained
 
 N = 20
@@ -142,6 +145,11 @@ def guided(guide, **settings):
     return lambda: GuidedDiffusion(CHAIN, guide, **settings).sample(2)
 
 
+def particles(**changes):
+    settings = {"pretrained": CHAIN, "reward": lambda x: x.sum(dim=1), "alpha": 0.1, "n_particles": 8}
+    return lambda: twisted_smc(**{**settings, "generator": torch.Generator(), **changes})
+
+
 CALLS = {
     "guide of other shapes": (guided(lambda x, t: x), "guide must give a tensor of 2 values"),
     "guide of NaN": (guided(lambda x, t: x.sum(dim=1) * float("nan")), "gradient that is not finite at t = 2"),
@@ -150,6 +158,26 @@ CALLS = {
     "a path of None": (lambda: sample_path(None, torch.zeros(1)), "chain must be a DiffusionModel"),
     "a path of no noise": (lambda: sample_path(CHAIN, torch.zeros(1, 2)), "noise must be a tensor of shape"),
     "the last of no noise": (lambda: last_state(CHAIN, None), "noise must be a tensor of shape"),
+    "a rollout of no chain": (lambda: rollout(None, CHAIN, torch.zeros(1)), "a chain must be a DiffusionModel"),
+    "a rollout of no noise": (lambda: rollout(CHAIN, CHAIN, None), "noise must be a tensor of shape"),
+    "a rollout of half a step": (
+        lambda: rollout(CHAIN, CHAIN, CHAIN.draw_noise(2, torch.Generator()), n_grad_steps="2"),
+        "n_grad_steps must be a whole number",
+    ),
+    "particles of alpha 0": (particles(alpha=0), "alpha must be a number above 0"),
+    "no particles": (particles(n_particles=0), "n_particles must be a whole number of at least 1"),
+    "particles of no chain": (particles(pretrained=None), "pretrained must be a DiffusionModel"),
+    "particles without a reward": (particles(reward=None), "reward callable"),
+    "particles without randomness": (particles(generator=None), "generator a torch.Generator"),
+    "particles of a wide reward": (particles(reward=lambda x: x), "reward must give one number a design"),
+    "particles of NaN": (particles(reward=lambda x: x.sum(dim=1) * float("nan")), "reward must give .* no NaN"),
+    "no bins": (lambda: bin_weights(Y, n_bins=0), "n_bins must be a whole number of at least 1"),
+    "a quantile of 5": (lambda: bin_weights(Y, temperature_quantile=5), "temperature_quantile must be a number"),
+    "negative weights": (lambda: bin_weights(Y, max_weight=-1), "max_weight must be a number above 0"),
+    "guidance by a word": (
+        lambda: PipelineDiffusion(base="there", guidance_scale="x"),
+        "guidance_scale must be a numb",
+    ),
     "ragged tokens": (lambda: MarkovLaw.fit([[0, 1], [1]], 2), "tokens must be whole numbers"),
     "complex points": (lambda: SequenceSpace("DNA", 4).decode(torch.zeros(1, 4, 4) + 1j), "points must be real"),
     "no points": (lambda: SequenceSpace("DNA", 4).decode(torch.zeros(1, 4, 4, device="meta")), "points must be real"),
@@ -218,3 +246,27 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
     (tmp_path / "junk.pt").write_bytes(b"junk")
     with pytest.raises(BraidkitError, match="junk.pt cannot be read by torch.load"):
         load_ddsm_checkpoint(tmp_path / "junk.pt", space=SequenceSpace("DNA", 4))
+
+
+@pytest.mark.parametrize("text", ["[]", "\0", "{}", "[" * 5000], ids=["a list", "a zero", "nothing", "deep"])
+def test_descriptions_of_models_that_are_none(tmp_path, text):
+    for name in ("config.json", "model_index.json"):
+        (tmp_path / name).write_text(text)
+    for call in (CLIPFeatures, lambda folder: PipelineDiffusion(base=folder)):
+        with pytest.raises(BraidkitError, match="is none of a CLIP model|is damaged"):
+            call(tmp_path)
+
+
+def test_exact_answers_of_other_shapes():
+    for std in (torch.ones(3), torch.ones(2, 2, 2)):
+        with pytest.raises(ValueError, match="std must have shape"):
+            LinearGaussianChain(torch.ones(2), std)
+    for start in (None, [0.0]):
+        with pytest.raises(ValueError, match="start must be a tensor"):
+            AngleChain(None, torch.ones(1, 1), start, torch.ones(1))
+
+
+def test_a_default_device_of_the_user_changes_nothing():
+    plain = GPBonusReward(max_iter=2, random_state=0).fit(ROWS, Y).predict(ROWS)
+    with torch.device("meta"):
+        assert (GPBonusReward(max_iter=2, random_state=0).fit(ROWS, Y).predict(ROWS) == plain).all()
