@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from braidkit.diffusion._saved import SavedModel
 from braidkit.exceptions import InvalidParameterError
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def last_state(chain: DiffusionModel, noise: Tensor, move: Move | None = None) -
 
 def _check(chain: DiffusionModel, noise: Tensor) -> None:
     """Raise unless this is a chain, with noise of whole trajectories."""
-    if not isinstance(chain, SavedModel):
+    if not hasattr(chain, "check_noise"):  # also a chain of another precision, which is no subclass
         raise InvalidParameterError(f"chain must be a DiffusionModel; got {chain!r:.60}.")
     chain.check_noise(noise)
 

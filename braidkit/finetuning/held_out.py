@@ -32,11 +32,16 @@ def check_enough_designs(reward: Any, x: Points, fraction: float) -> None:
 
 
 def split_for_judge(
-    y: np.ndarray, fraction: float, seed: int, groups: np.ndarray | None = None
+    y: np.ndarray,
+    fraction: float,
+    seed: int,
+    groups: np.ndarray | None = None,
+    designs: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split row numbers between reward and judge, with similar distributions of y.
 
-    All rows of a group stay together; groups (n,) are numbered from 0. With too few rows both get all of them.
+    All rows of a group stay together; groups (n,) are numbered from 0, and so are designs (n,), by default all
+    different. With too few rows, or one design left for the reward, both get all of them.
     """
     groups = np.arange(len(y)) if groups is None else groups
     centred = y - y[0]  # sums of large numbers would lose small differences to rounding
@@ -46,7 +51,9 @@ def split_for_judge(
     chosen = [random.choice(block) for block in blocks if len(block)]
     for_judge = np.flatnonzero(np.isin(groups, chosen))
     for_reward = np.setdiff1d(np.arange(len(y)), for_judge)
-    if len(for_reward) < 2 or np.ptp(y[for_reward]) == 0 or np.ptp(y[for_judge]) == 0:
+    designs = np.arange(len(y)) if designs is None else designs
+    too_few = len(for_reward) < 2 or np.ptp(designs[for_reward]) == 0
+    if too_few or np.ptp(y[for_reward]) == 0 or np.ptp(y[for_judge]) == 0:
         return np.arange(len(y)), np.arange(len(y))
     return for_reward, for_judge
 

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 from braidkit.finetuning.held_out import check_reward, describe_reward, split_for_judge
 from braidkit.finetuning.judge import backtest_spread
 from braidkit.finetuning.rows import MeasuredRows
+from braidkit.spaces import design_groups
 
 
 def learn_reward_and_judge(
@@ -19,7 +20,8 @@ def learn_reward_and_judge(
     replicates = rows.describe_replicates() if estimator.verbose and not quiet else ""
     if replicates:
         tqdm.write(replicates)
-    split = split_for_judge(rows.y, estimator.validation_fraction, split_seed, rows.groups)
+    designs = design_groups(rows.x)
+    split = split_for_judge(rows.y, estimator.validation_fraction, split_seed, rows.groups, designs)
     for_reward, for_judge = map(rows.take, split)
     estimator.judge_rows_ = for_judge.numbers
     estimator.reward_ = estimator._fit_reward(

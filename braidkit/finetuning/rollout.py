@@ -102,7 +102,7 @@ def rollout(
 def _check_chains(model: DiffusionModel, pretrained: DiffusionModel, noise: Tensor) -> None:
     """Raise unless both are chains, and the noise is that of whole trajectories of either."""
     for chain in (model, pretrained):
-        if not isinstance(chain, DiffusionModel):
+        if not hasattr(chain, "check_noise"):  # also a chain of another precision, which is no subclass
             raise InvalidParameterError(f"a chain must be a DiffusionModel; got {chain!r:.60}.")
         chain.check_noise(noise)
 

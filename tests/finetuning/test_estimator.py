@@ -228,6 +228,12 @@ def test_the_judge_never_sees_the_reward_s_rows():
     assert abs(np.median(y[for_judge]) - np.median(y)) < 0.2
 
 
+def test_where_one_design_would_be_left_for_the_reward_both_have_all():
+    designs = np.arange(30) % 3
+    for rows in split_for_judge(np.arange(30.0), 0.25, 0, designs, designs):
+        assert rows.tolist() == list(range(30))
+
+
 @pytest.mark.parametrize("reward", [GPBonusReward(c="calibrated", max_iter=5), BootstrapReward(n_estimators=2)])
 def test_every_conservative_reward_will_do(many_sequences, pretrained, reward):
     finetuner = quick(pretrained, reward=reward, max_iter=2, validation_fraction=0.1).fit(*many_sequences)
