@@ -266,7 +266,7 @@ def check_enough_rows(X: np.ndarray) -> None:
     """Raise unless there are two designs to learn from."""
     if len(X) < 2:
         raise InvalidDesignError(f"X has {len(X)} sample; a minimum of 2 is required.")
-    if (X[1:] == X[0]).all():
+    if X.size and (X[1:] == X[0]).all():
         raise InvalidDesignError(f"X holds one design, {len(X):,} times; pass designs that differ.")
 
 

@@ -63,6 +63,10 @@ def test_rows_that_are_no_rows_of_the_encoder_are_refused():
             encoder.inverse_transform(rows)
 
 
+def test_scikit_learn_s_checks_of_the_encoder():
+    assert not [found for found in check_estimator(SequenceEncoder(), on_fail=None) if found["exception"]]
+
+
 def test_scikit_learn_s_checks_fail_where_they_do_for_its_own_pipeline():
     """A pipeline replaces its steps by the fitted ones, and so changes a parameter."""
 
