@@ -149,6 +149,13 @@ def best_of_n(world: World, c: float, n: int = 4) -> dict[str, Any]:
     return single(images, reward.predict(images), reward.predict_lower(images))
 
 
+def of_bare_words(world: World) -> dict[str, Any]:
+    """Pretrained draws whose prompts are the animals alone."""
+    words = [prompt.split()[-1] for prompt in world.prompts]
+    nothing = np.full(len(words), np.nan)
+    return single(world.chain.sample(len(words), world.seed, prompts=words), nothing, nothing)
+
+
 def guided(world: World) -> dict[str, Any]:
     """Guidance by a regressor of noised pictures, at the paper's level."""
     # Each row of an update passes the VAE twice: fewer updates than for sequences.
@@ -219,6 +226,7 @@ def methods(world: World, c: float, c_embedded: float) -> dict[str, Callable[[],
         "BRAID-Boot": lambda: tuned(world, ConservativeDiffusionFinetuner(reward=heads)),
         "best of 4": lambda: best_of_n(world, c),
         "guidance": lambda: guided(world),
+        "pretrained, bare words": lambda: of_bare_words(world),
         "BRAID-Bonus, c / 4": lambda: bonus(c / 4),
         "BRAID-Bonus, 4 c": lambda: bonus(4 * c),
         "STRL, alpha 0.1": lambda: tuned(world, StandardFinetuner(reward=world.bonus(c)), alpha=0.1),
