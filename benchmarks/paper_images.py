@@ -227,8 +227,9 @@ def methods(world: World, c: float, c_embedded: float) -> dict[str, Callable[[],
         "best of 4": lambda: best_of_n(world, c),
         "guidance": lambda: guided(world),
         "pretrained, bare words": lambda: of_bare_words(world),
-        "BRAID-Bonus, c / 4": lambda: bonus(c / 4),
-        "BRAID-Bonus, 4 c": lambda: bonus(4 * c),
+        "BRAID-Bonus, c = 1": lambda: bonus(1.0),
+        "BRAID-Bonus, c = 4": lambda: bonus(4.0),
+        "BRAID-Bonus, c = 16": lambda: bonus(16.0),
         "STRL, alpha 0.1": lambda: tuned(world, StandardFinetuner(reward=world.bonus(c)), alpha=0.1),
         "STRL, embedding": lambda: tuned(world, StandardFinetuner(reward=seen)),
         "BRAID-Bonus, embedding": lambda: tuned(world, ConservativeDiffusionFinetuner(reward=seen)),
@@ -280,7 +281,7 @@ def run(given: argparse.Namespace) -> None:
         print(f"seed {seed}: {choice}", flush=True)
         results[seed] = {}
         for name, work in methods(world, choice["pixels"]["c"], choice["embedding"]["c"]).items():
-            file = path / f"{name.replace(' / ', '-over-').replace(', ', '-').replace(' ', '-')}.npz"
+            file = path / f"{name.replace(', ', '-').replace(' = ', '-').replace(' ', '-')}.npz"
             if given.methods == ["all"] or name in given.methods or file.exists():
                 results[seed][name] = stage(file, work)
     prompts = prompts_in_turn(chain, given.designs) or []
