@@ -13,6 +13,7 @@ from braidkit.diffusion.guided_network import GuidedNetwork
 from braidkit.diffusion.markov import MarkovLaw
 from braidkit.diffusion.masked import MaskedDiffusion
 from braidkit.diffusion.masked_lm import MaskedLMDiffusion
+from braidkit.diffusion.mixture import MixtureLaw
 from braidkit.diffusion.pipeline import PipelineDiffusion
 from braidkit.diffusion.pixels import PixelDiffusion
 from braidkit.diffusion.simplex import SimplexDiffusion
@@ -35,6 +36,7 @@ __all__ = [
     "MaskedDiffusion",
     "MaskedLMDiffusion",
     "MeasurementGuide",
+    "MixtureLaw",
     "PipelineDiffusion",
     "PixelDiffusion",
     "Policy",

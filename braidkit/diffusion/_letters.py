@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from braidkit.diffusion._base import DiffusionModel
@@ -123,13 +123,6 @@ def describe_prior(law: MarkovLaw, by_order: dict[int, float], loss: HeldOutLoss
     if not loss.after < loss.before:
         return f"prior: {what}; {nats}; a network does not help"
     return f"prior: {what} + network; {nats}, and {loss.before - loss.after:.2g} less with the network"
-
-
-def zero_at_first(last: nn.Module) -> None:
-    """Set a network's last layer, a linear one, to zero: before training the prior is all there is."""
-    assert isinstance(last, nn.Linear)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
 
 
 def without_zeros(log_q: Tensor) -> Tensor:

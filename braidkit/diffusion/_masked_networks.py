@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from braidkit.diffusion._letters import zero_at_first
+from braidkit.diffusion._zero_layer import zero_at_first
 from braidkit.diffusion.simplex import NETWORKS
 from braidkit.networks import DilatedConvNet
 

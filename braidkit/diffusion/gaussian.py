@@ -9,21 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
+from braidkit.diffusion._letters import LEAST_DEVIATION
 from braidkit.diffusion._policies import Gaussian
+from braidkit.diffusion._pretraining import MAX_HELD_OUT, MIN_HELD_OUT, count_held_out, pretrain
+from braidkit.diffusion._zero_layer import ZeroLayer, zero_at_first
+from braidkit.diffusion.mixture import MixtureLaw
 from braidkit.exceptions import IncompatibleModelError
-from braidkit.parameters import check_number
-from braidkit.spaces import Space, VectorSpace
+from braidkit.parameters import check_choice, check_number
+from braidkit.spaces import Points, Space, VectorSpace
 from braidkit.torch_state import seeded
+
+# Mean squared error of the velocity, of variance about one, by which a network must be better than the law alone.
+LEAST_GAIN = 0.01
 
 
 class GaussianDiffusion(DiffusionModel):
-    """Denoising diffusion on standardised vectors, with Gaussian policies.
+    """Denoising diffusion on standardised vectors, with Gaussian policies, over a mixture of normal laws.
 
-    The noise levels i = 0, ..., T are equally spaced angles phi_i: x_i = cos(phi_i) x + sin(phi_i) noise. The network
-    predicts the velocity v = cos(phi) noise - sin(phi) x. Policy t is the Gaussian posterior of x_{t-1} given x_t and
-    the predicted x. It is widened by the mean squared error of that prediction, measured after training, so that the
-    chain neither shrinks nor blurs the data. The last level is nearly pure noise, so x_T is almost independent of x_0
-    (a memoryless start). The first level keeps a little noise, so that every policy has a finite KL.
+    The noise levels i = 0, ..., T are equally spaced angles phi_i: x_i = cos(phi_i) x + sin(phi_i) noise. The
+    predicted velocity v = cos(phi) noise - sin(phi) x is exact under a `MixtureLaw` of the designs; a network adds
+    what the law misses. It is kept at zero, as it is at first, if training does not help on held-out rows. Policy t
+    is the Gaussian posterior of x_{t-1} given x_t and the predicted x. It is widened by the mean squared error of
+    that prediction, measured after training, so that the chain neither shrinks nor blurs the data. The last level
+    is nearly pure noise, so x_T is almost independent of x_0 (a memoryless start). The first level keeps a little
+    noise, so that every policy has a finite KL.
 
     Parameters
     ----------
@@ -31,9 +40,13 @@ class GaussianDiffusion(DiffusionModel):
     n_steps : int, default=20
     n_hidden : int, default=128
         Width of the two hidden layers.
+    prior : {"mixture"} or None
+        Start of the velocity: a `MixtureLaw` of the designs, or nothing.
 
     Attributes
     ----------
+    prior : MixtureLaw or None
+        The law; None before training, and where there is to be none.
     velocity_error : Tensor of shape (n_steps + 1,)
         Mean squared error of the predicted velocity at each level.
 
@@ -57,12 +70,18 @@ class GaussianDiffusion(DiffusionModel):
     constant_std = True
     _first_angle, _last_angle = 0.02, math.pi / 2 - 0.005
 
-    def __init__(self, space: Space, *, n_steps: int = 20, n_hidden: int = 128) -> None:
+    prior: MixtureLaw | None
+
+    def __init__(self, space: Space, *, n_steps: int = 20, n_hidden: int = 128, prior: str | None = "mixture") -> None:
         super().__init__(space, n_steps=n_steps)
+        check_choice("prior", prior, ("mixture", None))
         if not isinstance(space, VectorSpace):
             raise IncompatibleModelError(f"GaussianDiffusion needs a VectorSpace; got {space!r}.")
         check_number("n_hidden", n_hidden, low=1, whole=True)
         self.n_hidden = int(n_hidden)
+        self.prior_kind = prior
+        self.prior = None
+        self._is_zero = ZeroLayer()
         self.register_buffer(
             "angles", torch.linspace(self._first_angle, self._last_angle, self.n_steps + 1), persistent=False
         )
@@ -94,15 +113,65 @@ class GaussianDiffusion(DiffusionModel):
         model : GaussianDiffusion
             Frozen.
         """
-        model = cls(VectorSpace(n_features), n_steps=n_steps, n_hidden=n_hidden)
+        model = cls(VectorSpace(n_features), n_steps=n_steps, n_hidden=n_hidden, prior=None)
         with seeded(random_state):
             network = model._build_network()
-        for parameter in network.last.parameters():
-            nn.init.zeros_(parameter)
+        zero_at_first(network.last)
         model.network = network
         model.velocity_error.fill_(1.0)
         model.freeze()
         return model
+
+    @property
+    def default_solver(self) -> str:
+        has_law = self.prior_kind is not None and (self.prior is not None or not self.is_trained)
+        return "tempering" if has_law else "direct"
+
+    @property
+    def trainable(self) -> nn.Module:
+        """The part that fine-tuning changes: the network, the law under it, and the error of both."""
+        network = super().trainable
+        if self.prior is None:
+            return network
+        return nn.ModuleDict({"network": network, "prior": self.prior, "error": VelocityError(self.velocity_error)})
+
+    @property
+    def knows_law(self) -> bool:
+        """Whether designs are drawn from the mixture: with a network of zero."""
+        return self.prior is not None and self.is_trained and self._network_gives_zero()
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Logarithm of the density (n,) of points (n, n_features), where the chain `knows_law`."""
+        self.space.check_points(x)
+        if not self.knows_law:
+            return super().log_prob(x)
+        assert self.prior is not None
+        return self.prior.log_prob(x)
+
+    @torch.no_grad()
+    def rarity(self, x: Tensor) -> Tensor:
+        """By how many deviations of the draws' log-density, of 2 nats at least, points lie below their mean: (n,)."""
+        self.space.check_points(x)
+        if self.prior is None:
+            return super().rarity(x)
+        mean, deviation = self.prior.log_prob_moments()
+        return (mean - self.prior.log_prob(x)) / max(deviation, LEAST_DEVIATION)
+
+    @torch.no_grad()
+    def sample_points(self, noise: Tensor) -> Tensor:
+        """Run the chain on given noise; where it `knows_law` it is drawn from directly."""
+        self.check_trained()
+        if not self.knows_law:
+            return super().sample_points(noise)
+        self.check_noise(noise)
+        assert self.prior is not None
+        noise = noise.to(self.device)
+        return self.prior.sample(torch.special.ndtr(noise[:, 1, 0].double()), noise[:, 0]).to(noise.dtype)
+
+    def _network_gives_zero(self) -> bool:
+        """Whether the law alone is the chain."""
+        return isinstance(self.network, VelocityNetwork) and self._is_zero(self.network.last)
 
     @property
     def state_shape(self) -> tuple[int, ...]:
@@ -130,7 +199,13 @@ class GaussianDiffusion(DiffusionModel):
         if self.network is None:
             raise self._not_trained()
         phi = self._angles[t]
-        return math.cos(phi) * x_t - math.sin(phi) * self.network(x_t, self.angles[t])
+        if self.prior is None:
+            return math.cos(phi) * x_t - math.sin(phi) * self.network(x_t, self.angles[t])
+        by_law = self.prior.prediction(x_t, math.cos(phi), math.sin(phi))
+        learns = torch.is_grad_enabled() and next(self.network.parameters()).requires_grad
+        if not learns and self._network_gives_zero():
+            return by_law
+        return by_law - math.sin(phi) * self.network(x_t, self.angles[t])
 
     def readout(self, x_0: Tensor) -> Tensor:
         """The state itself: it is a design with a noise of 2 % of a standard deviation."""
@@ -155,8 +230,32 @@ class GaussianDiffusion(DiffusionModel):
         assert self.network is not None
         phi = phi[:, None]
         noise = torch.randn(x.shape, generator=generator, device=x.device)
-        velocity = self.network(phi.cos() * x + phi.sin() * noise, phi)
+        x_t = phi.cos() * x + phi.sin() * noise
+        velocity = self.network(x_t, phi)
+        if self.prior is not None:
+            velocity = velocity + (phi.cos() * x_t - self.prior.prediction(x_t, phi.cos(), phi.sin())) / phi.sin()
         return (velocity - (phi.cos() * noise - phi.sin() * x)).square().mean()
+
+    def _train(self, x: Points, seed: int, *, validation_fraction: float, **settings: Any) -> None:
+        """Fit the law, and then the network to what it misses."""
+        settings["validation_fraction"] = validation_fraction
+        if self.prior_kind is None:
+            pretrain(self, x, seed, **settings)
+            return
+        assert isinstance(self.network, VelocityNetwork)
+        self.prior = MixtureLaw.fit(x[:].cpu(), seed % 2**32)[0].to(x.device)
+        zero_at_first(self.network.last)
+        if validation_fraction > 0 and count_held_out(len(x), validation_fraction) < MIN_HELD_OUT:
+            self._calibrate(x[:MAX_HELD_OUT], torch.Generator(x.device).manual_seed(seed))
+        else:
+            pretrain(self, x, seed, least_gain=LEAST_GAIN, **settings)
+
+    @torch.no_grad()
+    def fit_law(self, points: Tensor) -> None:
+        """Move the law's components to fit other points (n, n_features); a network stays as it is."""
+        assert self.prior is not None
+        self.prior.fitted_again(points)
+        self._calibrate(points.to(self.device, torch.float32), torch.Generator(self.device).manual_seed(0))
 
     def _calibrate(self, x: Tensor, generator: torch.Generator) -> None:
         x = x[:1024].repeat(math.ceil(1024 / len(x[:1024])), 1)
@@ -164,7 +263,29 @@ class GaussianDiffusion(DiffusionModel):
             self.velocity_error[level] = self._error(x, phi.expand(len(x)), generator)
 
     def _config(self) -> dict[str, Any]:
-        return {"n_steps": self.n_steps, "n_hidden": self.n_hidden}
+        return {"n_steps": self.n_steps, "n_hidden": self.n_hidden, "prior": self.prior_kind}
+
+    def to_config(self) -> dict[str, Any]:
+        law = self.prior
+        shape = {} if law is None else {"prior_components": len(law.weights), "prior_correlated": len(law.axes) > 0}
+        return super().to_config() | shape
+
+    @classmethod
+    def _from_config(cls, config: dict[str, Any]) -> GaussianDiffusion:
+        model = super()._from_config(config)
+        assert isinstance(model, GaussianDiffusion)
+        if "prior_components" in config:
+            n_features = model.space.n_features
+            model.prior = MixtureLaw(config["prior_components"], n_features, config["prior_correlated"])
+        return model
+
+
+class VelocityError(nn.Module):
+    """The errors of a chain's velocity as a module: a part of what fine-tuning changes."""
+
+    def __init__(self, errors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("errors", errors)
 
 
 class VelocityNetwork(nn.Module):

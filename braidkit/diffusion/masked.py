@@ -14,6 +14,7 @@ from braidkit.diffusion._letters import LOG_ZERO, LetterChain, without_zeros
 from braidkit.diffusion._masked_networks import ConvLetterNetwork, FlatLetterNetwork, masked_positions
 from braidkit.diffusion._policies import Fixed
 from braidkit.diffusion._unmasking import Unmasking
+from braidkit.diffusion._zero_layer import ZeroLayer
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number
 from braidkit.spaces import Points, SequenceSpace, Space
@@ -115,7 +116,7 @@ class MaskedDiffusion(LetterChain):
             )
         check_number("n_hidden", n_hidden, low=1, whole=True)
         self.n_hidden = int(n_hidden)
-        self._seen_last_layer: tuple[Any, bool] = (None, False)
+        self._is_zero = ZeroLayer()
         self.expect()
 
     expected: Tensor
@@ -318,12 +319,7 @@ class MaskedDiffusion(LetterChain):
     def _network_gives_zero(self) -> bool:
         """Whether the network's last layer is zero, as at first: the law alone is then the chain, in half the time."""
         assert isinstance(self.network, (FlatLetterNetwork, ConvLetterNetwork))
-        last = self.network.output
-        # Check again only if the weights were written to, because the check waits for a GPU.
-        version = last.weight._version, last.bias._version, last.weight.data_ptr()
-        if self._seen_last_layer[0] != version:
-            self._seen_last_layer = version, not (last.weight.any() or last.bias.any())
-        return self._seen_last_layer[1]
+        return self._is_zero(self.network.output)
 
     def _limited_logits(self, x: Tensor) -> Tensor:
         """Logits (n, L, K) of the letters by which the limits are met, whatever the network gives."""

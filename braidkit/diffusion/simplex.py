@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._jacobi import StickLaw, break_sticks
-from braidkit.diffusion._letters import LetterChain, without_zeros, zero_at_first
+from braidkit.diffusion._letters import LetterChain, without_zeros
 from braidkit.diffusion._policies import Bridge, Gaussian, Policy, Sticks
+from braidkit.diffusion._zero_layer import zero_at_first
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.bridge import sticks_of_angles
 from braidkit.kernels.simplex import EPS, pull_towards, softmax, sum_after

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from braidkit.diffusion import MarkovLaw, MaskedDiffusion
-from braidkit.finetuning.population import Population, Target
 from braidkit.finetuning.solver_choice import may_temper
+from braidkit.finetuning.tempering import target_of
 from braidkit.parameters import as_generator, check_number
 from braidkit.progress import Progress
 
@@ -21,9 +18,9 @@ BATCH = 256
 
 
 def approximates_optimum(estimator: Any) -> bool:
-    """Whether the chain is a Markov law that tempering fitted to the optimum (7), which is known up to a constant."""
+    """Whether the chain is a law that tempering fitted to the optimum (7), which is known up to a constant."""
     chains = (estimator.model_, estimator.pretrained_)
-    laws_known = all(isinstance(chain, MaskedDiffusion) and chain.knows_law for chain in chains)
+    laws_known = all(chain.default_solver == "tempering" and chain.knows_law for chain in chains)
     return may_temper(estimator.solver) and laws_known and math.isfinite(estimator.alpha_)
 
 
@@ -56,25 +53,27 @@ def draw_from_optimum(estimator: Any, n_samples: int, random_state: Any) -> Any:
 def moved_to_optimum(estimator: Any, points: Tensor, generator: torch.Generator) -> Tensor:
     """Move draws of the chain by Metropolis-Hastings steps that leave the optimum (7) of `reward_` as it is.
 
-    A Markov law knows neighbours only. The optimum has whatever dependence the reward has: motifs whose parts lie far
-    apart, or a word that must be nowhere. Moves that the fine-tuned chain calls impossible are not made.
+    A Markov law knows neighbours only, and a mixture has few components. The optimum has whatever dependence the reward
+    has: motifs whose parts lie far apart, or a word that must be nowhere. Moves that the fine-tuned chain calls
+    impossible are not made.
 
     Parameters
     ----------
     estimator : fitted ConservativeDiffusionFinetuner
         Of which `approximates_optimum` is true.
-    points : Tensor of shape (n, length, n_letters)
+    points : Tensor of shape (n, \\*space.shape)
     generator : torch.Generator
 
     Returns
     -------
-    points : Tensor of shape (n, length, n_letters)
+    points : Tensor of shape (n, \\*space.shape)
     """
-    model, pretrained = estimator.model_, estimator.pretrained_
-    own: MarkovLaw = model.prior
-    target = Target.of_chain(pretrained, pretrained.prior, estimator._standardised_aim)
-    target = dataclasses.replace(target, meets=lambda tokens: own.log_prob(tokens).isfinite())
-    population = Population.at(points.argmax(dim=-1), target)
+
+    def aim(x: Tensor) -> Tensor:
+        return estimator._standardised_aim(estimator.space_.discretise(x))
+
+    target = target_of(estimator.pretrained_, aim).supported_by(estimator.model_)
+    population = target.at(target.states(points))
     for _ in range(target.n_moves):
-        population = population.moved(target, 1 / estimator.alpha_, generator)
-    return one_hot(population.tokens, target.law.n_letters).to(points)
+        population = target.moved(population, 1 / estimator.alpha_, generator)
+    return target.points(population.state)

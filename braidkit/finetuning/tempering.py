@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
-from braidkit.diffusion import DiffusionModel, MarkovLaw, MaskedDiffusion
-from braidkit.diffusion.markov import order_within_table
+from braidkit.diffusion import DiffusionModel, GaussianDiffusion
 from braidkit.exceptions import IncompatibleModelError
-from braidkit.finetuning.population import Population, Target, log_mean_weight, next_beta
+from braidkit.finetuning.letter_population import LetterTarget
+from braidkit.finetuning.population import Population, Reward, Target, log_mean_weight, next_beta
 from braidkit.finetuning.solver import Problem, Solver
+from braidkit.finetuning.vector_population import VectorTarget
 from braidkit.parameters import check_count, check_positive
 
 # Sequences that the chain's law is fitted to in the end.
@@ -80,26 +80,20 @@ class TemperingSolver(Solver):
             check_count(self, "n_effective")
         if self.max_rarity is not None:
             check_positive(self, "max_rarity")
-        if not isinstance(model, MaskedDiffusion) or model.default_solver != "tempering":
+        if model.default_solver != "tempering":
             raise IncompatibleModelError(
-                f"{type(self).__name__} is for a MaskedDiffusion over a Markov law; a {type(model).__name__} without "
-                f'one needs solver="{model.default_solver}".'
+                f"{type(self).__name__} is for a MaskedDiffusion over a Markov law and a GaussianDiffusion over a "
+                f'mixture; a {type(model).__name__} without one needs solver="{model.default_solver}".'
             )
 
     def setup(self, problem: Problem) -> TemperingSolver:
         model = problem.model
         self.check(model)
-        assert isinstance(model, MaskedDiffusion)
-        assert isinstance(model.prior, MarkovLaw)
-        space = model.space
-        # The tilted law may depend on more letters than the pretrained one.
-        order = max(model.prior.order, order_within_table(space.length, space.n_letters))
-        model.prior = model.prior.widened(order)
+        targets(model).widen(model)
         super().setup(problem)
-        self.law = model.prior.widened(order)
-        self.target = Target.of_chain(model, self.law, problem.reward)
+        self.target = target_of(model, problem.reward)
         self.population: Population | None = None
-        self.pool = torch.empty(0, space.length, dtype=torch.long)
+        self.pool = self.target.states(torch.empty(0, *model.space.shape)).cpu()
         self.beta, self.largest, self.log_z = 0.0, 1 / problem.alpha, 0.0
         self.pooled = 0.0  # the beta of the pool
         self.n_settled = 0  # updates at the largest beta
@@ -128,7 +122,7 @@ class TemperingSolver(Solver):
         if self.population is None or not self.problem.pretrained.knows_law:
             return None
         kl = self.beta * float(self.population.reward.mean()) - self.log_z
-        return one_hot(self.population.tokens, self.target.law.n_letters).float(), kl
+        return self.target.points(self.population.state), kl
 
     def is_settled(self) -> bool:
         return self.n_settled >= self.n_settling
@@ -136,14 +130,10 @@ class TemperingSolver(Solver):
     def _begin(self, generator: torch.Generator) -> None:
         """Draw the population from the pretrained law, and remember how probable its sequences are."""
         pretrained, n = self.problem.pretrained, self.problem.batch_size
-        if self.target.meets is not None:
-            tokens = pretrained.sample_points(pretrained.draw_noise(n, generator)).argmax(dim=-1)
-        else:
-            tokens = self.target.draw(n, generator)
-        self.population = Population.at(tokens, self.target)
-        entropy = -float(self._log_prob(self.population).mean())
+        self.population = self.target.draw(pretrained, n, generator)
+        entropy = -float(self.target.normalised_log_prob(self.population).mean())
         # With limits the law is not normalised, but has no more entropy than all designs alike.
-        self.entropy = min(entropy, math.log(pretrained.space.n_designs))
+        self.entropy = min(entropy, self.target.log_designs)
         self.missing = self.entropy - entropy
 
     def _move(self, generator: torch.Generator) -> None:
@@ -157,9 +147,9 @@ class TemperingSolver(Solver):
         seen = []
         n_moves = self.target.n_moves if self.n_moves is None else self.n_moves
         for i in range(n_moves):
-            population = population.moved(self.target, beta, generator)
+            population = self.target.moved(population, beta, generator)
             if i >= n_moves // 2:
-                seen.append(population.tokens.cpu())
+                seen.append(population.state.cpu())
         # Four of them at most: those of neighbouring moves are nearly the same.
         return population, torch.cat(seen[:: -max(2, len(seen) // 4)])
 
@@ -190,33 +180,21 @@ class TemperingSolver(Solver):
 
     def _is_too_far(self, population: Population, beta: float, log_z: float) -> bool:
         """Whether a tilted population has too few different designs, or too rare ones."""
-        kl = beta * float(population.reward.mean()) - log_z
-        entropy = self.missing - float(self._log_prob(population).mean()) - kl
-        wanted = math.log(self.n_effective) if self.n_effective else -math.inf
-        # A law of few sequences cannot keep many.
-        if entropy < min(wanted, self.entropy - math.log(2)):
-            return True
-        pretrained, x = self.problem.pretrained, one_hot(population.tokens, self.target.law.n_letters)
-        assert isinstance(pretrained, MaskedDiffusion)
-        return self.max_rarity is not None and float(pretrained.rarity(x).mean()) > self.max_rarity
-
-    def _log_prob(self, population: Population) -> Tensor:
-        """Log-probabilities under the pretrained law, given what the space holds."""
-        return population.log_prob - self.target.law.log_normaliser(self.target.log_allowed)
+        if self.n_effective and math.isfinite(self.target.log_designs):
+            kl = beta * float(population.reward.mean()) - log_z
+            entropy = self.missing - float(self.target.normalised_log_prob(population).mean()) - kl
+            # A law of few sequences cannot keep many.
+            if entropy < min(math.log(self.n_effective), self.entropy - math.log(2)):
+                return True
+        rarity = self.problem.pretrained.rarity(self.target.points(population.state))
+        return self.max_rarity is not None and float(rarity.mean()) > self.max_rarity
 
     def _fit_law(self) -> None:
-        """Give the chain the Markov law of the pooled sequences."""
-        model = self.problem.model
-        assert isinstance(model, MaskedDiffusion)
-        assert isinstance(model.prior, MarkovLaw)
-        # Resampling puts copies side by side, and moves come from the sequence at the same place: neither is to be held
+        """Give the chain the law of the pooled designs."""
+        # Resampling puts copies side by side, and moves come from the design at the same place: neither is to be held
         # out from the other.
         n = self.problem.batch_size
-        lines = np.arange(len(self.pool)) % n * N_LINES // n
-        law, _ = MarkovLaw.fit(self.pool, model.space.n_letters, within=self.law, groups=lines)
-        model.prior.transitions.copy_(law.transitions)
-        # Sequences within limits made the law, so the limits are weighed by what it expects itself.
-        model.expect()
+        self.target.fit_law(self.problem.model, self.pool, np.arange(len(self.pool)) % n * N_LINES // n)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The population, to resume from."""
@@ -224,7 +202,7 @@ class TemperingSolver(Solver):
             return {}
         figures = [self.beta, self.largest, self.log_z, self.entropy, self.missing, self.problem.alpha]
         return {
-            "tokens": self.population.tokens,
+            "state": self.population.state,
             "pool": self.pool,
             "figures": torch.tensor(figures, dtype=torch.float64),
         }
@@ -236,4 +214,14 @@ class TemperingSolver(Solver):
         self.beta, self.largest, self.log_z, self.entropy, self.missing, alpha = tensors["figures"].tolist()
         self.problem = dataclasses.replace(self.problem, alpha=alpha)
         self.pool, self.pooled = tensors["pool"].cpu(), self.beta
-        self.population = Population.at(tensors["tokens"], self.target)
+        self.population = self.target.at(tensors["state"])
+
+
+def targets(chain: DiffusionModel) -> Any:
+    """The class of a chain's optima."""
+    return VectorTarget if isinstance(chain, GaussianDiffusion) else LetterTarget
+
+
+def target_of(chain: DiffusionModel, reward: Reward) -> Target:
+    """The optimum of a chain over a law that is known."""
+    return targets(chain).of_chain(chain, reward)

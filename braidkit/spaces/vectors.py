@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -27,6 +28,9 @@ class VectorSpace(Space):
     template : sequence of n_features numbers or None, optional
         A number where a column is held at it in all designs, None (or NaN) where it is free. Without a template,
         estimators hold the columns that are constant in their data; ``[None] * n_features`` holds none.
+    bounds : (low, high), optional
+        The least and the largest number of each column that a design may have, each of shape (n_features,);
+        None, or an infinite number, where a column has no bound. Designs only are bounded: rows are read as they are.
     """
 
     designs = "vectors"
@@ -40,6 +44,7 @@ class VectorSpace(Space):
         loc: Sequence[float] | np.ndarray | None = None,
         scale: Sequence[float] | np.ndarray | None = None,
         template: Sequence[float | None] | np.ndarray | None = None,
+        bounds: tuple[Any, Any] | None = None,
     ) -> None:
         check_number("n_features", n_features, low=1, whole=True)
         self.shape = (int(n_features),)
@@ -53,10 +58,14 @@ class VectorSpace(Space):
         if wrong.any():
             raise InvalidParameterError(f"scale must be > 0 and finite; got {self.scale[wrong][0]}.")
         self.template = None if template is None else self._check_template(template)
+        self.bounds = None if bounds is None else self._check_bounds(bounds)
 
     @classmethod
     def from_data(cls, X: Any) -> VectorSpace:
-        """Standardise by the columns of `X`; a constant column has its value as loc, and scale 1."""
+        """Standardise by the columns of `X`, within whose range designs stay.
+
+        A constant column has its value as loc, and scale 1.
+        """
         array = _numbers("X", read_designs(X))
         if array.ndim != 2 or len(array) == 0:
             raise InvalidDesignError(f"X must have shape (n, n_features), with at least one row; got {array.shape}.")
@@ -69,6 +78,7 @@ class VectorSpace(Space):
             array.shape[1],
             np.where(constant, array[0], array.mean(axis=0)),
             np.where(constant | (deviation == 0), 1.0, deviation),
+            bounds=(array.min(axis=0), array.max(axis=0)),
         )
 
     @property
@@ -102,10 +112,19 @@ class VectorSpace(Space):
         loc, scale = (torch.from_numpy(part).to(rows.device) for part in (self.loc, self.scale))
         return ((rows.double() - loc) / scale).float()
 
+    def discretise(self, x: Tensor) -> Tensor:
+        """Points within the bounds, with the held columns written; gradients pass as if there were no bounds."""
+        if self.bounds is not None:
+            low, high = ((torch.from_numpy((part - self.loc) / self.scale)).to(x) for part in self.bounds)
+            x = x + (x.clamp(low, high) - x).detach()
+        return self.hold(x)
+
     def decode(self, x: Tensor, kind: str | None = None) -> np.ndarray:
-        """Undo the standardisation; gives a float64 array of shape (n, n_features)."""
+        """Undo the standardisation, within the bounds; gives a float64 array of shape (n, n_features)."""
         self._check_decoding(x, kind, ("vectors",))
         designs = x.detach().cpu().numpy().astype(np.float64) * self.scale + self.loc
+        if self.bounds is not None:
+            designs = designs.clip(*self.bounds)
         for column in self._held_columns():
             designs[:, column] = self.template[column]
         return designs
@@ -154,6 +173,41 @@ class VectorSpace(Space):
             raise InvalidDesignError(f"all {len(rows):,} rows of X are the same design: there is nothing to vary.")
         return tuple(float(v) if c else None for v, c in zip(rows[0], constant, strict=True)) if any(constant) else None
 
+    def unrestricted(self) -> VectorSpace:
+        space = super().unrestricted()
+        assert isinstance(space, VectorSpace)
+        space.bounds = None
+        return space
+
+    def restricted_as(self, other: Space) -> Space:
+        space = super().restricted_as(other)
+        bounds = getattr(other, "bounds", None)
+        if bounds is None:
+            return space
+        bounded = cast(VectorSpace, copy.copy(space))
+        bounded.bounds = bounds
+        return bounded
+
+    def _check_bounds(self, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Low and high as arrays, checked."""
+        if not isinstance(bounds, Sequence | np.ndarray) or len(bounds) != 2:
+            raise InvalidParameterError(f"bounds must be (low, high); got {bounds!r:.60}.")
+        without = (-np.inf, np.inf)
+        low, high = (
+            _numbers("bounds", [none if v is None else v for v in part] if isinstance(part, Iterable) else part)
+            for part, none in zip(bounds, without, strict=True)
+        )
+        if low.shape != self.shape or high.shape != self.shape:
+            raise InvalidParameterError(
+                f"bounds must be two arrays of n_features = {self.n_features} numbers; got shapes {low.shape} and "
+                f"{high.shape}."
+            )
+        wrong = ~(low <= high)
+        if wrong.any():
+            i = int(np.flatnonzero(wrong)[0])
+            raise InvalidParameterError(f"bounds of column {i}: the lower, {low[i]}, must be <= the upper, {high[i]}.")
+        return low, high
+
     def _check_template(self, template: Any) -> tuple[float | None, ...]:
         """The template with None where it is free, checked."""
         listed = list(template) if isinstance(template, Iterable) else [template]
@@ -170,7 +224,10 @@ class VectorSpace(Space):
     def to_config(self) -> dict[str, Any]:
         config = {"n_features": self.shape[0], "loc": self.loc.tolist(), "scale": self.scale.tolist()}
         template = {} if self.template is None else {"template": list(self.template)}
-        return {"space": "VectorSpace"} | config | template
+        # None for no bound, as JSON has no infinite numbers.
+        listed = [[v if np.isfinite(v) else None for v in part.tolist()] for part in self.bounds or ()]
+        bounds = {"bounds": listed} if listed else {}
+        return {"space": "VectorSpace"} | config | template | bounds
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
