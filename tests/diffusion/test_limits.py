@@ -215,7 +215,7 @@ def test_a_tempered_chain_follows_its_population_of_mutants():
         float((model.sample_points(model.draw_noise(300, torch.Generator().manual_seed(0))).argmax(dim=2) == 2).sum())
         for model in (chain, tuned)
     ]
-    goal = float((solver.population.tokens == 2).sum())
+    goal = float((solver.population.state == 2).sum())
     assert n_g[1] > 0.4 * n_g[0] + 0.6 * goal and goal > 1.3 * n_g[0]
     # The letters that it expects belong to a checkpoint.
     best = copy.deepcopy(tuned.trainable.state_dict())

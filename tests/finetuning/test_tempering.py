@@ -11,7 +11,8 @@ from torch.nn.functional import one_hot
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffusion, SequenceSpace, SimplexDiffusion
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.finetuning import TemperingSolver, rollout, sample_with_kl
-from braidkit.finetuning.population import Population, Target, next_beta
+from braidkit.finetuning.letter_population import LetterTarget
+from braidkit.finetuning.population import next_beta
 from braidkit.finetuning.solver_choice import as_solver
 from braidkit.spaces import Limits
 from tests.worlds import problem_on
@@ -66,16 +67,16 @@ def distance(p, q):
 def test_moves_keep_the_tilted_law(chain, has_gradient):
     """Equation (7): draws of the exact law follow it still after Metropolis-Hastings moves."""
     reward = table_reward()
-    target = Target(
+    target = LetterTarget(
         chain.prior, reward if has_gradient else lambda x: reward(x).detach(), torch.zeros(LENGTH, 4).double()
     )
     law, generator = tilted(chain, reward, 2.0), torch.Generator().manual_seed(0)
     start = WORDS[torch.multinomial(law, 20_000, replacement=True, generator=generator)]
-    population = Population.at(start, target)
+    population = target.at(start)
     for _ in range(5):
-        population = population.moved(target, 2.0, generator)
-    assert float((population.tokens != start).any(dim=1).double().mean()) > 0.2
-    assert distance(frequencies(population.tokens), law) < 2 * distance(frequencies(start), law) + 0.01
+        population = target.moved(population, 2.0, generator)
+    assert float((population.state != start).any(dim=1).double().mean()) > 0.2
+    assert distance(frequencies(population.state), law) < 2 * distance(frequencies(start), law) + 0.01
 
 
 @pytest.mark.theorem
@@ -86,7 +87,7 @@ def test_tempering_ends_at_the_optimum(chain):
     for i in range(12):
         solver.update(i)
     law = tilted(chain, reward, 2.0)
-    assert distance(frequencies(solver.population.tokens), law) < 0.09  # 4,000 exact draws are as far
+    assert distance(frequencies(solver.population.state), law) < 0.09  # 4,000 exact draws are as far
     model = solver.problem.model
     drawn = model.prior.log_prob(WORDS).exp()
     assert distance(drawn, law) < 0.1
@@ -135,7 +136,7 @@ def test_alpha_is_raised_where_designs_would_be_rare():
     for i in range(15):
         solver.update(i)
     assert solver.problem.alpha > 0.3
-    assert 1.0 < float(chain.rarity(one_hot(solver.population.tokens, 4)).mean()) < 1.7
+    assert 1.0 < float(chain.rarity(one_hot(solver.population.state, 4)).mean()) < 1.7
 
 
 def test_held_letters_stay(chain):
@@ -143,7 +144,7 @@ def test_held_letters_stay(chain):
     solver = TemperingSolver().setup(problem_on(held, table_reward(), alpha=0.2, batch_size=64))
     for i in range(4):
         solver.update(i)
-    assert {(int(row[0]), int(row[3])) for row in solver.population.tokens} == {(2, 3)}
+    assert {(int(row[0]), int(row[3])) for row in solver.population.state} == {(2, 3)}
 
 
 def test_a_resumed_solver_goes_on_as_it_would_have(chain):
@@ -199,7 +200,7 @@ def test_limits_are_kept_and_the_law_within_them_is_tilted():
     assert chain.prior.log_prob(WORDS[meets]).isfinite().sum() > 20
     logits = chain.prior.log_prob(WORDS) + 2.0 * reward(one_hot(WORDS, 4).float()).double()
     law = logits.masked_fill(~meets, -torch.inf).softmax(dim=0)
-    assert distance(frequencies(solver.population.tokens), law) < 0.1
+    assert distance(frequencies(solver.population.state), law) < 0.1
     model = solver.problem.model.freeze()
     drawn = model.sample_points(model.draw_noise(500, torch.Generator().manual_seed(0))).argmax(dim=-1)
     assert space.automaton.meets(drawn).all()
