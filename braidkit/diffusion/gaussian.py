@@ -246,7 +246,8 @@ class GaussianDiffusion(DiffusionModel):
         self.prior = MixtureLaw.fit(x[:].cpu(), seed % 2**32)[0].to(x.device)
         zero_at_first(self.network.last)
         if validation_fraction > 0 and count_held_out(len(x), validation_fraction) < MIN_HELD_OUT:
-            self._calibrate(x[:MAX_HELD_OUT], torch.Generator(x.device).manual_seed(seed))
+            with torch.no_grad():
+                self._calibrate(x[:MAX_HELD_OUT], torch.Generator(x.device).manual_seed(seed))
         else:
             pretrain(self, x, seed, least_gain=LEAST_GAIN, **settings)
 

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
@@ -218,6 +219,7 @@ def _mixture(
             "precisions_init": (full + full.swapaxes(1, 2)) / 2 if len(axes) else full,
         }
     model = GaussianMixture(number, covariance_type=kind, reg_covar=_LEAST_VARIANCE, random_state=random_state, **at)
-    with warnings.catch_warnings():
+    # Within scikit-learn's dispatch to other array libraries the start by k-means is refused.
+    with warnings.catch_warnings(), config_context(array_api_dispatch=False):
         warnings.simplefilter("ignore", ConvergenceWarning)  # a law that could still be a little likelier will do
         return model.fit(rows)

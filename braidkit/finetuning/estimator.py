@@ -66,7 +66,7 @@ class ConservativeDiffusionFinetuner(Designer):
     ----------
     pretrained : DiffusionModel, optional
         A trained chain over the designs. It is shared by clones and never changed. By default a small one is trained
-        on `X`: a GaussianDiffusion for vectors; for sequences an EnumeratedDiffusion if there are at most 300,000
+        on `X`: a GaussianDiffusion over a mixture for vectors; for sequences an EnumeratedDiffusion of up to 300,000
         (with the solvers "auto" and "exact"), else a MaskedDiffusion over a Markov law (with "auto" and "tempering"),
         and a SimplexDiffusion, the paper's, with other solvers.
     alpha : float or "auto", default="auto"
@@ -89,8 +89,8 @@ class ConservativeDiffusionFinetuner(Designer):
         otherwise.
     solver : str or Solver, default="auto"
         How the objective is maximised. "auto" takes a solver that suits the chain and the reward. "exact" lists all
-        designs of a small space. "tempering" moves sequences that follow the pretrained Markov law towards the tilted
-        law, and fits the chain to them; it needs no gradient, but uses one. "direct" back-propagates through the chain.
+        designs of a small space. "tempering" moves designs that follow the pretrained Markov law, or mixture, towards
+        the tilted law, and fits the chain to them; it needs no gradient. "direct" back-propagates through the chain.
         "adjoint_matching" carries the reward's gradient back along the pretrained chain, for a GaussianDiffusion or a
         SimplexDiffusion with bridges. "policy_gradient" and "trajectory_balance" take any reward. Pass an instance to
         set options: ``DirectSolver(truncation=5)``.
@@ -271,8 +271,8 @@ class ConservativeDiffusionFinetuner(Designer):
         """Draw designs.
 
         They are draws of the fine-tuned chain, `model_`. After the solver "tempering" they are moved to the optimum
-        that the chain approximates by Metropolis-Hastings steps, half as many as there are free positions. Each step
-        needs the reward and its gradient, so `model_.sample`, which draws from the chain alone, is faster.
+        that the chain approximates by Metropolis-Hastings steps: 16 of vectors, of sequences half as many as there are
+        free positions. Each step needs the reward, so `model_.sample`, which draws from the chain alone, is faster.
 
         Parameters
         ----------

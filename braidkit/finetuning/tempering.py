@@ -1,4 +1,4 @@
-"""Sample the optimum of chains over a Markov law by sequential Monte Carlo, and fit the chain to the draws."""
+"""Sample the optimum of chains over a known law by sequential Monte Carlo, and fit the chain to the draws."""
 
 from __future__ import annotations
 
@@ -27,25 +27,27 @@ LEAST_STEP = 0.1
 
 
 class TemperingSolver(Solver):
-    """Sample the optimum (7) by annealed sequential Monte Carlo, and fit the chain's Markov law to what was drawn.
+    """Sample the optimum (7) by annealed sequential Monte Carlo, and fit the chain's law to what was drawn.
 
-    A population starts as draws of the pretrained Markov law p. Over the updates beta rises from 0 to ``1 / alpha``,
-    and the population follows ``p(x) exp(beta reward(x))``. Each rise of beta leaves half of the weights effective. The
-    population is then resampled by the weights, and moved by Metropolis-Hastings steps that follow the reward's
-    gradient if there is one. In each update the fine-tuned chain gets the Markov law of the population. It never makes
-    sequences that are impossible under the pretrained law. A network on top of the law stays as it was pretrained.
+    A population starts as draws of the pretrained law p: a `MarkovLaw` of sequences, or a `MixtureLaw` of vectors. Over
+    the updates beta rises from 0 to ``1 / alpha``, and the population follows ``p(x) exp(beta reward(x))``. Each rise
+    of beta leaves half of the weights effective. The population is then resampled by the weights, and moved by
+    Metropolis-Hastings steps; those of sequences follow the reward's gradient if there is one. In each update the
+    fine-tuned chain gets the law of the population. It never makes sequences that are impossible under the pretrained
+    law. A network on top of the law stays as it was pretrained.
 
-    With many sequences and moves the population's law is exact, if the pretrained chain's network is zero. Then it is
-    the population that is evaluated and judged. The chain approximates it by a Markov law; `moved_to_optimum` takes
-    draws of the chain the rest of the way.
+    With many designs and moves the population's law is exact, if the pretrained chain's network is zero. Then it is the
+    population that is evaluated and judged. The chain approximates it by a Markov law or a mixture; `moved_to_optimum`
+    takes draws of the chain the rest of the way.
 
     Parameters
     ----------
     n_moves : int, optional
-        Metropolis-Hastings steps of each sequence per update. By default half as many as it has free positions, and at
-        least 8: with fewer, sequences remain too much like their ancestors for a law to be fitted to them.
+        Metropolis-Hastings steps of each design per update. By default 16 of vectors, and of sequences half as many as
+        there are free positions, and at least 8: with fewer, designs remain too much like their ancestors for a law to
+        be fitted to them.
     n_effective : int, optional
-        Least number of different designs: the exponential of the tilted law's entropy. If the problem's alpha would
+        Least number of different sequences: the exponential of the tilted law's entropy. If the problem's alpha would
         leave fewer, beta stays smaller. An estimator with ``alpha="auto"`` asks for 1,000.
     max_rarity : float, optional
         Largest mean rarity of designs under the pretrained law, in standard deviations of its draws' log-probability
@@ -55,7 +57,8 @@ class TemperingSolver(Solver):
     References
     ----------
     BRAID (Uehara et al., 2024), equation (7). Del Moral, Doucet and Jasra (2006), "Sequential Monte Carlo samplers".
-    Grathwohl et al. (2021), "Oops I took a gradient: scalable sampling for discrete distributions".
+    Grathwohl et al. (2021), "Oops I took a gradient: scalable sampling for discrete distributions". Cotter et al.
+    (2013), "MCMC methods for functions", for moves of vectors.
     """
 
     usual_updates: ClassVar[int | None] = 40

@@ -114,10 +114,20 @@ class VectorSpace(Space):
 
     def discretise(self, x: Tensor) -> Tensor:
         """Points within the bounds, with the held columns written; gradients pass as if there were no bounds."""
-        if self.bounds is not None:
-            low, high = ((torch.from_numpy((part - self.loc) / self.scale)).to(x) for part in self.bounds)
-            x = x + (x.clamp(low, high) - x).detach()
-        return self.hold(x)
+        if self.bounds is None:
+            return self.hold(x)
+        return self.hold(x + (self._bounded(x) - x).detach())
+
+    def squared_excess(self, x: Tensor) -> Tensor:
+        """Squared distance (n,) of points from the nearest that is within the bounds."""
+        return (x - self._bounded(x)).square().sum(dim=1)
+
+    def _bounded(self, x: Tensor) -> Tensor:
+        """The nearest points within the bounds."""
+        if self.bounds is None:
+            return x
+        low, high = (torch.from_numpy((part - self.loc) / self.scale).to(x) for part in self.bounds)
+        return x.clamp(low, high)
 
     def decode(self, x: Tensor, kind: str | None = None) -> np.ndarray:
         """Undo the standardisation, within the bounds; gives a float64 array of shape (n, n_features)."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.ensemble import RandomForestRegressor
 
-from braidkit import GPBonusReward
+from braidkit import GPBonusReward, VectorSpace
 from braidkit.baselines import RewardAscent
 from braidkit.exceptions import InvalidParameterError
 from tests.baselines.worlds import mean_truth, same_designs, world
@@ -32,7 +32,8 @@ def test_the_path_of_adam_is_that_of_the_reward_s_gradient():
 
     X = np.random.default_rng(0).normal(size=(300, 2))
     reward = GPBonusReward(features=Exact(), max_iter=1, lam=1e-6)
-    method = RewardAscent(reward=reward, n_starts=1, n_steps=20, learning_rate=0.05, random_state=0)
+    settings = {"n_starts": 1, "n_steps": 20, "learning_rate": 0.05, "random_state": 0}
+    method = RewardAscent(reward=reward, space=VectorSpace(2), **settings)
     method.fit(X, X @ [3.0, -1.0])
     moved = method.space_.encode(method.sample(1)) - method.starts_
     assert moved[0].tolist() == pytest.approx([1.0, -1.0], abs=1e-3)
@@ -42,7 +43,7 @@ def test_reward_ascent_promises_more_than_is_true():
     """The warning: where measurements level off outside the data, the reward's value of the designs is not theirs."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(59, 4))
-    method = RewardAscent(random_state=0).fit(X, np.tanh(X.sum(axis=1)))
+    method = RewardAscent(space=VectorSpace(4), random_state=0).fit(X, np.tanh(X.sum(axis=1)))
     designs = method.sample(50, random_state=0)
     promised, kept = method.reward_.predict(designs), np.tanh(designs.sum(axis=1))
     assert promised.mean() > kept.mean() + 0.5

@@ -49,7 +49,7 @@ def chain(data):
 
 
 def finetuner(chain, **parameters):
-    settings = {"alpha": 1e-3, "max_iter": 6, "batch_size": 32, "random_state": 0} | parameters
+    settings = {"alpha": 1e-3, "solver": "direct", "max_iter": 6, "batch_size": 32, "random_state": 0} | parameters
     return ConservativeDiffusionFinetuner(chain, **settings)
 
 

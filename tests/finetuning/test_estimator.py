@@ -132,7 +132,7 @@ def test_a_fine_tuned_model_can_be_saved_and_fine_tuned_again(sequences, pretrai
 
 
 def test_the_history_tells_the_run(vectors, chain):
-    finetuner = quick(chain, alpha=100, max_iter=6).fit(*vectors)
+    finetuner = quick(chain, alpha=100, solver="direct", max_iter=6, n_iter_no_change=7).fit(*vectors)
     history = {name: np.array(values) for name, values in finetuner.history_.items()}
     assert list(history) == ["iteration", "mean", "lower", "penalty", "kl", "judge"]
     assert history["iteration"].tolist() == list(range(7)) and finetuner.n_iter_ == 6
@@ -210,8 +210,8 @@ def test_the_scale_and_the_origin_of_y_change_no_design(maximises, scale, shift)
 
 def test_alpha_is_larger_where_rows_are_few(vectors, chain):
     X, y = vectors
-    assert quick(chain, alpha="auto", max_iter=1).fit(X, y).alpha_ == 0.1 == auto_alpha(999)
-    assert quick(chain, alpha=0.5, max_iter=1).fit(X, y).alpha_ == 0.5
+    assert quick(chain, alpha="auto", solver="direct", max_iter=1).fit(X, y).alpha_ == 0.1 == auto_alpha(999)
+    assert quick(chain, alpha=0.5, solver="direct", max_iter=1).fit(X, y).alpha_ == 0.5
     assert auto_alpha(1000) == 0.02
 
 
@@ -361,7 +361,7 @@ def test_ctrl_c_keeps_the_best_so_far(vectors, chain, monkeypatch):
         return update(self, i)
 
     monkeypatch.setattr(DirectSolver, "update", interrupted)
-    finetuner = quick(chain, max_iter=10).fit(*vectors)
+    finetuner = quick(chain, solver="direct", max_iter=10).fit(*vectors)
     assert finetuner.n_iter_ == 3 and finetuner.best_iter_ <= 3
     assert finetuner.sample(2, random_state=0).shape == (2, 2)
 
@@ -449,7 +449,7 @@ def test_a_reward_without_a_gradient_is_refused(vectors, chain):
             return x.round()
 
     with pytest.raises(InvalidParameterError, match="gradient at designs of the pretrained model is zero"):
-        quick(chain, reward=GPBonusReward(features=Rounded())).fit(*vectors)
+        quick(chain, solver="direct", reward=GPBonusReward(features=Rounded())).fit(*vectors)
 
 
 def test_a_black_box_reward_works_with_solvers_that_need_no_gradient(chain, vectors):

@@ -27,7 +27,12 @@ def tempered(chain):
     for i in range(12):
         solver.update(i)
     estimator = SimpleNamespace(
-        model_=problem.model, pretrained_=chain, solver="auto", alpha_=0.5, _standardised_aim=reward
+        model_=problem.model,
+        pretrained_=chain,
+        space_=chain.space,
+        solver="auto",
+        alpha_=0.5,
+        _standardised_aim=reward,
     )
     return estimator, solver
 
@@ -48,8 +53,7 @@ def test_moved_draws_follow_the_optimum_more_closely_than_the_chain(chain, tempe
 def test_designs_of_an_estimator_are_moved_draws(chain, tempered):
     """The same as moving the chain's draws by hand, for any number of designs at once."""
     estimator, _ = tempered
-    estimator.space_, estimator.verbose = chain.space, 0
-    estimator.model_.kind = "strings"
+    estimator.verbose, estimator.model_.kind = 0, "strings"
     designs = draw_from_optimum(estimator, 20, torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
     draws = estimator.model_.sample_points(estimator.model_.draw_noise(20, generator))
