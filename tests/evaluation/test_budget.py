@@ -45,7 +45,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def chain(data):
-    return GaussianDiffusion(VectorSpace.from_data(data[0]), n_steps=5).fit(data[0], random_state=0)
+    return GaussianDiffusion(VectorSpace(2), n_steps=5, prior=None).fit(data[0], random_state=0)
 
 
 def finetuner(chain, **parameters):
