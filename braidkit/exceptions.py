@@ -13,6 +13,10 @@ class InvalidDesignError(BraidkitError, ValueError):
     """A design (a row of X) is not in the design space."""
 
 
+class SparseDesignError(InvalidDesignError, TypeError):
+    """Designs are a sparse matrix; scikit-learn's estimators that take none raise a TypeError."""
+
+
 class InvalidTargetError(BraidkitError, ValueError):
     """A measurement (an entry of y) cannot be used."""
 

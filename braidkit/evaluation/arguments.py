@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from braidkit.data import check_lengths, read_measurements
@@ -19,13 +18,9 @@ _PICTURES_DRAWN = 50
 
 def check_fitted(estimator: Any, *attributes: str) -> None:
     """Raise unless an estimator is fitted and has the attributes that are read from it."""
-    try:
-        check_is_fitted(estimator, attributes[:1] or None)
-    except NotFittedError:
-        raise
-    except (TypeError, AttributeError) as error:
-        text = f"estimator must be a fitted estimator of braidkit; got {estimator!r:.60}."
-        raise InvalidParameterError(text) from error
+    if isinstance(estimator, type) or not hasattr(estimator, "__sklearn_tags__"):
+        raise InvalidParameterError(f"estimator must be a fitted estimator of braidkit; got {estimator!r:.60}.")
+    check_is_fitted(estimator, attributes[:1] or None)
     for attribute in attributes[1:]:
         if not hasattr(estimator, attribute):
             raise InvalidParameterError(f"estimator has no {attribute}; pass a fitted ConservativeDiffusionFinetuner.")

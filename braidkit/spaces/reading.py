@@ -12,7 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from braidkit.exceptions import BraidkitError, InvalidDesignError
+from braidkit.exceptions import BraidkitError, InvalidDesignError, SparseDesignError
 from braidkit.spaces.points import Points
 
 
@@ -156,7 +156,7 @@ def _as_array(X: Any) -> np.ndarray:
     elif hasattr(X, "to_pylist"):
         return _as_array(X.to_pylist())
     elif hasattr(X, "toarray"):
-        raise InvalidDesignError("X is a sparse matrix; pass a dense one: X.toarray().")
+        raise SparseDesignError("X is a sparse matrix; pass a dense one: X.toarray().")
     else:
         array = _ragged_is_refused(X, None)
     if array.ndim == 0:
