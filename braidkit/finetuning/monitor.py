@@ -143,8 +143,8 @@ class Monitor:
         return (
             f"the judge cannot tell whether the designs of update {self.best_iter} are good: it finds them "
             f"{difference:+.2g} standard deviations of y better than those of the pretrained model, and may be wrong "
-            f"by {error:.2g}. They are unlike all that was measured. Look at them; a larger alpha or a larger penalty "
-            "would stay closer."
+            f"by {error:.2g}. They are unlike the rows that it was fitted on. Look at them; a larger alpha or a larger "
+            "penalty stays closer, and more measurements see further."
         )
 
     def save(self, n_done: int) -> None:
