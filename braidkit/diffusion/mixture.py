@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn import config_context
+from sklearn.covariance import LedoitWolf
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
@@ -19,11 +21,13 @@ from braidkit.parameters import check_number
 _COMPONENTS, _ROWS_EACH = (1, 2, 4, 8, 16, 32), 8
 # Rows that the number is chosen on, and that the law is fitted on.
 _MAX_CHOICE_ROWS, _MAX_ROWS = 5_000, 20_000
-# Columns up to which components may be correlated.
-_MAX_CORRELATED = 128
+# Most numbers of a law's means, and of its covariances where columns are correlated: what a prediction costs.
+_MAX_MEANS, _MAX_COVARIANCES = 2**12, 2**20
 # Variance, in units of the columns', below which no component is narrower in any direction.
 _LEAST_VARIANCE = 1e-4
 _HELD_OUT = 0.2
+# Iterations of expectation maximisation, and of a law that is moved a little.
+_MAX_ITER, _MAX_ITER_AGAIN = 100, 20
 # Draws that the moments of the log-density are taken of.
 _MOMENT_DRAWS = 4096
 
@@ -98,19 +102,32 @@ class MixtureLaw(nn.Module):
         different = np.unique(rows, axis=0)
         different = different[np.random.RandomState(random_state).permutation(len(different))[:_MAX_CHOICE_ROWS]]
         held_out, training = np.split(different, [math.ceil(_HELD_OUT * len(different))])
-        kinds = ("full", "diag") if rows.shape[1] <= _MAX_CORRELATED else ("diag",)
+        width, most = rows.shape[1], max(1, len(training) // _ROWS_EACH)
+        kinds = [(n, False) for n in _COMPONENTS if n == 1 or n <= most and n * width <= _MAX_MEANS]
+        kinds += [(n, True) for n, _ in kinds if n * width**2 <= _MAX_COVARIANCES]
+        given = torch.from_numpy(held_out)
         nats = {
-            (number, kind): -_mixture(training, number, kind, random_state).score(held_out)
-            for number in _COMPONENTS
-            if number == 1 or number * _ROWS_EACH <= len(training)
+            kind: -float(cls._estimated(training, *kind, random_state).log_prob(given).mean())
             for kind in kinds
             if len(training) >= 2
         }
-        number, kind = min(nats, key=lambda key: nats[key]) if nats else (1, "diag")
-        found = _mixture(rows, number, kind, random_state)
-        law = cls(number, rows.shape[1], kind == "full")
-        law.set(found.weights_, found.means_, found.covariances_)
+        law = cls._estimated(rows, *min(nats, key=lambda kind: nats[kind], default=(1, False)), random_state)
         return law, {n: min(value for (other, _), value in nats.items() if other == n) for n, _ in nats}
+
+    @classmethod
+    def _estimated(
+        cls, rows: NDArray[np.float64], n_components: int, correlated: bool, random_state: int
+    ) -> MixtureLaw:
+        """The law of vectors with given components."""
+        law = cls(n_components, rows.shape[1], correlated)
+        if correlated and n_components == 1:
+            # Shrunk, as there may be more columns than rows.
+            shrunk = LedoitWolf().fit(rows)
+            law.set(np.ones(1), shrunk.location_[None], shrunk.covariance_[None])
+        else:
+            found = _mixture(rows, n_components, "full" if correlated else "diag", random_state)
+            law.set(found.weights_, found.means_, found.covariances_)
+        return law
 
     def fitted_again(self, x: Tensor) -> None:
         """Move the components to fit other vectors (n, n_features), as many of the same kind."""
@@ -134,7 +151,12 @@ class MixtureLaw(nn.Module):
         self.variances.copy_(torch.from_numpy(np.maximum(variances, _LEAST_VARIANCE)))
 
     def widened(self, n_components: int) -> MixtureLaw:
-        """The same law with at least so many components: the heaviest are there several times."""
+        """The same law with at least so many components: the heaviest are there several times.
+
+        With fewer where there are so many columns that predictions would take long.
+        """
+        width = self.means.shape[1]
+        n_components = min(n_components, _MAX_COVARIANCES // width**2 if len(self.axes) else _MAX_MEANS // width)
         copies = torch.ones(len(self.weights), dtype=torch.long)
         while int(copies.sum()) < n_components:
             copies[(self.weights.cpu() / copies).argmax()] += 1
@@ -209,7 +231,7 @@ def _mixture(
 ) -> GaussianMixture:
     """A fitted mixture; with a start, one that begins where another law is."""
     rows = rows if len(rows) > 1 else rows.repeat(2, axis=0)
-    at = {}
+    at: dict[str, Any] = {}
     if start is not None:
         axes, precisions = start.axes.cpu().numpy(), 1 / start.variances.cpu().numpy()
         full = np.einsum("kde,ke,kfe->kdf", axes, precisions, axes) if len(axes) else precisions
@@ -218,7 +240,8 @@ def _mixture(
             "means_init": start.means.cpu().numpy(),
             "precisions_init": (full + full.swapaxes(1, 2)) / 2 if len(axes) else full,
         }
-    model = GaussianMixture(number, covariance_type=kind, reg_covar=_LEAST_VARIANCE, random_state=random_state, **at)
+    at |= {"random_state": random_state, "max_iter": _MAX_ITER if start is None else _MAX_ITER_AGAIN}
+    model = GaussianMixture(number, covariance_type=kind, reg_covar=_LEAST_VARIANCE, **at)
     # Within scikit-learn's dispatch to other array libraries the start by k-means is refused.
     with warnings.catch_warnings(), config_context(array_api_dispatch=False):
         warnings.simplefilter("ignore", ConvergenceWarning)  # a law that could still be a little likelier will do
