@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
+from braidkit.exceptions import InvalidDesignError
 from braidkit.parameters import check_number
 
 # Numbers of components that are compared, and rows that each must have on average.
@@ -93,10 +94,17 @@ class MixtureLaw(nn.Module):
         -------
         law : MixtureLaw
         by_number : dict of int to float
-            Held-out negative log-likelihood, nats a row, by number of components; that of one component alone where
-            there are too few rows to compare.
+            Held-out negative log-likelihood, nats a row, by number of components; empty where there are too few rows
+            to compare.
+
+        Raises
+        ------
+        InvalidDesignError
+            If `x` is no matrix of finite numbers.
         """
         rows = np.asarray(x, dtype=np.float64)
+        if rows.ndim != 2 or rows.size == 0 or not np.isfinite(rows).all():
+            raise InvalidDesignError(f"x must be finite numbers of shape (n, n_features); got {x!r:.60}.")
         rows = rows[np.random.RandomState(random_state).permutation(len(rows))[:_MAX_ROWS]]
         # Rows that repeat would be on both sides, and make narrow components look good.
         different = np.unique(rows, axis=0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from braidkit import GaussianDiffusion, VectorSpace
 from braidkit.diffusion import DiffusionModel, MixtureLaw
+from braidkit.exceptions import InvalidDesignError
 
 
 def two_clusters(n=400, seed=0):
@@ -80,6 +81,12 @@ def test_components_that_are_alike_part_where_the_data_have_two_clusters():
 def test_few_rows_or_equal_ones_make_a_law(rows):
     law, _ = MixtureLaw.fit(rows)
     assert torch.isfinite(law.log_prob(torch.from_numpy(rows))).all()
+
+
+@pytest.mark.parametrize("rows", [np.zeros((0, 2)), np.zeros(3), np.array([[1.0, np.nan]])])
+def test_a_mixture_of_no_rows_or_of_missing_numbers_is_refused(rows):
+    with pytest.raises(InvalidDesignError, match="finite numbers of shape"):
+        MixtureLaw.fit(rows)
 
 
 @pytest.mark.theorem
