@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -70,11 +70,14 @@ class Target(abc.ABC):
     n_moves : int
         Moves after which designs have little in common with what they were.
     log_designs : float
-        Logarithm of the number of designs; infinite for vectors, whose entropy counts no designs.
+        Logarithm of the number of designs.
+    counts_designs : bool
+        Whether the entropy is that of a number of designs; that of vectors is a density's.
     """
 
     reward: Reward
     log_designs: float
+    counts_designs: ClassVar[bool] = True
 
     @property
     @abc.abstractmethod

@@ -183,14 +183,16 @@ class TemperingSolver(Solver):
 
     def _is_too_far(self, population: Population, beta: float, log_z: float) -> bool:
         """Whether a tilted population has too few different designs, or too rare ones."""
-        if self.n_effective and math.isfinite(self.target.log_designs):
+        if self.n_effective and self.target.counts_designs:
             kl = beta * float(population.reward.mean()) - log_z
             entropy = self.missing - float(self.target.normalised_log_prob(population).mean()) - kl
             # A law of few sequences cannot keep many.
             if entropy < min(math.log(self.n_effective), self.entropy - math.log(2)):
                 return True
+        if self.max_rarity is None:
+            return False
         rarity = self.problem.pretrained.rarity(self.target.points(population.state))
-        return self.max_rarity is not None and float(rarity.mean()) > self.max_rarity
+        return float(rarity.mean()) > self.max_rarity
 
     def _fit_law(self) -> None:
         """Give the chain the law of the pooled designs."""

@@ -55,6 +55,7 @@ class VectorTarget(Target):
     space: VectorSpace
     log_designs: float = math.inf
 
+    counts_designs: ClassVar[bool] = False
     n_moves: ClassVar[int] = N_MOVES
 
     @classmethod
