@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.rewards.cross_fitting import CrossFittedNetworks
-from braidkit.rewards.evidence import CONSTANT, LEAST_GAIN, Variances, select_groups
+from braidkit.rewards.evidence import CONSTANT, LEAST_GAIN, Variances, fit_variances, select_groups
 from braidkit.rewards.parts import NETWORK, Parts, Views
 from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
 
-# Rows that the parts' variances are fitted on: their precision grows slowly with more, and the cost with the cube.
-EVIDENCE_ROWS = 800
+# Rows that groups of parts are chosen on, and that the variances of the chosen parts are then fitted on: the cost grows
+# with the cube of their number.
+SELECTION_ROWS = 800
+EVIDENCE_ROWS = 2000
+REFITS = 15  # iterations of the latter, which begins near its end
 # Rows that the kernel is centred on. Up to this many the process is exact; beyond, a random choice of them stands for
 # all (Nystrom), and every row still counts.
-MAX_POINTS = 1500
-SOME_POINTS = 500
+MAX_POINTS = 3000
+SOME_POINTS = 1500
 # Parts below this share of the function's variance are left out: they cost time and change nothing.
 SMALLEST_SHARE = 0.01
 # With fewer rows evidence can choose no groups: all parts are used, as any may be true, and the mean is shrunk where
@@ -36,7 +39,7 @@ class SumKernelProcess(nn.Module):
     """Posterior mean and variance of a Gaussian process with a sum of kernels, of the function without noise.
 
     With points Z and their kernel matrix K_ZZ, the features ``phi(x) = W^T k(Z, x)`` represent the kernel, where
-    ``W W^T`` is the pseudo-inverse of K_ZZ. Up to 1,500 rows Z is all of them, and the process is exact. Beyond, Z is
+    ``W W^T`` is the pseudo-inverse of K_ZZ. Up to 3,000 rows Z is all of them, and the process is exact. Beyond, Z is
     some of the rows, and the part of the kernel that Z does not explain stays in the variance.
 
     Parameters
@@ -94,7 +97,7 @@ class SumKernelProcess(nn.Module):
         y = y.to(self.parts.get_buffer("mean").device)
         held_out = None if held_out is None else held_out.to(y.device)
         row_noise = RowNoise.read(len(x)) if row_noise is None else row_noise
-        found = self._fit_parts(x, y, held_out, order[:EVIDENCE_ROWS], row_noise)
+        found = self._fit_parts(x, y, held_out, order, row_noise)
         # Multiply each row by the root of its precision, so that all rows have the same noise variance.
         roots = row_noise.root_precision(self.noise).to(y)
         n_points = len(x) if len(x) <= MAX_POINTS else SOME_POINTS
@@ -194,18 +197,32 @@ class SumKernelProcess(nn.Module):
     def _fit_parts(
         self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor, row_noise: RowNoise
     ) -> Variances:
-        """Choose groups of parts and fit the parts' variances on some rows, and keep those that matter."""
+        """Choose groups of parts, fit the parts' variances, and keep those that matter; rows in random order."""
         self.variances = dict.fromkeys([*self.parts.names, *([] if held_out is None else [NETWORK])], 1.0)
-        views = self._views(x[rows].double(), None if held_out is None else held_out[rows])
-        matrices = self.parts.matrices(views, views, self.variances)
+
+        def grams(some: Tensor) -> dict[str, Tensor]:
+            views = self._views(x[some].double(), None if held_out is None else held_out[some])
+            return self.parts.matrices(views, views, self.variances)
+
+        some = rows[:SELECTION_ROWS]
         names, found = select_groups(
-            matrices,
+            grams(some),
             self.parts.groups if len(x) >= FEW_ROWS else [],
-            y[rows],
-            row_noise=row_noise.take(rows.numpy()),
+            y[some],
+            row_noise=row_noise.take(some.numpy()),
             # Of all rows the evidence would grow about in proportion to their number.
-            least_gain=LEAST_GAIN * len(rows) / len(x),
+            least_gain=LEAST_GAIN * len(some) / len(x),
         )
+        if len(x) > len(some):
+            self.variances = dict.fromkeys(names, 1.0)
+            more = rows[:EVIDENCE_ROWS]
+            found = fit_variances(
+                torch.stack([*grams(more).values()]),
+                y[more],
+                row_noise=row_noise.take(more.numpy()),
+                start=torch.tensor([*found.parts, found.noise]),
+                max_iter=REFITS,
+            )
         least = SMALLEST_SHARE * float(found.parts.sum())
         self.variances = {n: v for n, v in zip(names, found.parts.tolist(), strict=True) if v >= least}
         if NETWORK not in self.variances:

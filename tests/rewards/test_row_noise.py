@@ -128,6 +128,17 @@ def test_points_that_stand_for_all_rows_see_their_noise(monkeypatch):
     torch.testing.assert_close(variance, other_variance, rtol=0, atol=1e-5)
 
 
+def test_variances_of_parts_are_fitted_on_more_rows_than_choose_the_parts(monkeypatch):
+    X, y, rng = data(400)
+    x, y = torch.from_numpy(X), torch.from_numpy((y - y.mean()) / y.std())
+    all_rows = process_of(x, y, RowNoise.read(400))
+    monkeypatch.setattr(sum_kernel, "SELECTION_ROWS", 40)
+    refitted = process_of(x, y, RowNoise.read(400))
+    monkeypatch.setattr(sum_kernel, "EVIDENCE_ROWS", 40)
+    few_rows = process_of(x, y, RowNoise.read(400))
+    assert abs(np.log(refitted.noise / all_rows.noise)) < abs(np.log(few_rows.noise / all_rows.noise)) / 2
+
+
 def test_the_evidence_of_merged_rows_is_that_of_all():
     X, y, rng = data(30)
     space = VectorSpace(3)
