@@ -21,9 +21,10 @@ SELECTION_ROWS = 800
 EVIDENCE_ROWS = 2000
 REFITS = 15  # iterations of the latter, which begins near its end
 # Rows that the kernel is centred on. Up to this many the process is exact; beyond, a random choice of them stands for
-# all (Nystrom), and every row still counts.
+# all (Nystrom), and every row still counts: as many as keep the work of 3,000 rows with 1,500 points, and at least 500.
 MAX_POINTS = 3000
-SOME_POINTS = 1500
+SOME_POINTS = 500
+POINTS_TIMES_ROWS = 3000 * 1500
 # Parts below this share of the function's variance are left out: they cost time and change nothing.
 SMALLEST_SHARE = 0.01
 # With fewer rows evidence can choose no groups: all parts are used, as any may be true, and the mean is shrunk where
@@ -100,7 +101,7 @@ class SumKernelProcess(nn.Module):
         found = self._fit_parts(x, y, held_out, order, row_noise)
         # Multiply each row by the root of its precision, so that all rows have the same noise variance.
         roots = row_noise.root_precision(self.noise).to(y)
-        n_points = len(x) if len(x) <= MAX_POINTS else SOME_POINTS
+        n_points = len(x) if len(x) <= MAX_POINTS else max(SOME_POINTS, min(POINTS_TIMES_ROWS // len(x), len(x) // 2))
         rows = order[:n_points]
         points = self._views(x[rows].double(), None if held_out is None else held_out[rows])
         for name, view in points.items():
