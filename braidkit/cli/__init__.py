@@ -14,6 +14,7 @@ from braidkit import __version__
 from braidkit.cli.asking import sample, score
 from braidkit.cli.options import Command, config_option, recorded_options
 from braidkit.cli.pictures import check_kind, picture_options
+from braidkit.cli.vectors import vector_options
 
 
 class _Refusal(click.ClickException):
@@ -58,8 +59,8 @@ class _Group(click.Group):
 def _of_options(text: str) -> str:
     """An error of a parameter as one of the option that sets it."""
     names = (
-        "alpha|c|device|forbidden|frame|guidance_scale|lora_rank|max_homopolymer|max_iter|mutations|n_steps|objective"
-        "|parent|pretrained|reward|sites|target_se|target|weight"
+        "alpha|c|columns|device|forbidden|frame|guidance_scale|lora_rank|max_homopolymer|max_iter|mutations|n_steps|objective"
+        "|parent|pretrained|real|reward|sites|target_se|target|weight"
     )
     found = re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
     return found.replace(' or "auto"', "")  # a word that is said by leaving the option out
@@ -183,6 +184,7 @@ def main() -> None:
     help="Rank of the adapter on a masked language model, or on a pipeline.  [default: 8, or 4]",
 )
 @picture_options
+@vector_options
 @click.option(
     "--max-iter",
     type=click.IntRange(min=1),
@@ -224,13 +226,19 @@ def design(
     features: Path | None,
     resize: bool,
     skip_broken: bool,
+    columns: tuple[str, ...],
+    fix: tuple[str, ...],
+    bound: tuple[str, ...],
+    real: tuple[str, ...],
+    skip_missing: bool,
     overwrite: bool,
     **options: Any,
 ) -> None:
-    """Turn a TABLE of measured sequences, or pictures, into designs.
+    """Turn a TABLE of measured sequences, recipes or pictures into designs.
 
     TABLE is a CSV, TSV or Excel file with a header row, or FASTA with values in its headers (>id TARGET=1.2) or in
-    --values. With --image it names files of pictures, and the designs are PNG files. A run that was killed goes on when
+    --values. With --columns its rows are recipes: numbers and labels that were set. With --image it names files of
+    pictures, and the designs are PNG files. A run that was killed goes on when
     the same command is given again. Ctrl-C while it fine-tunes gives designs of the best model so far, and the exit
     code 130. The exit code is 3 if every design has a flag other than that of a large penalty: read the flags first.
     """
@@ -244,15 +252,17 @@ def design(
     from braidkit.cli.pictures import load_features
     from braidkit.cli.rounds import PreviousRun
     from braidkit.cli.run_directory import RunDirectory
+    from braidkit.cli.vectors import asked_vectors
     from braidkit.datasets import read_pictures, read_table
 
     ctx = click.get_current_context()
-    check_kind(ctx, image)
+    check_kind(ctx, image, columns)
     targets, objective = asked_objective(target, objective, minimise)
     told: dict[str, Any] = {"target": targets, "target_se": target_se, "weight": weight}
     chain: Any = None
     embedding: Any = None
     measured: Any
+    of_designs: dict[str, Any] = {}
     last_round = None
     if image is not None:
         chain = load_picture_chain(
@@ -271,7 +281,10 @@ def design(
             resize=resize,
             on_broken="drop" if skip_broken else "error",
         )
-        of_designs = {}
+    elif columns:
+        measured, of_designs = asked_vectors(
+            table, told, columns=columns, fix=fix, bound=bound, real=real, skip_missing=skip_missing
+        )
     else:
         earlier = None if previous is None else PreviousRun.read(previous)
         measured = read_table(

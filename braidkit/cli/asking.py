@@ -26,7 +26,8 @@ def score(run: Path, sequences: Path, sequence: str | None, image: str | None, r
 
     Gives a CSV table: mean, penalty and lower bound of the reward, the judge's prediction, the nearest measured
     sequence with its value and distance, and the log-likelihood under the pretrained model where it has one. Of a run
-    on pictures, with --image: mean, penalty, lower bound and judge.
+    on recipes, SEQUENCES is a table with their columns. Of a run on pictures, with --image: mean, penalty, lower bound
+    and judge.
     """
     from braidkit.cli.measured import read_measured
     from braidkit.datasets.sequences import read_sequences
@@ -42,10 +43,14 @@ def score(run: Path, sequences: Path, sequence: str | None, image: str | None, r
     if isinstance(space, ImageSpace):
         _write(_scored_pictures(finetuner, sequences, image, resize), out)
         return
-    if space.alphabet is None:
-        raise InvalidParameterError(f"{run} is a run on {space.designs}; ask its reward_ in Python.")
     if image is not None or resize:
-        raise InvalidParameterError(f"{run} is a run on sequences; leave out --{'image' if image else 'resize'}.")
+        what = "sequences" if space.alphabet is not None else "recipes"
+        raise InvalidParameterError(f"{run} is a run on {what}; leave out --{'image' if image else 'resize'}.")
+    if space.has_columns:
+        if sequence is not None:
+            raise InvalidParameterError(f"{run} is a run on recipes; leave out --sequence.")
+        _write(_scored_rows(finetuner, run, sequences), out)
+        return
     asked = read_sequences(sequences, space, sequence=sequence)
     measured = read_measured(run, space)
     y = measured.y if finetuner.objective is None else measured.columns()
@@ -64,10 +69,11 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
     """Draw more designs of a RUN, or of any saved model, as FASTA.
 
     They are draws as they come: not chosen, not flagged, and some may repeat. The file designs.csv of a run has the
-    best that differ. Pictures are PNG files in a new folder --out, with their prompts in samples.csv.
+    best that differ. Recipes are a CSV table. Pictures are PNG files in a new folder --out, with their prompts in
+    samples.csv.
     """
     from braidkit.diffusion import DiffusionModel
-    from braidkit.exceptions import InvalidParameterError
+    from braidkit.evaluation.designs import safe_cells
     from braidkit.finetuning import ConservativeDiffusionFinetuner
     from braidkit.finetuning.saved import MODEL, STATE
     from braidkit.persistence import is_saved, load_config
@@ -84,11 +90,26 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
         ConservativeDiffusionFinetuner.load(run) if is_saved(run / STATE) else DiffusionModel.from_pretrained(place)
     )
     model: Any = source if isinstance(source, DiffusionModel) else source.model_
-    if model.space.alphabet is None:
-        raise InvalidParameterError(f"{run} makes no sequences; draw from it in Python, by sample(n).")
+    if model.space.has_columns:
+        _write(safe_cells(model.space.to_frame(source.sample(n, seed))).to_csv(index=False, float_format="%.6g"), out)
+        return
     model.kind = "strings"
     rows = model.space.strings(source.sample(n, seed))
     _write("".join(f">sample_{i}\n{row}\n" for i, row in enumerate(rows, start=1)), out)
+
+
+def _scored_rows(finetuner: Any, run: Path, table: Path) -> str:
+    """What a run thinks of the recipes of a table, as CSV."""
+    from braidkit.cli.measured import read_measured_rows
+    from braidkit.datasets.vector_table import read_rows
+    from braidkit.evaluation.designs import safe_cells
+    from braidkit.evaluation.scoring import score_table
+
+    measured = read_measured_rows(run, finetuner.space_)
+    y = measured.y if finetuner.objective is None else measured.columns()
+    scores = score_table(finetuner, read_rows(table, finetuner.space_), measured.X, y)
+    scores["nearest"] = [measured.places[i] for i in scores["nearest"]]
+    return safe_cells(scores).to_csv(index=False, float_format="%.6g")
 
 
 def _scored_pictures(finetuner: Any, table: Path, image: str | None, resize: bool) -> str:

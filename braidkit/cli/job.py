@@ -20,14 +20,16 @@ from tqdm.auto import tqdm
 from braidkit.cli.measured import MEASURED, write_measured
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.cli.run_files import CHECKPOINT
+from braidkit.cli.vectors import load_chain as load_vector_chain
 from braidkit.datasets.measured import MeasuredDesigns
 from braidkit.datasets.picture_table import MeasuredPictures
 from braidkit.datasets.table import MeasuredTable, quoted
+from braidkit.datasets.vector_table import MeasuredVectors
 from braidkit.diffusion import DiffusionModel, MaskedDiffusion, PipelineDiffusion
 from braidkit.diffusion._pipeline_parts import is_pipeline_directory
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.choosing import describe_moved
-from braidkit.evaluation.designs import design_table, write_designs
+from braidkit.evaluation.designs import design_files, design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
 from braidkit.evaluation.picture_designs import PictureDesigns, image_files, picture_table, write_images
@@ -43,6 +45,7 @@ from braidkit.torch_state import seeded
 from braidkit.training import noted_interrupts
 
 Say = Callable[[str], None]
+Measured = MeasuredTable | MeasuredVectors | MeasuredPictures
 DEFAULT_LORA_RANK = 8
 LAST_ROUND = "last_round.csv"
 PICTURES = "designs"
@@ -72,6 +75,8 @@ class Settings:
     template: str | None = None
     limits: dict[str, Any] | None = None
     padding: str | None = None
+    columns: str | None = None
+    space: dict[str, Any] | None = None
     seed: int = 0
     # These three change no result.
     table: Path | None = None
@@ -169,7 +174,7 @@ def load_chain(settings: Settings, space: SequenceSpace) -> DiffusionModel | Non
 
 
 def build_finetuner(
-    table: MeasuredTable | MeasuredPictures,
+    table: Measured,
     directory: RunDirectory,
     settings: Settings,
     chain: DiffusionModel | None = None,
@@ -186,6 +191,8 @@ def build_finetuner(
         more = {"batch_size": PICTURES_AT_ONCE, "space": table.space if chain is None else None}
         if isinstance(chain, PipelineDiffusion):
             more["solver"] = DirectSolver(kl_steps="one", checkpointing=True)
+    elif isinstance(table, MeasuredVectors):
+        chain, more = load_vector_chain(settings.pretrained, table.space), {"space": table.space}
     else:
         chain = load_chain(settings, table.space)
         held = settings.pretrained is None or settings.template or settings.limits
@@ -217,7 +224,7 @@ def build_finetuner(
 @plain_warnings()
 def run_job(
     finetuner: ConservativeDiffusionFinetuner,
-    table: MeasuredTable | MeasuredPictures,
+    table: Measured,
     directory: RunDirectory,
     settings: Settings,
     say: Say,
@@ -246,14 +253,19 @@ def run_job(
             made = picture_table(
                 finetuner, table.X, y, n_designs=settings.n, files=table.files, random_state=settings.seed
             )
-            designs, where = made.table, write_picture_designs(made, directory)
+            designs, files = made.table, ["designs.csv", write_picture_designs(made, directory)]
         else:
             with directory.writing(MEASURED) as path:
                 write_measured(table, path)
             made = design_table(finetuner, table.X, y, n_designs=settings.n, random_state=settings.seed)
-            with directory.writing("designs.csv"), directory.writing("designs.fasta"):
+            if isinstance(table, MeasuredVectors):
+                made["nearest"] = [table.places[i] for i in made["nearest"]]
+            with contextlib.ExitStack() as held:
+                files = design_files(made)
+                for name in files:
+                    held.enter_context(directory.writing(name))
                 write_designs(made, directory.path)
-            designs, where = made, "designs.fasta"
+            designs = made
         if last_round is not None:
             with directory.writing(LAST_ROUND) as target, replace_file(target) as path:
                 cells = {"sequence": quoted(last_round.table["sequence"])}
@@ -262,7 +274,7 @@ def run_job(
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
     if designs.attrs["moved"]:
         say(describe_moved(designs.attrs["moved"], designs.attrs["n_drawn"]))
-    say(f"{len(designs):,} designs -> {out}/designs.csv, {out}/{where}   model -> {out}/model/")
+    say(f"{len(designs):,} designs -> {', '.join(f'{out}/{name}' for name in files)}   model -> {out}/model/")
     with directory.timed("report"):
         try:
             rewards = draw_figures(finetuner, table, directory, settings)
@@ -318,7 +330,7 @@ def write_picture_designs(designs: PictureDesigns, directory: RunDirectory) -> s
 
 def draw_figures(
     finetuner: ConservativeDiffusionFinetuner,
-    table: MeasuredTable | MeasuredPictures,
+    table: Measured,
     directory: RunDirectory,
     settings: Settings,
 ) -> RewardDistributionDisplay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from braidkit.diffusion import DiffusionModel
     from braidkit.rewards import CLIPFeatures
 
-# Options that say nothing about designs of the other kind.
-_OF_SEQUENCES = (
-    *("sequence", "values", "alphabet", "length", "padding", "template", "hold", "free", "parent", "mutations"),
-    *("forbidden", "sites", "max_homopolymer", "frame", "previous"),
-)
-_OF_PICTURES = ("prompts", "n_steps", "guidance_scale", "features", "resize", "skip_broken")
+# Options that say nothing about designs of other kinds.
+_OPTIONS = {
+    "sequences": (
+        *("sequence", "values", "alphabet", "length", "padding", "template", "hold", "free", "parent", "mutations"),
+        *("forbidden", "sites", "max_homopolymer", "frame", "previous"),
+    ),
+    "pictures": ("prompts", "n_steps", "guidance_scale", "features", "resize", "skip_broken"),
+    "recipes": ("fix", "bound", "real", "skip_missing"),
+}
+# The option that says which kind it is.
+_KINDS = {
+    "pictures": ("--image", "name the column of their paths by --image"),
+    "recipes": ("--columns", "name the columns that were set by --columns"),
+}
 DEFAULT_LORA_RANK = 4
 
 
@@ -53,18 +61,18 @@ def picture_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def check_kind(ctx: click.Context, image: str | None) -> None:
-    """Refuse options that belong to designs of the other kind, by their names."""
-    wrong = _OF_PICTURES if image is None else _OF_SEQUENCES
-    given = [name for name in wrong if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]
+def check_kind(ctx: click.Context, image: str | None, columns: Sequence[str]) -> None:
+    """Refuse options that belong to designs of another kind, by their names."""
+    if image is not None and columns:
+        raise click.UsageError("--image and --columns say that designs are pictures, and recipes; give one.", ctx)
+    asked = "pictures" if image is not None else "recipes" if columns else "sequences"
+    of_others = {name: kind for kind, names in _OPTIONS.items() if kind != asked for name in names}
+    of_others |= {"lora_rank": "language models and pipelines"} if columns else {}
+    given = [name for name in of_others if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]
     if given:
-        option = "--" + given[0].replace("_", "-")
-        raise click.UsageError(
-            f"{option} is for pictures; name the column of their paths by --image."
-            if image is None
-            else f"{option} is for sequences; leave it out with --image.",
-            ctx,
-        )
+        kind = of_others[given[0]]
+        remedy = f"leave it out with {_KINDS[asked][0]}" if asked in _KINDS else _KINDS[kind][1]
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is for {kind}; {remedy}.", ctx)
 
 
 def load_chain(

@@ -9,10 +9,12 @@ from braidkit.datasets.split import OfflineSplit, offline_split
 from braidkit.datasets.synthetic_utr import make_utr
 from braidkit.datasets.table import MeasuredTable, read_table
 from braidkit.datasets.utr import fetch_utr
+from braidkit.datasets.vector_table import MeasuredVectors, read_vectors
 
 __all__ = [
     "MeasuredPictures",
     "MeasuredTable",
+    "MeasuredVectors",
     "OfflineSplit",
     "fetch_enhancers",
     "fetch_utr",
@@ -23,4 +25,5 @@ __all__ = [
     "read_pictures",
     "read_sequences",
     "read_table",
+    "read_vectors",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -56,8 +57,8 @@ def others(n: int) -> str:
     return f" ({n:,} rows are so)" if n > 1 else ""
 
 
-def read_cells(path: Path, names: Sequence[str]) -> Cells:
-    """Read columns of a table.
+def read_cells(path: Path, names: Sequence[str], *, all_others: bool = False) -> Cells:
+    """Read columns of a table, and after them all others that have a name if these are asked for.
 
     The separator (comma, tab, semicolon, bar or blanks) is the one by which the header has all the columns. Lines that
     begin with "#", and blank ones, are skipped. Cells may be quoted. If each row has one cell more than the header, the
@@ -78,10 +79,11 @@ def read_cells(path: Path, names: Sequence[str]) -> Cells:
     """
     with readable(path):
         if is_workbook(path):
-            return _of_workbook(path, names)
+            return _of_workbook(path, names, all_others)
         with open_text(path) as file:
             lines = _Lines(file)
             header, separator = _split_header(path, lines, names)
+            names = _with_others(path, header, names) if all_others else names
             return _collect(path, header, _split_rows(path, lines, separator), names, lines)
 
 
@@ -168,7 +170,16 @@ def _trimmed(row: list[str]) -> list[str]:
 def _missing(path: Path, header: list[str], names: Sequence[str]) -> InvalidParameterError:
     name = next(name for name in names if name not in header)
     shown = ", ".join(header[:_MOST_NAMES]) + (", ..." if len(header) > _MOST_NAMES else "")
-    return InvalidParameterError(f"{path} has no column {name!r}; its columns are: {shown}. Pass one of them.")
+    near = difflib.get_close_matches(name, header, n=1)
+    meant = f" Did you mean {near[0]!r}?" if near else ""
+    return InvalidParameterError(f"{path} has no column {name!r}; its columns are: {shown}. Pass one of them.{meant}")
+
+
+def _with_others(path: Path, header: list[str], names: Sequence[str]) -> list[str]:
+    """The names of columns, and after them those of all others."""
+    joined = [*names, *(name for name in header if name and name not in names)]
+    _check_unique(path, header, joined)
+    return joined
 
 
 def _check_unique(path: Path, header: list[str], names: Sequence[str]) -> None:
@@ -231,7 +242,7 @@ def _collect(
     )
 
 
-def _of_workbook(path: Path, names: Sequence[str]) -> Cells:
+def _of_workbook(path: Path, names: Sequence[str], all_others: bool) -> Cells:
     """Columns of the one sheet of a workbook that has them."""
     found: dict[str, Cells] = {}
     headers: list[list[str]] = []
@@ -243,7 +254,8 @@ def _of_workbook(path: Path, names: Sequence[str]) -> Cells:
             _check_unique(path, header, names)
             # A sheet does not keep blank cells at the end of a row.
             whole = ((i, [*row, *[""] * (len(header) - len(row))]) for i, row in full)
-            found[sheet] = _collect(path, header, whole, names)
+            wanted = _with_others(path, header, names) if all_others else names
+            found[sheet] = _collect(path, header, whole, wanted)
     if not found:
         raise _missing(path, max(headers, key=len, default=[]), names)
     if len(found) > 1:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from braidkit.datasets._cells import Cells, others
-from braidkit.exceptions import InvalidTargetError
+from braidkit.exceptions import BraidkitError, InvalidTargetError
 
 # Texts that mean a missing measurement, in small letters.
 MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nd", "n.d.", "-", "--", ".", "?", "missing"})
@@ -20,54 +20,74 @@ _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 
 
-def read_numbers(cells: Cells, name: str) -> np.ndarray:
-    """A column of measurements (n,); NaN where a cell is blank, or says that there is none.
+def read_numbers(
+    cells: Cells,
+    name: str,
+    *,
+    kind: type[BraidkitError] = InvalidTargetError,
+    remedy: str = "correct such rows, or leave their cells blank to drop them",
+) -> np.ndarray:
+    """A column of numbers (n,), such as measurements; NaN where a cell is blank, or says that there is none.
 
     Commas are decimal ones if no cell has a point, and not every comma may as well set thousands apart.
 
     Raises
     ------
-    InvalidTargetError
+    kind
         Naming the first row that has no finite number, or one that can be read in two ways.
     """
     texts = [text.replace("\N{MINUS SIGN}", "-") for text in cells.columns[name]]
     missing = [text.lower() in MISSING for text in texts]
     commas = [_COMMA.fullmatch(text) is not None for text in texts]
     if any(commas):
-        _check_commas(cells, name, texts, commas)
+        _check_commas(cells, name, texts, commas, kind)
         texts = [text.replace(",", ".") if comma else text for text, comma in zip(texts, commas, strict=True)]
     wrong = [i for i, text in enumerate(texts) if not missing[i] and not _is_finite(text)]
     if wrong:
         i = wrong[0]
-        raise InvalidTargetError(
+        raise kind(
             f"{cells.where(i)}: {name!r} is {cells.columns[name][i]!r}, not a finite number{others(len(wrong))}; "
-            "correct such rows, or leave their cells blank to drop them."
+            f"{remedy}."
         )
     y = np.array([np.nan if gone else float(text) for text, gone in zip(texts, missing, strict=True)])
     large = np.flatnonzero(np.abs(y) > MAX_TARGET)
     if len(large):
-        raise InvalidTargetError(
+        raise kind(
             f"{cells.where(large[0])}: {name!r} is {texts[large[0]]}, too large to compute with{others(len(large))}; "
-            "pass measurements in a larger unit."
+            "pass it in a larger unit."
         )
     return y
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell is a finite number, or is written as one with a decimal comma.
+
+    Examples
+    --------
+    >>> is_number("1,5"), is_number("water")
+    (True, False)
+    """
+    text = text.replace("\N{MINUS SIGN}", "-")
+    return _is_finite(text) or _COMMA.fullmatch(text) is not None
 
 
 def _is_finite(text: str) -> bool:
     return _POINT.fullmatch(text) is not None and np.isfinite(float(text))
 
 
-def _check_commas(cells: Cells, name: str, texts: Sequence[str], commas: Sequence[bool]) -> None:
+def _check_commas(
+    cells: Cells, name: str, texts: Sequence[str], commas: Sequence[bool], kind: type[BraidkitError]
+) -> None:
     """Raise where a comma may not be a decimal one."""
     first = commas.index(True)
     points = [i for i, text in enumerate(texts) if "." in text and _POINT.fullmatch(text)]
     if points:
-        raise InvalidTargetError(
+        raise kind(
             f"{cells.where(first)}: {name!r} is {texts[first]!r} with a comma, and {cells.where(points[0])} has "
             f"{texts[points[0]]!r} with a point; write all decimals with a point."
         )
     if all(_THOUSANDS.fullmatch(text) for text, comma in zip(texts, commas, strict=True) if comma):
-        raise InvalidTargetError(
+        raise kind(
             f"{cells.where(first)}: {name!r} is {texts[first]!r}, which may be {texts[first].replace(',', '.')} or "
             f"{texts[first].replace(',', '')}; write it with a decimal point, or without the comma."
         )

@@ -222,6 +222,7 @@ class GaussianDiffusion(DiffusionModel):
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         # Stratified levels, one from each of n equal parts, so that losses of batches vary less.
         n = len(x)
+        x = self.space.spread(x, generator)
         strata = torch.arange(n, device=x.device) + torch.rand(n, generator=generator, device=x.device)
         return self._error(x, self._first_angle + (self._last_angle - self._first_angle) * strata / n, generator)
 
@@ -243,7 +244,8 @@ class GaussianDiffusion(DiffusionModel):
             pretrain(self, x, seed, **settings)
             return
         assert isinstance(self.network, VelocityNetwork)
-        self.prior = MixtureLaw.fit(x[:].cpu(), seed % 2**32)[0].to(x.device)
+        rows = self.space.spread(x[:].cpu(), torch.Generator().manual_seed(seed))
+        self.prior = MixtureLaw.fit(rows, seed % 2**32)[0].to(x.device)
         zero_at_first(self.network.last)
         if validation_fraction > 0 and count_held_out(len(x), validation_fraction) < MIN_HELD_OUT:
             with torch.no_grad():
@@ -256,9 +258,13 @@ class GaussianDiffusion(DiffusionModel):
         """Move the law's components to fit other points (n, n_features); a network stays as it is."""
         assert self.prior is not None
         self.prior.fitted_again(points)
-        self._calibrate(points.to(self.device, torch.float32), torch.Generator(self.device).manual_seed(0))
+        self._measure_errors(points.to(self.device, torch.float32), torch.Generator(self.device).manual_seed(0))
 
     def _calibrate(self, x: Tensor, generator: torch.Generator) -> None:
+        self._measure_errors(self.space.spread(x, generator), generator)
+
+    def _measure_errors(self, x: Tensor, generator: torch.Generator) -> None:
+        """Set the mean squared error of the velocity at each level by points (n, n_features)."""
         x = x[:1024].repeat(math.ceil(1024 / len(x[:1024])), 1)
         for level, phi in enumerate(self.angles):
             self.velocity_error[level] = self._error(x, phi.expand(len(x)), generator)

@@ -7,6 +7,7 @@ from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.displays import (
     AblationDisplay,
     CalibrationDisplay,
+    ColumnRangesDisplay,
     DistanceDisplay,
     ImageGridDisplay,
     KmerScatterDisplay,
@@ -40,6 +41,7 @@ __all__ = [
     "BudgetedSelection",
     "CalibrationDisplay",
     "CalibrationReport",
+    "ColumnRangesDisplay",
     "Comparison",
     "DistanceDisplay",
     "ImageGridDisplay",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cdist
+from scipy.spatial.distance import cdist as euclidean
 
 from braidkit.spaces import SequenceSpace
 
@@ -82,14 +84,26 @@ def choose_different(candidates: list[str], order: np.ndarray, n: int, max_ident
     least = math.ceil(length * (1 - max_identity - 1e-9))
     if least <= 1:
         return [int(i) for i in order[:n]], 0
+
+    def too_near(places: Any, others: Any) -> np.ndarray:
+        return _too_near([candidates[i] for i in places], [candidates[i] for i in others], least)
+
+    return _choose(order, n, too_near)
+
+
+def choose_rows_apart(rows: np.ndarray, order: np.ndarray, n: int, least: float) -> tuple[list[int], int]:
+    """As `choose_different`, of points (n_candidates, k) with at least some Euclidean distance."""
+    return _choose(order, n, lambda places, others: euclidean(rows[list(places)], rows[list(others)]) < least)
+
+
+def _choose(order: np.ndarray, n: int, too_near: Callable[[Any, Any], np.ndarray]) -> tuple[list[int], int]:
+    """Take places in order, but for those too near to one taken before; how many were passed over."""
     chosen: list[int] = []
     n_alike = 0
     for start in range(0, len(order), _BLOCK):
         places = order[start : start + _BLOCK]
-        block = [candidates[i] for i in places]
-        taken = [candidates[i] for i in chosen]
-        alike = np.zeros(len(block), dtype=bool) | (_too_near(block, taken, least).any(axis=1) if taken else False)
-        within = _too_near(block, block, least)
+        alike = np.zeros(len(places), dtype=bool) | (too_near(places, chosen).any(axis=1) if chosen else False)
+        within = too_near(places, places)
         for i, place in enumerate(places):
             if alike[i]:
                 n_alike += 1

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api.types import is_string_dtype
 
 from braidkit.datasets.table import quoted
 from braidkit.diffusion import EnumeratedDiffusion
@@ -29,6 +30,7 @@ from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
+from braidkit.evaluation.vector_designs import vector_table
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning import sample_with_kl
 from braidkit.finetuning.optimum import BATCH, approximates_optimum, moved_to_optimum
@@ -64,9 +66,9 @@ def design_table(
     Parameters
     ----------
     estimator : fitted ConservativeDiffusionFinetuner
-        On sequences.
-    X : sequence of str
-        The measured sequences.
+        On sequences or vectors.
+    X : sequence of str, or array-like of shape (n_samples, n_features)
+        The measured designs.
     y : array-like of shape (n_samples,)
         Their measurements.
     n_designs : int, default=100
@@ -76,7 +78,8 @@ def design_table(
         all designs.
     max_identity : float, optional
         Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 drops duplicates only. By default
-        designs differ in at least a tenth of the letters in which two measured sequences differ (median).
+        designs differ in at least a tenth of the letters in which two measured sequences differ (median). Of vectors:
+        1 - distance / median distance of two measured ones, by default 0.9.
     random_state : int, RandomState or None
 
     Returns
@@ -85,13 +88,15 @@ def design_table(
         Best lower bound first, with the columns
 
         - "id": "design_1", "design_2", ...
-        - "sequence"
+        - "sequence"; of vectors their columns, by name, and a name of `VectorSpace.one_of` as its label
         - "mean", "penalty", "lower": r_hat, g_hat and their difference, in y's units
         - "judge": prediction of the judge, which was never optimised
         - of each quantity of an objective "<name>_mean", "<name>_lower" (or "<name>_upper" where less is better) and
           "<name>_judge"
         - "nearest", "nearest_value", "distance": the measured sequence with the smallest edit distance, its
-          measurement, and that distance (number of letters)
+          measurement, and that distance (number of letters); of vectors the number of the nearest row, and the root
+          mean square difference over columns in standard deviations of the measured ones
+        - "at_bound": of vectors, columns of numbers at an end of their range
         - "kl": KL along the design's path to the pretrained model (nats)
         - "mutations": what differs from the parent, such as "A23G C40T", positions from 1; where there is one
         - "gc": share of G and C; for DNA and RNA only
@@ -111,7 +116,7 @@ def design_table(
     Raises
     ------
     InvalidParameterError
-        If the designs are not sequences, or an argument is out of range. Raised before any design is drawn.
+        If the designs are pictures, or an argument is out of range. Raised before any design is drawn.
 
     Examples
     --------
@@ -126,11 +131,21 @@ def design_table(
     """
     check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "reward_check_", "space_")
     space = estimator.space_
-    if space.alphabet is None:
-        raise InvalidParameterError(f"design_table is for sequences, but the designs are in {space}.")
+    if space.alphabet is None and not space.has_columns:
+        raise InvalidParameterError(f"design_table is for sequences and vectors, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
     if max_identity is not None:
         check_number("max_identity", max_identity, low=0, high=1, above=True)
+    if space.has_columns:
+        return vector_table(
+            estimator,
+            X,
+            y,
+            n_designs=n_designs,
+            n_candidates=n_candidates,
+            max_identity=max_identity,
+            random_state=random_state,
+        )
     listed = isinstance(estimator.pretrained_, EnumeratedDiffusion)
     n_drawn = default_candidates(n_designs, listed=listed) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=n_designs, whole=True)
@@ -199,22 +214,36 @@ def longest_run(sequence: str) -> int:
     return max(len(list(run)) for _, run in itertools.groupby(sequence))
 
 
-def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> None:
-    """Write a table of designs as ``designs.csv`` and ``designs.fasta``, each in one piece or not at all.
+def design_files(table: pd.DataFrame) -> list[str]:
+    """The files that `write_designs` writes."""
+    return ["designs.csv", *(["designs.fasta"] if "sequence" in table else [])]
 
-    In the CSV file sequences that a spreadsheet would take for a formula, such as those that begin with the gap letter
+
+def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> None:
+    """Write a table of designs as ``designs.csv`` and, of sequences, ``designs.fasta``, in one piece or not at all.
+
+    In the CSV file texts that a spreadsheet would take for a formula, such as sequences that begin with the gap letter
     "-", have an apostrophe in front; `read_table` takes it off.
     """
-    check_table(table, "table", texts=("id", "sequence"), numbers=("mean", "lower"))
+    check_table(table, "table", texts=("id",), numbers=("mean", "lower"))
     directory = read_path("directory", directory)
-    cells = {column: quoted(table[column]) for column in ("sequence", "nearest") if column in table}
     with replace_file(os.path.join(directory, "designs.csv")) as path:
-        table.assign(**cells).to_csv(path, index=False, float_format="%.6g")
+        safe_cells(table).to_csv(path, index=False, float_format="%.6g")
+    if "designs.fasta" not in design_files(table):
+        return
+    check_table(table, "table", texts=("sequence",))
     with replace_file(os.path.join(directory, "designs.fasta")) as path:
         records = zip(table["id"], table["lower"], table["mean"], table["sequence"], strict=True)
         path.write_text(
             "".join(f">{id} lower={lower:.4g} mean={mean:.4g}\n{row}\n" for id, lower, mean, row in records)
         )
+
+
+def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table in which no name and no text is one that a spreadsheet takes for a formula."""
+    texts = [name for name in table if is_string_dtype(table[name])]
+    safe = table.assign(**{name: quoted(table[name]) for name in texts})
+    return safe.set_axis(quoted(pd.Series(table.columns)), axis="columns")
 
 
 def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFrame, dict[str, int]]:

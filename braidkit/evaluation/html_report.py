@@ -24,7 +24,15 @@ from braidkit.evaluation.displays import (
 from braidkit.evaluation.displays._drawing import pyplot
 from braidkit.evaluation.metrics import gc_content
 from braidkit.evaluation.picture_designs import PictureDesigns
-from braidkit.evaluation.report_parts import Picture, cells_of, figure_of, gallery, picture_designs, sequence_designs
+from braidkit.evaluation.report_parts import (
+    Picture,
+    cells_of,
+    figure_of,
+    gallery,
+    picture_designs,
+    sequence_designs,
+    vector_designs,
+)
 from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_random_state
@@ -45,6 +53,12 @@ LIMITS = [
     "The path KL and the edit distance say how far a design lies from the pretrained model and from the data. Do not "
     "trust a prediction far from both, even if its penalty is small.",
     "Order controls with the designs: some of the best measured sequences, and shuffled designs.",
+]
+VECTOR_LIMITS = [
+    *LIMITS[:3],
+    "The path KL and the distance say how far a design lies from the pretrained model and from the data. Do not trust "
+    "a prediction far from both, even if its penalty is small.",
+    "Measure some of the best rows again beside the designs.",
 ]
 PICTURE_LIMITS = [
     *LIMITS[:3],
@@ -82,8 +96,8 @@ def report(
     path : path-like
         The file to write. An existing file is replaced when the new one is complete.
     designs : DataFrame or PictureDesigns, optional
-        With columns "sequence", "mean" and "lower", as `design_table` and `select` give. By default, for sequences,
-        a `design_table` of 100. Of pictures, as `picture_table` gives.
+        With "mean", "lower" and the column "sequence", or those of vectors, as `design_table` and `select` give. By
+        default, of sequences and vectors, a `design_table` of 100. Of pictures, as `picture_table` gives.
     calibration : CalibrationReport, optional
         By default made from the estimator, X and y. This fits the reward once more.
     rewards : RewardDistributionDisplay, optional
@@ -118,7 +132,8 @@ def report(
     pictures = designs if isinstance(designs, PictureDesigns) else None
     table = designs.table if isinstance(designs, PictureDesigns) else designs
     if table is not None:
-        check_table(table, "designs", texts=() if pictures is not None else ("sequence",), numbers=("mean", "lower"))
+        texts = ("sequence",) if estimator.space_.alphabet is not None else ()
+        check_table(table, "designs", texts=texts, numbers=("mean", "lower"))
     if calibration is not None and not isinstance(calibration, CalibrationReport):
         raise InvalidParameterError(f"calibration must be a CalibrationReport; got {calibration!r:.60}.")
     if rewards is not None and not isinstance(rewards, RewardDistributionDisplay):
@@ -126,13 +141,13 @@ def report(
     if not all(isinstance(text, str) for text in (name, title)):
         raise InvalidParameterError(f"name and title must be texts; got {name!r} and {title!r}.")
     rng = check_random_state(random_state)
-    sequences = estimator.space_.alphabet is not None
+    sequences, vectors = estimator.space_.alphabet is not None, estimator.space_.has_columns
     measured: Any = None
     values: np.ndarray | None = None
     if X is not None:
         measured, values = read_measured(X, y, estimator)
         calibration = calibration or CalibrationReport.from_estimator(estimator, measured, y, random_state=rng)
-    if table is None and sequences and measured is not None:
+    if table is None and (sequences or vectors) and measured is not None:
         table = design_table(estimator, measured, y, n_designs=100, random_state=rng)
 
     context = {
@@ -148,10 +163,12 @@ def report(
         if pictures is not None
         else sequence_designs(estimator, table, measured, y, name, rng)
         if sequences
+        else vector_designs(estimator, table, measured, y, name)
+        if vectors
         else None,
         "gallery": gallery(estimator, measured, y, name, rng) if isinstance(estimator.space_, ImageSpace) else None,
         "calibration": None if calibration is None else _calibration(calibration),
-        "limits": PICTURE_LIMITS if isinstance(estimator.space_, ImageSpace) else LIMITS,
+        "limits": PICTURE_LIMITS if isinstance(estimator.space_, ImageSpace) else VECTOR_LIMITS if vectors else LIMITS,
         "settings": _settings(estimator),
         "version": __version__,
     }

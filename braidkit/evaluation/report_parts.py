@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from braidkit.evaluation.displays import (
+    ColumnRangesDisplay,
     DistanceDisplay,
     ImageGridDisplay,
     KmerScatterDisplay,
@@ -18,6 +20,7 @@ from braidkit.evaluation.displays import (
 )
 from braidkit.evaluation.picture_designs import PictureDesigns
 from braidkit.evaluation.quantities import reward_of_quantities
+from braidkit.evaluation.vector_designs import design_columns, rows_of
 
 # Measured sequences whose k-mers are counted.
 _N_KMER_ROWS = 10_000
@@ -41,17 +44,7 @@ def sequence_designs(
     if designs is None:
         return None
     rows = designs["sequence"].tolist()
-    pictures = []
-    reward = reward_of_quantities(estimator)
-    if len(rows) and y is not None and reward is not None and len(reward.rewards_) > 1:
-        pictures.append(
-            figure_of(
-                ParetoDisplay.from_estimator(estimator, y, rows),
-                "Two quantities of the objective",
-                "Grey: measured sequences, with the front of those that no other is better than in both. Blue: "
-                "predicted means of designs; the orange lines reach to the bounds that count.",
-            )
-        )
+    pictures = _pareto(estimator, y, rows)
     if len(rows) and measured is not None and y is not None:
         pictures.append(
             figure_of(
@@ -79,6 +72,55 @@ def sequence_designs(
             )
         )
     return {"pictures": pictures, "table": cells_of(_ordered(designs))}
+
+
+def vector_designs(
+    estimator: Any, designs: pd.DataFrame | None, measured: Any, y: Any, name: str
+) -> dict[str, Any] | None:
+    """Pictures of the designs, rows of numbers, and their table."""
+    if designs is None:
+        return None
+    pictures = []
+    if len(designs) and measured is not None and y is not None:
+        rows = rows_of(estimator, designs)
+        pictures += _pareto(estimator, y, rows)
+        pictures.append(
+            figure_of(
+                DistanceDisplay.from_estimator(estimator, measured, y, designs=rows, name=name),
+                "Predicted mean by distance to the nearest measured row",
+                "Each dot is a design. The line below it reaches down to the lower bound. A high dot far to the right "
+                "with a short line is a confident prediction without data nearby.",
+            )
+        )
+        columns = estimator.space_.columns
+        names = [f"x{i}" for i in range(columns.n)] if columns.names is None else list(columns.names)
+        for label, places in columns.one_of.items():
+            for i in places:
+                names[i] = f"{label}: {names[i]}"
+        pictures.append(
+            figure_of(
+                ColumnRangesDisplay(rows, measured, names),
+                "Columns of the designs beside those of the data",
+                "A line that is short, or at an end, is a column that designs agree on. Where it is at an end of the "
+                "measured range, better values may lie beyond it.",
+            )
+        )
+    return {"pictures": pictures, "table": cells_of(_ordered(designs, design_columns(estimator.space_)))}
+
+
+def _pareto(estimator: Any, y: Any, rows: Any) -> list[Picture]:
+    """The figure of two quantities, where an objective has several."""
+    reward = reward_of_quantities(estimator)
+    if not len(rows) or y is None or reward is None or len(reward.rewards_) < 2:
+        return []
+    return [
+        figure_of(
+            ParetoDisplay.from_estimator(estimator, y, rows),
+            "Two quantities of the objective",
+            "Grey: measured designs, with the front of those that no other is better than in both. Blue: "
+            "predicted means of designs; the orange lines reach to the bounds that count.",
+        )
+    ]
 
 
 def picture_designs(designs: PictureDesigns, name: str) -> dict[str, Any]:
@@ -128,9 +170,9 @@ def cells_of(frame: pd.DataFrame) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _ordered(designs: pd.DataFrame) -> pd.DataFrame:
-    """The table with the columns first that a person reads first."""
-    order = [column for column in _FIRST if column in designs]
+def _ordered(designs: pd.DataFrame, first: Sequence[str] = ()) -> pd.DataFrame:
+    """The table with the columns first that a person reads first, after the id those given."""
+    order = [column for column in (_FIRST[0], *first, *_FIRST[1:]) if column in designs]
     return designs[[*order, *designs.columns.difference(order, sort=False)]]
 
 

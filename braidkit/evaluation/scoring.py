@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,22 +14,24 @@ from braidkit.diffusion._letters import LOG_ZERO
 from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.edit_distance import nearest
 from braidkit.evaluation.quantities import quantity_columns
+from braidkit.evaluation.row_distance import RowDistance
+from braidkit.evaluation.vector_designs import scored_rows
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number
 from braidkit.torch_state import ordinary_torch
 
 
-def score_table(estimator: Any, sequences: Sequence[str], X: Any, y: Any) -> pd.DataFrame:
+def score_table(estimator: Any, sequences: Any, X: Any, y: Any) -> pd.DataFrame:
     """Score any sequences by a fitted estimator: reward, judge, nearest measurement, pretrained log-likelihood.
 
     Parameters
     ----------
     estimator : fitted ConservativeDiffusionFinetuner
-        On sequences.
-    sequences : sequence of str
+        On sequences or vectors.
+    sequences : sequence of str, or array-like of shape (n, n_features)
         In the estimator's space.
-    X : sequence of str
-        The measured sequences.
+    X : sequence of str, or array-like of shape (n_samples, n_features)
+        The measured designs.
     y : array-like of shape (n_samples,)
         Their measurements.
 
@@ -39,12 +40,12 @@ def score_table(estimator: Any, sequences: Sequence[str], X: Any, y: Any) -> pd.
     table : DataFrame
         A row a sequence, in their order, with the columns
 
-        - "sequence"
+        - "sequence"; of vectors their columns, as in `design_table`
         - "mean", "penalty", "lower": r_hat, g_hat and their difference, in y's units
         - "judge": prediction of the judge
         - of each quantity of an objective, the columns of `design_table`
         - "nearest", "nearest_value", "distance": the measured sequence with the smallest edit distance, its
-          measurement, and that distance (number of letters)
+          measurement, and that distance (number of letters); of vectors as in `design_table`
         - "log_likelihood": see `log_likelihood`; only where the pretrained chain has one
 
     Raises
@@ -65,13 +66,25 @@ def score_table(estimator: Any, sequences: Sequence[str], X: Any, y: Any) -> pd.
     ([0, 0, 0], True)
     """
     check_fitted(estimator, "pretrained_", "reward_", "judge_", "space_")
-    if estimator.space_.alphabet is None:
-        raise InvalidParameterError(f"score_table is for sequences, but the designs are in {estimator.space_}.")
+    space = estimator.space_
+    if space.alphabet is None and not space.has_columns:
+        raise InvalidParameterError(f"score_table is for sequences and vectors, but the designs are in {space}.")
     measured, y = read_measured(X, y, estimator)
+    if space.has_columns:
+        rows = space.points(sequences).rows
+        table = scored_rows(estimator, rows, RowDistance(space, measured), y)
+        pretrained = estimator.pretrained_
+        return table.assign(log_likelihood=log_density(pretrained, rows)) if pretrained.knows_law else table
     asked = estimator.space_.strings(sequences)
     table = scored(estimator, asked, measured, y)
     likelihoods = log_likelihood(estimator.pretrained_, asked)
     return table if likelihoods is None else table.assign(log_likelihood=likelihoods)
+
+
+def log_density(model: DiffusionModel, rows: Any) -> np.ndarray:
+    """Logarithm of the density of rows of numbers, in units of the space's points, under a chain that knows its law."""
+    parts = [model.log_prob(part.to(model.device)) for part in model.space.points(rows).split(4096)]
+    return torch.cat(parts).cpu().numpy()
 
 
 def scored(estimator: Any, sequences: list[str], measured: list[str], y: np.ndarray) -> pd.DataFrame:

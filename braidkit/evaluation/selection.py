@@ -15,6 +15,7 @@ from braidkit.evaluation.arguments import check_fitted, read_measured
 from braidkit.evaluation.choosing import choose_different, default_candidates, default_identity
 from braidkit.evaluation.designs import MAX_HOMOPOLYMER
 from braidkit.evaluation.metrics import gc_content, shuffle_dinucleotides
+from braidkit.evaluation.vector_designs import vector_batch
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_number, check_random_state, is_number
 from braidkit.spaces import Limits, SequenceSpace
@@ -52,9 +53,9 @@ def select(
     Parameters
     ----------
     estimator : fitted ConservativeDiffusionFinetuner
-        Or another with ``sample``, ``space_`` and ``reward_``; on sequences.
-    X : sequence of str, optional
-        The measured sequences: no design is one of them, and the best are controls.
+        Or another with ``sample``, ``space_`` and ``reward_``; on sequences or vectors.
+    X : sequence of str, or array-like of shape (n_samples, n_features), optional
+        The measured designs, needed for vectors: no design is one of them, and the best are controls.
     y : array-like of shape (n_samples,), optional
         Their measurements; with X.
     n_designs : int, default=100
@@ -77,7 +78,7 @@ def select(
     n_controls : int, default=5
         Controls of each kind, after the designs: the measured sequences with the highest measurements, if there are X
         and y, and designs whose letters were shuffled, neighbouring pairs kept. Both meet the limits, but for
-        `max_identity`; protected letters are put back after shuffling.
+        `max_identity`; protected letters are put back after shuffling. Vectors are not shuffled.
     random_state : int, RandomState or None
 
     Returns
@@ -96,7 +97,7 @@ def select(
     Raises
     ------
     InvalidParameterError
-        If the designs are not sequences, an argument is out of range, or a limit can be met by none. Raised before
+        If the designs are pictures, an argument is out of range, or a limit can be met by none. Raised before
         any design is drawn.
 
     Examples
@@ -114,8 +115,8 @@ def select(
     if missing := [name for name in ("sample", "space_", "reward_") if not hasattr(estimator, name)]:
         raise InvalidParameterError(f"estimator has no {missing[0]}; pass a fitted ConservativeDiffusionFinetuner.")
     space = estimator.space_
-    if space.alphabet is None:
-        raise InvalidParameterError(f"select is for sequences, but the designs are in {space}.")
+    if space.alphabet is None and not space.has_columns:
+        raise InvalidParameterError(f"select is for sequences and vectors, but the designs are in {space}.")
     check_number("n_designs", n_designs, low=1, whole=True)
     check_number("n_controls", n_controls, low=0, whole=True)
     if max_identity is not None:
@@ -123,7 +124,21 @@ def select(
     n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=1, whole=True)
     if y is not None and X is None:
-        raise InvalidParameterError("y has no sequences; pass X as well.")
+        raise InvalidParameterError("y has no designs; pass X as well.")
+    if space.has_columns:
+        of_letters = {"gc": gc, "forbidden": list(forbidden), "sites": list(sites), "template": template}
+        if given := [name for name, value in of_letters.items() if value]:
+            raise InvalidParameterError(f"{given[0]} is a limit of sequences, but the designs are vectors.")
+        return vector_batch(
+            estimator,
+            X,
+            y,
+            n_designs=n_designs,
+            n_candidates=n_drawn,
+            max_identity=max_identity,
+            n_controls=n_controls,
+            random_state=random_state,
+        )
     measured, y = ([] if X is None else space.strings(X), None) if y is None else read_measured(X, y, estimator)
     max_identity = default_identity(space, measured) if max_identity is None else max_identity
     limits = check_limits(

@@ -95,6 +95,10 @@ class Target(abc.ABC):
     def points(self, state: Tensor) -> Tensor:
         """Points (n, \\*space.shape) of designs."""
 
+    def designs(self, state: Tensor) -> Tensor:
+        """Points of the designs that states stand for."""
+        return self.points(state)
+
     @abc.abstractmethod
     def states(self, points: Tensor) -> Tensor:
         """The designs that points are."""

@@ -125,7 +125,7 @@ class TemperingSolver(Solver):
         if self.population is None or not self.problem.pretrained.knows_law:
             return None
         kl = self.beta * float(self.population.reward.mean()) - self.log_z
-        return self.target.points(self.population.state), kl
+        return self.target.designs(self.population.state), kl
 
     def is_settled(self) -> bool:
         return self.n_settled >= self.n_settling

@@ -75,7 +75,7 @@ class VectorTarget(Target):
         uniform = torch.rand(n, generator=generator, dtype=torch.float64)
         normal = torch.randn(n, self.law.means.shape[1], generator=generator, dtype=torch.float64)
         drawn = self.law.sample(uniform.to(self.law.means), normal.to(self.law.means))
-        return self.at(self.space.discretise(drawn))
+        return self.at(self.space.confine(drawn))
 
     @torch.no_grad()
     def at(self, state: Tensor) -> VectorPopulation:
@@ -84,6 +84,10 @@ class VectorTarget(Target):
 
     def points(self, state: Tensor) -> Tensor:
         return state.float()
+
+    def designs(self, state: Tensor) -> Tensor:
+        # A state is not rounded, and may lie a little outside of the bounds; the reward is asked about the design.
+        return self.space.discretise(self.points(state))
 
     def states(self, points: Tensor) -> Tensor:
         return points.double()

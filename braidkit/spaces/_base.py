@@ -87,6 +87,10 @@ class Space(abc.ABC):
         """Move relaxed points onto designs, with gradients that pass; here every point is a design, once held."""
         return self.hold(x)
 
+    def spread(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Points as a density of them is to see them: with noise where designs are rounded; here as they are."""
+        return x
+
     def hold(self, x: Tensor) -> Tensor:
         """Points with the held entries written, and no gradient there."""
         held = self._held_points()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
 from braidkit.parameters import check_number
 from braidkit.spaces._base import Space, ranges
+from braidkit.spaces.columns import Columns, found_whole
 from braidkit.spaces.points import Points
 from braidkit.spaces.reading import is_strings, read_designs
 
@@ -31,6 +33,20 @@ class VectorSpace(Space):
     bounds : (low, high), optional
         The least and the largest number of each column that a design may have, each of shape (n_features,);
         None, or an infinite number, where a column has no bound. Designs only are bounded: rows are read as they are.
+    whole : collection of int, optional
+        Numbers of the columns in which designs have whole numbers. Rows are read as they are.
+    one_of : mapping of str to collection of int, optional
+        Columns of zeros and a one that stand for the labels of a name, such as ``{"solvent": [2, 3, 4]}``: a design has
+        a 1 in exactly one of them.
+    names : sequence of n_features str, optional
+        Names of the columns; those of a name's labels are the labels.
+
+    Examples
+    --------
+    >>> space = VectorSpace(3, whole=[0], one_of={"solvent": [1, 2]}, names=["layers", "water", "ethanol"])
+    >>> space.to_frame(space.decode(torch.tensor([[1.7, 0.3, 0.4]])))
+       layers  solvent
+    0       2  ethanol
     """
 
     designs = "vectors"
@@ -45,6 +61,10 @@ class VectorSpace(Space):
         scale: Sequence[float] | np.ndarray | None = None,
         template: Sequence[float | None] | np.ndarray | None = None,
         bounds: tuple[Any, Any] | None = None,
+        *,
+        whole: Iterable[int] = (),
+        one_of: Mapping[str, Iterable[int]] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         check_number("n_features", n_features, low=1, whole=True)
         self.shape = (int(n_features),)
@@ -57,14 +77,23 @@ class VectorSpace(Space):
         wrong = ~((self.scale > 0) & np.isfinite(self.scale))
         if wrong.any():
             raise InvalidParameterError(f"scale must be > 0 and finite; got {self.scale[wrong][0]}.")
+        self.columns = Columns(int(n_features), names, whole, {} if one_of is None else one_of)
         self.template = None if template is None else self._check_template(template)
         self.bounds = None if bounds is None else self._check_bounds(bounds)
 
     @classmethod
-    def from_data(cls, X: Any) -> VectorSpace:
+    def from_data(cls, X: Any, *, whole: Iterable[int] | None = None, **columns: Any) -> VectorSpace:
         """Standardise by the columns of `X`, within whose range designs stay.
 
         A constant column has its value as loc, and scale 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        whole : collection of int, optional
+            By default the columns in which all numbers are whole and some differ; ``whole=()`` for none.
+        **columns
+            `one_of` and `names`.
         """
         array = _numbers("X", read_designs(X))
         if array.ndim != 2 or len(array) == 0:
@@ -74,16 +103,26 @@ class VectorSpace(Space):
         size = np.abs(array).max(axis=0)
         size[size == 0] = 1.0
         deviation = (array / size).std(axis=0) * size
+        labels = {i for places in (columns.get("one_of") or {}).values() for i in places}
         return cls(
             array.shape[1],
             np.where(constant, array[0], array.mean(axis=0)),
             np.where(constant | (deviation == 0), 1.0, deviation),
             bounds=(array.min(axis=0), array.max(axis=0)),
+            whole=[i for i in found_whole(array) if i not in labels] if whole is None else whole,
+            **columns,
         )
+
+    def named(self, names: Sequence[str]) -> VectorSpace:
+        """The same space with names of its columns."""
+        space = copy.copy(self)
+        space.columns = Columns(self.n_features, names, self.columns.whole, self.columns.one_of)
+        return space
 
     @property
     def n_free(self) -> int:
-        return self.n_features - len(self._held_columns())
+        held = set(self._held_columns())
+        return self.n_features - len(held) - sum(not held & set(places) for places in self.columns.one_of.values())
 
     def kind_of(self, X: Any) -> str:
         """There is one kind, "vectors": a 2-D array."""
@@ -103,7 +142,7 @@ class VectorSpace(Space):
         if not np.isfinite(array).all():
             row, column = np.argwhere(~np.isfinite(array))[0]
             raise InvalidDesignError(
-                f"row {row:,}: feature {column} is {array[row, column]}; drop or impute such rows."
+                f"row {row:,}: {self.columns.name(int(column))} is {array[row, column]}; drop or impute such rows."
             )
         return Points(array, self._standardised, self.shape)
 
@@ -113,35 +152,82 @@ class VectorSpace(Space):
         return ((rows.double() - loc) / scale).float()
 
     def discretise(self, x: Tensor) -> Tensor:
-        """Points within the bounds, with the held columns written; gradients pass as if there were no bounds."""
-        if self.bounds is None:
+        """The nearest designs: within the bounds, whole where they must be, with the held columns written.
+
+        Gradients pass as if each point were a design.
+        """
+        if self.bounds is None and not self.columns.steps.any():
             return self.hold(x)
-        return self.hold(x + (self._bounded(x) - x).detach())
+        return self.hold(self._nearest(x) + (x - x.detach()))
+
+    def confine(self, x: Tensor) -> Tensor:
+        """The nearest points whose nearest design `discretise` finds without a bound; held columns are written."""
+        return self.hold(self._within(x))
 
     def squared_excess(self, x: Tensor) -> Tensor:
-        """Squared distance (n,) of points from the nearest that is within the bounds."""
-        return (x - self._bounded(x)).square().sum(dim=1)
+        """Squared distance (n,) of points from the nearest that `confine` leaves as it is, whatever is held."""
+        return (x - self._within(x)).square().sum(dim=1)
 
-    def _bounded(self, x: Tensor) -> Tensor:
-        """The nearest points within the bounds."""
+    def spread(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Points with uniform noise where designs have whole numbers, as wide as what is rounded to each.
+
+        A density of such points has no spikes, and its mass where a number is rounded to is that number's probability
+        (uniform dequantisation).
+        """
+        if not self.columns.steps.any():
+            return x
+        steps, scale = (torch.from_numpy(part).to(x.device) for part in (self.columns.steps, self.scale))
+        noise = torch.rand(x.shape, generator=generator, device=generator.device).to(x) - 0.5
+        return torch.where(steps, x + noise / scale.to(x), x)
+
+    @torch.no_grad()
+    def _nearest(self, x: Tensor) -> Tensor:
+        """Points of the nearest designs, but for held columns."""
+        loc, scale = (torch.from_numpy(part).to(x.device) for part in (self.loc, self.scale))
+        low, high = (part.to(x.device) for part in self._limits())
+        return ((self.columns.nearest(x.double() * scale + loc, low, high) - loc) / scale).to(x.dtype)
+
+    def _within(self, x: Tensor) -> Tensor:
+        """The nearest points within the bounds, which are half a unit wider where designs have whole numbers."""
         if self.bounds is None:
             return x
-        low, high = (torch.from_numpy((part - self.loc) / self.scale).to(x) for part in self.bounds)
+        margin = 0.5 * self.columns.steps
+        low, high = (
+            torch.from_numpy((part + side - self.loc) / self.scale).to(x)
+            for part, side in zip(self.bounds, (-margin, margin), strict=True)
+        )
         return x.clamp(low, high)
 
+    def _limits(self) -> tuple[Tensor, Tensor]:
+        """The bounds of all columns, float64."""
+        infinite = np.full(self.n_features, np.inf)
+        low, high = (-infinite, infinite) if self.bounds is None else self.bounds
+        return torch.from_numpy(low), torch.from_numpy(high)
+
     def decode(self, x: Tensor, kind: str | None = None) -> np.ndarray:
-        """Undo the standardisation, within the bounds; gives a float64 array of shape (n, n_features)."""
+        """Designs (n, n_features), float64, without the standardisation; see `discretise`."""
         self._check_decoding(x, kind, ("vectors",))
-        designs = x.detach().cpu().numpy().astype(np.float64) * self.scale + self.loc
-        if self.bounds is not None:
-            designs = designs.clip(*self.bounds)
+        rows = torch.from_numpy(x.detach().cpu().numpy().astype(np.float64) * self.scale + self.loc)
+        designs = self.columns.nearest(rows, *self._limits()).numpy()
         for column in self._held_columns():
             designs[:, column] = self.template[column]
         return designs
 
+    def to_frame(self, X: Any) -> pd.DataFrame:
+        """Rows as a table with the columns' names, in which each name of `one_of` is a column of its labels."""
+        array = read_designs(X)
+        self.points(array)
+        return self.columns.to_frame(array)
+
+    def from_frame(self, table: pd.DataFrame) -> np.ndarray:
+        """Rows (n, n_features) of a table as `to_frame` gives it."""
+        return self.columns.from_frame(table)
+
     def makes_same(self, other: Space) -> bool:
-        """Whether the other space holds vectors of this width, whatever their scale."""
-        return other.has_columns and other.shape == self.shape
+        """Whether the other space holds vectors of this width and these names, whatever their scale."""
+        if not isinstance(other, VectorSpace) or other.shape != self.shape:
+            return False
+        return None in (self.columns.names, other.columns.names) or self.columns.names == other.columns.names
 
     def from_points_of(self, other: Space, x: Tensor) -> Tensor:
         """Points on this space's scale for points on another's; with gradients."""
@@ -163,6 +249,9 @@ class VectorSpace(Space):
     @property
     def held(self) -> str:
         columns = self._held_columns()
+        if self.columns.names is not None:
+            label = {i: name for name, places in self.columns.one_of.items() for i in places}
+            return ", ".join(dict.fromkeys(label.get(i, self.columns.names[i]) for i in columns))
         return f"columns {ranges(np.array(columns))} (from 0)" if columns else ""
 
     def _held_columns(self) -> list[int]:
@@ -186,17 +275,15 @@ class VectorSpace(Space):
     def unrestricted(self) -> VectorSpace:
         space = super().unrestricted()
         assert isinstance(space, VectorSpace)
-        space.bounds = None
+        space.bounds, space.columns = None, Columns(self.n_features, None, (), {})
         return space
 
     def restricted_as(self, other: Space) -> Space:
-        space = super().restricted_as(other)
-        bounds = getattr(other, "bounds", None)
-        if bounds is None:
-            return space
-        bounded = cast(VectorSpace, copy.copy(space))
-        bounded.bounds = bounds
-        return bounded
+        space = cast(VectorSpace, copy.copy(super().restricted_as(other)))
+        if isinstance(other, VectorSpace):
+            space.bounds = space.bounds if other.bounds is None else other.bounds
+            space.columns = space.columns if other.columns.says_nothing else other.columns
+        return space
 
     def _check_bounds(self, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
         """Low and high as arrays, checked."""
@@ -215,7 +302,15 @@ class VectorSpace(Space):
         wrong = ~(low <= high)
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
-            raise InvalidParameterError(f"bounds of column {i}: the lower, {low[i]}, must be <= the upper, {high[i]}.")
+            raise InvalidParameterError(
+                f"bounds of {self.columns.name(i)}: the lower, {low[i]}, must be <= the upper, {high[i]}."
+            )
+        empty = [i for i in self.columns.whole if np.ceil(low[i]) > np.floor(high[i])]
+        if empty:
+            i = empty[0]
+            raise InvalidParameterError(
+                f"bounds of {self.columns.name(i)}: there is no whole number from {low[i]:g} to {high[i]:g}."
+            )
         return low, high
 
     def _check_template(self, template: Any) -> tuple[float | None, ...]:
@@ -229,6 +324,13 @@ class VectorSpace(Space):
             )
         if not np.isnan(values).any():
             raise InvalidParameterError("template holds every column: leave at least one free, as None.")
+        held = ~np.isnan(values)
+        for name, places in self.columns.one_of.items():
+            chosen = values[list(places)]
+            if held[list(places)].any() and sorted(chosen) != [0.0] * (len(chosen) - 1) + [1.0]:
+                raise InvalidParameterError(
+                    f"template must hold all columns of {name!r} or none: one at 1 and the others at 0."
+                )
         return tuple(None if np.isnan(value) else float(value) for value in values)
 
     def to_config(self) -> dict[str, Any]:
@@ -237,7 +339,7 @@ class VectorSpace(Space):
         # None for no bound, as JSON has no infinite numbers.
         listed = [[v if np.isfinite(v) else None for v in part.tolist()] for part in self.bounds or ()]
         bounds = {"bounds": listed} if listed else {}
-        return {"space": "VectorSpace"} | config | template | bounds
+        return {"space": "VectorSpace"} | config | template | bounds | self.columns.to_config()
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:

@@ -140,7 +140,7 @@ def test_a_constant_column_keeps_scale_one():
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.array([[1.0, np.nan]]), "row 0: feature 1 is nan; drop or impute"),
+        (np.array([[1.0, np.nan]]), "row 0: column 1 is nan; drop or impute"),
         (np.ones((2, 3)), r"X has shape \(2, 3\), but the space holds vectors of 2 features"),
         (["AC"], "designs are strings, but the space holds vectors"),
     ],

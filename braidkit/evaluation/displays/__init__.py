@@ -7,12 +7,14 @@ from braidkit.evaluation.displays.images import ImageGridDisplay
 from braidkit.evaluation.displays.kmers import KmerScatterDisplay
 from braidkit.evaluation.displays.logo import SequenceLogoDisplay
 from braidkit.evaluation.displays.pareto import ParetoDisplay
+from braidkit.evaluation.displays.ranges import ColumnRangesDisplay
 from braidkit.evaluation.displays.rewards import RewardDistributionDisplay
 from braidkit.evaluation.displays.training import TrainingCurveDisplay
 
 __all__ = [
     "AblationDisplay",
     "CalibrationDisplay",
+    "ColumnRangesDisplay",
     "DistanceDisplay",
     "ImageGridDisplay",
     "KmerScatterDisplay",
