@@ -306,7 +306,7 @@ def run_job(
         "alpha": finetuner.alpha_ if math.isfinite(finetuner.alpha_) else None,
         "over_optimising_since": finetuner.over_optimising_since_,
         "history": finetuner.history_,
-        "designs": designs[["mean", "lower", "judge", "kl"]].median().to_dict(),
+        "designs": designs[["mean", "lower", "judge", *{"kl", "rarity"} & {*designs}]].median().to_dict(),
         "last_round": None if last_round is None else [*filter(None, [last_round.warning]), *last_round.sentences()],
         "choice": designs.attrs | {"n_designs": len(designs)},
     }

@@ -65,9 +65,8 @@ def _reading(run: Path) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
     """The columns of a file, and what is measured as fields of `MeasuredDesigns`; errors of the block name the file."""
     path = run / MEASURED
     try:
-        frame = pd.read_csv(
-            path, dtype={_SEQUENCE: str}, keep_default_na=False, na_values={}, float_precision="round_trip"
-        )
+        # As text: not every version of pandas reads the number that was written, to the last bit.
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False, na_values={})
         targets = tuple(name.removeprefix(_VALUE) for name in frame.columns if name.startswith(_VALUE))
         found = {prefix: _columns(frame, prefix, targets) for prefix in (_VALUE, _ERROR)}
         y = found[_VALUE]

@@ -137,7 +137,7 @@ def combine(
     if n_differences < MIN_DIFFERENCES or spread == 0 or weights is not None:
         return Measured(origin + means)
     error = (moderated_variance(within, counts - 1) / counts) ** 0.5
-    noise = float(np.mean(error**2)) / float(np.var(means))
+    noise = float(np.mean(error**2)) / (float(np.var(means)) or np.inf)
     return Measured(
         origin + means,
         error,

@@ -66,8 +66,7 @@ class MeasuredVectors(MeasuredDesigns):
             columns.names[i]: f" ({self.X[0, i]:g} in all rows: held)" if constant[i] else "" for i in columns.plain
         }
         words |= {columns.names[i]: " (whole numbers)" for i in columns.whole}
-        for name, places in columns.one_of.items():
-            words[name] = f" ({', '.join(columns.names[i] for i in places)})"
+        words |= {name: f" ({', '.join(columns.labels(name))})" for name in columns.one_of}
         shown = [name + words[name] for name in self.space.to_frame(self.X[:1])]
         more = f" and {len(shown) - _MOST_NAMES} more" if len(shown) > _MOST_NAMES else ""
         return self.described_as(f"{len(shown)} columns: {', '.join(shown[:_MOST_NAMES])}{more}")
@@ -148,6 +147,8 @@ def read_vectors(
     parts: Parts = {name: _read_column(cells, name, keep) for name in wanted}
     _drop_incomplete(cells, parts, keep, dropped, on_missing)
     check_any_kept(path, keep, dropped)
+    if all(len(set(part[keep])) == 1 for part in parts.values()):
+        raise InvalidDesignError(f"{path} has the same {', '.join(parts)} in all rows; name columns that differ.")
     X, space = _to_space({name: part[keep] for name, part in parts.items()}, real)
     groups = design_groups(X)
     first = np.unique(groups, return_index=True)[1]
@@ -183,8 +184,8 @@ def read_rows(path: str | os.PathLike[str], space: VectorSpace) -> NDArray[np.fl
     numbers = {columns.names[i]: _read_numbers(cells, columns.names[i]) for i in columns.plain}
     parts: Parts = numbers | {name: _texts(cells, name) for name in columns.one_of}
     _drop_incomplete(cells, parts, keep, {}, "error", "fill them in")
-    for name, places in columns.one_of.items():
-        labels = [columns.names[i] for i in places]
+    for name in columns.one_of:
+        labels = columns.labels(name)
         unknown = [i for i, text in enumerate(parts[name]) if text not in labels]
         if unknown:
             raise InvalidDesignError(

@@ -96,8 +96,10 @@ def design_table(
         - "nearest", "nearest_value", "distance": the measured sequence with the smallest edit distance, its
           measurement, and that distance (number of letters); of vectors the number of the nearest row, and the root
           mean square difference over columns in standard deviations of the measured ones
-        - "at_bound": of vectors, columns of numbers at an end of their range
-        - "kl": KL along the design's path to the pretrained model (nats)
+        - "kl": KL along the design's path to the pretrained model (nats); not of vectors
+        - "rarity": of vectors, by how many deviations the log-density under the pretrained model lies below that of its
+          own draws
+        - "at_bound": of vectors, columns of numbers at an end of their range; better values may lie beyond
         - "mutations": what differs from the parent, such as "A23G C40T", positions from 1; where there is one
         - "gc": share of G and C; for DNA and RNA only
         - "flags": reasons to look twice before ordering, in words, separated by "; "

@@ -251,7 +251,7 @@ def _data(estimator: Any, X: Any, y: np.ndarray, name: str, source: str | None) 
     data = {"source": source} if source else {}
     data |= {
         "rows": f"{len(y):,}",
-        "design space": str(estimator.space_),
+        "design space": estimator.space_.in_words() if estimator.space_.has_columns else str(estimator.space_),
         name: f"5 / 50 / 95 %: {low:.3g} / {middle:.3g} / {high:.3g}; from {y.min():.3g} to {y.max():.3g}",
         "rows of the judge": f"{len(estimator.judge_rows_):,}",
     }

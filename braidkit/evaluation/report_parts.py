@@ -93,7 +93,7 @@ def vector_designs(
             )
         )
         columns = estimator.space_.columns
-        names = [f"x{i}" for i in range(columns.n)] if columns.names is None else list(columns.names)
+        names = columns.all_names
         for label, places in columns.one_of.items():
             for i in places:
                 names[i] = f"{label}: {names[i]}"

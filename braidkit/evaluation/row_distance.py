@@ -34,6 +34,8 @@ class RowDistance:
         varies = scale > 1e-12 * np.abs(self.measured).max(axis=0)
         labels = [any(varies[list(places)]) for places in space.columns.one_of.values()]
         n_columns = sum(bool(varies[i]) for i in space.columns.plain) + sum(labels)
+        free = np.isin(np.arange(space.n_features), space.held_columns, invert=True)
+        self._free = free & varies
         self._weight = np.where(varies, 1 / np.where(varies, scale, 1.0), 0.0) / max(1, n_columns) ** 0.5
         self._centre = self.measured.mean(axis=0)
 
@@ -42,9 +44,9 @@ class RowDistance:
         return (np.asarray(rows, dtype=np.float64) - self._centre) * self._weight
 
     def typical(self) -> float:
-        """Median distance of two measured rows."""
+        """Median distance of two measured rows in the columns that are not held."""
         some = self.measured[np.random.RandomState(0).permutation(len(self.measured))[:_N_COMPARED]]
-        apart = pdist(self.coordinates(some))
+        apart = pdist(self.coordinates(some)[:, self._free])
         return float(np.median(apart)) if len(apart) else 0.0
 
     def nearest(self, rows: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -24,7 +24,6 @@ from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
 from braidkit.evaluation.quantities import quantity_columns, unsure_conditions
 from braidkit.evaluation.row_distance import RowDistance
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning import sample_with_kl
 from braidkit.finetuning.optimum import BATCH, approximates_optimum, moved_to_optimum
 from braidkit.parameters import check_number, check_random_state
 from braidkit.progress import Progress
@@ -32,8 +31,10 @@ from braidkit.spaces import VectorSpace, design_groups
 
 # Measured rows, drawn at random, whose penalties the designs' are compared with.
 _N_PENALTIES = 2000
+# Times that the default limit on likeness is halved where it leaves too few designs.
+_HALVINGS = 4
 # Columns of the tables, which those of the designs may not be called by; and what the latter are called then.
-_OWN = ("id", "role", "mean", "penalty", "lower", "judge", "nearest", "nearest_value", "distance", "kl", "at_bound")
+_OWN = ("id", "role", "mean", "penalty", "lower", "judge", "nearest", "nearest_value", "distance", "rarity", "at_bound")
 _OWN_TOO = ("flags", "measured", "log_likelihood", "sequence")
 
 
@@ -56,19 +57,20 @@ def vector_table(
     rows, figures = _draw(estimator, n_drawn, rng)
     known, rare = distance.nearest(rows)[1] == 0, figures["rarity"].to_numpy() > MAX_RARITY
     order = np.lexsort([-figures["lower"], rare, known])
-    chosen, n_alike = choose_rows_apart(distance.coordinates(rows), order, n_designs, _apart(distance, max_identity))
+    texts: list[str] = []
+    chosen, n_alike = _chosen(distance, rows, order, n_designs, max_identity, texts)
     table = scored_rows(estimator, rows[chosen], distance, y)
     flags: dict[str, Any] = {
         **usual_flags(estimator, table, measured, y, rng, _N_PENALTIES),
         RARE: rare[chosen],
         **unsure_conditions(estimator, rows[chosen]),
     }
-    table["kl"] = figures["kl"].to_numpy()[chosen]
+    table["rarity"] = figures["rarity"].to_numpy()[chosen]
     table["at_bound"] = _at_bound(estimator.space_, rows[chosen])
     table["flags"] = in_words(flags)
     table = table.sort_values("lower", ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "id", [f"design_{i + 1}" for i in range(len(table))])
-    texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(rows))
+    texts += concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(rows))
     texts += kept_pretrained(estimator, n_drawn)
     for text in texts:
         warnings.warn(text, stacklevel=3)
@@ -107,18 +109,20 @@ def vector_batch(
     known = distance.nearest(rows)[1] == 0
     fit = rows[~known]
     order = np.argsort(-np.asarray(estimator.reward_.predict_lower(fit)), kind="stable") if len(fit) else np.arange(0)
-    chosen, n_alike = choose_rows_apart(distance.coordinates(fit), order, n_designs, _apart(distance, max_identity))
+    texts: list[str] = []
+    chosen, n_alike = _chosen(distance, fit, order, n_designs, max_identity, texts)
     parts = {"design": fit[chosen]}
     if y is not None:
         best = np.argsort(-values, kind="stable")[:n_controls]
         parts["best measured"] = measured[best]
     if len(chosen) < n_designs:
-        warnings.warn(
+        texts.append(
             f"{len(chosen):,} of {n_designs:,} designs found among {len(rows):,} different candidates; max_identity "
             f"rejected {n_alike:,}, and {int(known.sum()):,} were measured already: loosen max_identity, or pass more "
-            "n_candidates.",
-            stacklevel=3,
+            "n_candidates."
         )
+    for text in texts:
+        warnings.warn(text, stacklevel=3)
     tables = []
     for role, some in parts.items():
         if len(some):
@@ -142,10 +146,10 @@ def rows_of(estimator: Any, table: pd.DataFrame) -> NDArray[np.float64]:
     """The rows (n, n_features) that a table of designs is of."""
     space = estimator.space_
     names = space.to_frame(np.zeros((1, space.n_features))).columns
-    missing = [name for name in names if _shown(name) not in table]
+    missing = [name for name in design_columns(space) if name not in table]
     if missing:
-        raise InvalidParameterError(f"designs has no column {_shown(missing[0])!r}; pass a table of design_table.")
-    return space.from_frame(table.rename(columns={_shown(name): name for name in names}))
+        raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table of design_table.")
+    return space.from_frame(table[design_columns(space)].set_axis(names, axis="columns"))
 
 
 def design_columns(space: VectorSpace) -> list[str]:
@@ -168,19 +172,37 @@ def _predicted(estimator: Any, rows: NDArray[np.float64]) -> pd.DataFrame:
     return table.rename(columns=_shown).assign(**columns)
 
 
-def _apart(distance: RowDistance, max_identity: float | None) -> float:
-    """Least distance of two designs."""
-    return (1 - (MAX_IDENTITY if max_identity is None else max_identity)) * distance.typical()
+def _chosen(
+    distance: RowDistance,
+    rows: NDArray[np.float64],
+    order: np.ndarray,
+    n: int,
+    max_identity: float | None,
+    texts: list[str],
+) -> tuple[list[int], int]:
+    """Places of rows that differ enough, and how many were passed over; a smaller default limit is told in `texts`."""
+    points, least = distance.coordinates(rows), 1 - (MAX_IDENTITY if max_identity is None else max_identity)
+    chosen, n_alike = choose_rows_apart(points, order, n, least * distance.typical())
+    if len(chosen) < n and max_identity is None:
+        for _ in range(_HALVINGS):
+            least /= 2
+            chosen, n_alike = choose_rows_apart(points, order, n, least * distance.typical())
+            if len(chosen) == n:
+                break
+        texts.append(
+            f"designs are much alike: some are {100 * least:.1f} % of the distance of two measured "
+            "rows apart. A larger alpha keeps them more diverse."
+        )
+    return chosen, n_alike
 
 
 def _at_bound(space: VectorSpace, rows: NDArray[np.float64]) -> list[str]:
     """Of each row, names of the columns of numbers that are at an end of their range; more may lie beyond it."""
     if space.bounds is None:
         return [""] * len(rows)
-    held = [] if space.template is None else [i for i, value in enumerate(space.template) if value is not None]
     names = dict(zip(space.columns.plain, _plain_names(space), strict=True))
     ends = np.isclose(rows, space.bounds[0], rtol=1e-6, atol=0) | np.isclose(rows, space.bounds[1], rtol=1e-6, atol=0)
-    free = [i for i in names if i not in held and i not in space.columns.whole]
+    free = [i for i in names if i not in space.held_columns and i not in space.columns.whole]
     return [", ".join(names[i] for i in free if row[i]) for row in ends]
 
 
@@ -190,23 +212,20 @@ def _plain_names(space: VectorSpace) -> list[str]:
 
 
 def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[NDArray[np.float64], pd.DataFrame]:
-    """The different designs (m, n_features) of n draws; "lower" in y's units, path "kl" in nats, "rarity" of each."""
+    """The different designs (m, n_features) of n draws, with "lower", in y's units, and "rarity" of each."""
     model, space, pretrained = estimator.model_, estimator.space_, estimator.pretrained_
     generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
     refined = approximates_optimum(estimator)
-    rows, figures = [], []
+    rows, rarity = [], []
     with Progress(n, "candidates", shown=bool(getattr(estimator, "verbose", 0))) as progress:
         for start in range(0, n, BATCH):
             size = min(BATCH, n - start)
-            path = sample_with_kl(model, pretrained, model.draw_noise(size, generator))
-            points, kl = path.point, path.kl
-            if refined:
-                points = moved_to_optimum(estimator, points, generator)
-                kl = model.log_prob(points) - pretrained.log_prob(points)
+            points = model.sample_points(model.draw_noise(size, generator))
+            points = moved_to_optimum(estimator, points, generator) if refined else points
             rows.append(space.decode(points))
-            figures.append({"kl": kl.cpu().numpy(), "rarity": pretrained.rarity(points).cpu().numpy()})
+            rarity.append(pretrained.rarity(points).cpu().numpy())
             progress.update(size)
     joined = np.concatenate(rows)
     first = np.unique(design_groups(joined), return_index=True)[1]
-    table = pd.DataFrame({name: np.concatenate([part[name] for part in figures])[first] for name in figures[0]})
-    return joined[first], table.assign(lower=estimator.reward_.predict_lower(joined[first]))
+    lower = estimator.reward_.predict_lower(joined[first])
+    return joined[first], pd.DataFrame({"lower": lower, "rarity": np.concatenate(rarity)[first]})

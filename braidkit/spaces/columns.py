@@ -63,6 +63,15 @@ class Columns:
         return f"column {i}" if self.names is None else repr(self.names[i])
 
     @property
+    def all_names(self) -> list[str]:
+        """Names of the columns; "x0", "x1" and on where they have none."""
+        return [f"x{i}" for i in range(self.n)] if self.names is None else list(self.names)
+
+    def labels(self, name: str) -> list[str]:
+        """The labels of a name, in the order of their columns."""
+        return [self.all_names[i] for i in self.one_of[name]]
+
+    @property
     def says_nothing(self) -> bool:
         """Whether columns have no names, and may hold any number."""
         return self.names is None and not self.steps.any()
@@ -88,13 +97,13 @@ class Columns:
 
     def to_frame(self, rows: np.ndarray) -> pd.DataFrame:
         """Rows (n, n_columns) as a table in which each label is one column of texts, at the place of its first."""
-        names = [f"x{i}" for i in range(self.n)] if self.names is None else self.names
+        names = self.all_names
         first = {places[0]: name for name, places in self.one_of.items()}
         table: dict[str, Any] = {}
         for i in range(self.n):
             if i in first:
                 places = self.one_of[first[i]]
-                table[first[i]] = np.array([names[j] for j in places], dtype=object)[rows[:, list(places)].argmax(1)]
+                table[first[i]] = np.array(self.labels(first[i]), dtype=object)[rows[:, list(places)].argmax(1)]
             elif i in self.plain:
                 whole = i in self.whole and np.array_equal(rows[:, i], np.round(rows[:, i]))
                 table[names[i]] = rows[:, i].astype(np.int64) if whole else rows[:, i]
@@ -108,7 +117,7 @@ class Columns:
         InvalidDesignError
             Naming a column that is missing, or the row of an unknown label.
         """
-        names = [f"x{i}" for i in range(self.n)] if self.names is None else list(self.names)
+        names = self.all_names
         missing = [name for name in [*(names[i] for i in self.plain), *self.one_of] if name not in table]
         if missing:
             raise InvalidDesignError(f"the table has no column {missing[0]!r}; pass one that has it.")
@@ -116,7 +125,7 @@ class Columns:
         for i in self.plain:
             rows[:, i] = table[names[i]]
         for name, places in self.one_of.items():
-            labels = [names[i] for i in places]
+            labels = self.labels(name)
             unknown = np.flatnonzero(~table[name].isin(labels))
             if len(unknown):
                 raise InvalidDesignError(

@@ -121,7 +121,7 @@ class VectorSpace(Space):
 
     @property
     def n_free(self) -> int:
-        held = set(self._held_columns())
+        held = set(self.held_columns)
         return self.n_features - len(held) - sum(not held & set(places) for places in self.columns.one_of.values())
 
     def kind_of(self, X: Any) -> str:
@@ -209,7 +209,7 @@ class VectorSpace(Space):
         self._check_decoding(x, kind, ("vectors",))
         rows = torch.from_numpy(x.detach().cpu().numpy().astype(np.float64) * self.scale + self.loc)
         designs = self.columns.nearest(rows, *self._limits()).numpy()
-        for column in self._held_columns():
+        for column in self.held_columns:
             designs[:, column] = self.template[column]
         return designs
 
@@ -246,19 +246,36 @@ class VectorSpace(Space):
                 "or pass pretrained=None."
             )
 
+    def in_words(self) -> str:
+        """What designs may have, column by column."""
+        low, high = (part.numpy() for part in self._limits())
+        names = self.columns.to_frame(self.loc[None]).columns
+        held = {} if self.template is None else {i: v for i, v in enumerate(self.template) if v is not None}
+        words = {}
+        for i, name in zip(self.columns.plain, [n for n in names if n not in self.columns.one_of], strict=True):
+            kind = ", whole" if i in self.columns.whole else ""
+            words[name] = f"{held[i]:g}" if i in held else f"{low[i]:g} to {high[i]:g}{kind}"
+        for name, places in self.columns.one_of.items():
+            labels = self.columns.labels(name)
+            ones = [label for label, i in zip(labels, places, strict=True) if held.get(i, 1)]
+            words[name] = ones[0] if len(ones) == 1 else f"one of {', '.join(ones)}"
+        return "; ".join(f"{name}: {words[name]}" for name in names)
+
     @property
     def held(self) -> str:
-        columns = self._held_columns()
+        columns = self.held_columns
         if self.columns.names is not None:
             label = {i: name for name, places in self.columns.one_of.items() for i in places}
             return ", ".join(dict.fromkeys(label.get(i, self.columns.names[i]) for i in columns))
         return f"columns {ranges(np.array(columns))} (from 0)" if columns else ""
 
-    def _held_columns(self) -> list[int]:
+    @property
+    def held_columns(self) -> list[int]:
+        """Numbers of the held columns."""
         return [] if self.template is None else [i for i, value in enumerate(self.template) if value is not None]
 
     def _held_points(self) -> tuple[np.ndarray, np.ndarray] | None:
-        columns = self._held_columns()
+        columns = self.held_columns
         if not columns:
             return None
         values = np.array([0.0 if value is None else value for value in self.template])

@@ -97,3 +97,45 @@ def test_bounds_of_the_users_replace_those_of_the_data():
     space = VectorSpace(5, loose.loc, loose.scale, bounds=([0.1, None, 0, 0, 0], [0.4, 1, 1, 1, None]))
     designs = ConservativeDiffusionFinetuner(space=space, random_state=0, max_iter=10).fit(X, y).sample(50, 0)
     assert designs[:, 0].min() >= 0.1 and designs[:, 0].max() <= 0.4
+
+
+def test_the_reward_is_asked_about_rounded_designs_of_the_population():
+    """Without rounding the best is 2.5, which no design can have; with it, 2 and 3 are alike."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.integers(0, 6, 400), rng.normal(size=400)])
+    chain = GaussianDiffusion(VectorSpace.from_data(X)).fit(X, random_state=0)
+    asked = []
+
+    def between(x):
+        asked.append(x)
+        return -(chain.space.loc[0] + chain.space.scale[0] * x[:, 0] - 2.5).square()
+
+    reward = problem_on(chain, between).reward
+    solver = TemperingSolver().setup(problem_on(chain, lambda x: reward(chain.space.discretise(x)), alpha=0.3))
+    for i in range(6):
+        solver.update(i)
+    designs, _ = solver.own_designs()
+    for x in [designs, *asked]:
+        numbers = chain.space.decode(x)[:, 0]
+        np.testing.assert_allclose(chain.space.encode(chain.space.decode(x))[:, 0], x[:, 0], atol=1e-5)
+        assert set(numbers) <= {0, 1, 2, 3, 4, 5}
+    found = np.bincount(chain.space.decode(designs)[:, 0].astype(int), minlength=6) / len(designs)
+    assert found[2] + found[3] > 0.95 and min(found[2], found[3]) > 0.2
+
+
+def test_whole_numbers_move_from_one_to_another():
+    """A density with a spike at each number would hold every vector at the number where it began."""
+    X = np.column_stack([np.repeat([0.0, 1.0], 200), np.random.default_rng(0).normal(size=400)])
+    chain = GaussianDiffusion(VectorSpace.from_data(X)).fit(X, random_state=0)
+    target = VectorTarget.of_chain(chain, lambda x: torch.zeros(len(x)))
+    population = target.draw(chain, 500, torch.Generator().manual_seed(0))
+    first = chain.space.decode(target.points(population.state))[:, 0]
+    for seed in range(16):
+        population = target.moved(population, 0.0, torch.Generator().manual_seed(seed))
+    last = chain.space.decode(target.points(population.state))[:, 0]
+    assert 0.4 < last.mean() < 0.6 and (first != last).mean() > 0.1
+
+
+def test_designs_that_are_not_tilted_yet_are_not_judged(finetuner):
+    """They follow the pretrained law, and luck alone would now and then reject them, and all that come after."""
+    assert finetuner.history_["iteration"][:2] == [0, 2] and finetuner.history_["kl"][1] > 0
