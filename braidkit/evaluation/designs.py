@@ -227,13 +227,14 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
     In the CSV file texts that a spreadsheet would take for a formula, such as sequences that begin with the gap letter
     "-", have an apostrophe in front; `read_table` takes it off.
     """
-    check_table(table, "table", texts=("id",), numbers=("mean", "lower"))
+    of_sequences = isinstance(table, pd.DataFrame) and "designs.fasta" in design_files(table)
+    texts = ("id", "sequence") if of_sequences else ("id",)
+    check_table(table, "table", texts=texts, numbers=("mean", "lower"))
     directory = read_path("directory", directory)
     with replace_file(os.path.join(directory, "designs.csv")) as path:
         safe_cells(table).to_csv(path, index=False, float_format="%.6g")
-    if "designs.fasta" not in design_files(table):
+    if not of_sequences:
         return
-    check_table(table, "table", texts=("sequence",))
     with replace_file(os.path.join(directory, "designs.fasta")) as path:
         records = zip(table["id"], table["lower"], table["mean"], table["sequence"], strict=True)
         path.write_text(

@@ -106,13 +106,9 @@ def test_fewer_designs_when_there_are_no_more():
     assert table["flags"].str.contains("measured already").all()
 
 
-def test_design_table_refuses_other_than_sequences_and_numbers(run):
+def test_design_table_refuses_no_designs(run):
     with pytest.raises(InvalidParameterError, match="n_designs must be a whole number of at least 1; got 0"):
         design_table(*run, n_designs=0)
-    X = np.random.default_rng(0).normal(size=(60, 2))
-    vectors = ConservativeDiffusionFinetuner(max_iter=2, batch_size=16, random_state=0).fit(X, X.sum(axis=1))
-    with pytest.raises(InvalidParameterError, match="for sequences, but the designs are in VectorSpace"):
-        design_table(vectors, X, X.sum(axis=1), n_designs=5)
 
 
 def test_written_files_read_back(table, tmp_path):

@@ -165,15 +165,15 @@ def test_without_data_the_page_says_less(run, tmp_path):
     assert len(page.images) == 1
 
 
-def test_vectors_have_a_page_without_sequences(tmp_path):
+def test_vectors_have_a_page_with_a_table_of_designs(tmp_path):
     X = np.random.default_rng(0).normal(size=(120, 2))
     y = X.sum(axis=1)
     settings = {"reward": GPBonusReward(max_iter=2), "max_iter": 2, "batch_size": 16, "random_state": 0}
     finetuner = ConservativeDiffusionFinetuner(**settings).fit(X, y)
     report(finetuner, X, y, path=tmp_path / "page.html", random_state=0)
     page = Page((tmp_path / "page.html").read_text())
-    assert "Data" in page.headings and "Designs" not in page.headings
-    assert len(page.images) == 3
+    assert "Data" in page.headings and "Designs" in page.headings
+    assert len(page.images) == 5
     assert "backtest" in [row[0] for row in page.table("one_sided")]
 
 

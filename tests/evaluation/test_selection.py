@@ -205,7 +205,7 @@ def test_a_fitted_estimator_gives_a_batch(run):
         ({"template": "ACG"}, "template must have 10 characters, .*; got 'ACG'"),
         ({"template": "N........."}, "each one of ACGT or '.'"),
         ({"template": 7}, "template must have 10 characters, .*; got 7"),
-        ({"y": [1.0]}, "y has no sequences; pass X"),
+        ({"y": [1.0]}, "y has no designs; pass X"),
     ],
 )
 def test_limits_that_none_can_meet_are_refused(limits, message):
@@ -215,10 +215,10 @@ def test_limits_that_none_can_meet_are_refused(limits, message):
         select(estimator, **({"n_designs": 1} | limits))
 
 
-def test_gc_is_for_nucleotides_and_select_for_sequences():
+def test_gc_is_for_nucleotides_and_vectors_need_their_measured_rows():
     with pytest.raises(InvalidParameterError, match="gc is for DNA and RNA, but the designs are written in LMNO"):
         select(Drawn(["LMNO"], alphabet="LMNO"), n_designs=1, gc=(0, 1))
     X = np.random.default_rng(0).normal(size=(60, 2))
     vectors = ConservativeDiffusionFinetuner(max_iter=1, batch_size=16, random_state=0).fit(X, X.sum(axis=1))
-    with pytest.raises(InvalidParameterError, match="for sequences, but the designs are in VectorSpace"):
+    with pytest.raises(InvalidParameterError, match="distances of vectors are told by the measured ones; pass X"):
         select(vectors, n_designs=5)

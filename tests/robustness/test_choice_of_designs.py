@@ -115,7 +115,7 @@ READERS = {
 @pytest.mark.parametrize(("X", "y", "kind", "words"), MEASURED.values(), ids=MEASURED)
 def test_measured_designs(fitted, none_drawn, call, X, y, kind, words):
     if X is None and call in (READERS["select"], READERS["report"]):
-        kind, words = InvalidParameterError, "y has no sequences|X and y belong together"
+        kind, words = InvalidParameterError, "y has no designs|X and y belong together"
     with pytest.raises(kind, match=words):
         call(fitted, X, y)
 

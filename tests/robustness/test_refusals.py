@@ -159,7 +159,7 @@ CALLS = {
     "encode infinite vectors": (
         lambda: VectorSpace(1).encode([[np.inf]]),
         InvalidDesignError,
-        "row 0: feature 0 is inf; drop or impute",
+        "row 0: column 0 is inf; drop or impute",
     ),
     "encode images of strings": (lambda: ImageSpace(2, 2).encode(SEQUENCES), InvalidDesignError, "images must have"),
     "encode dark images": (
