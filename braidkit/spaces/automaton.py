@@ -105,18 +105,18 @@ class Automaton:
                 merged[-1] = table[merged[-1], held[i]]
             else:
                 self._start = int(table[self._start, held[i]])
-        after = np.array(merged).reshape(-1, n_states + 1, n_letters)
+        after = np.array(merged, dtype=each.dtype).reshape(-1, n_states + 1, n_letters)
         inner, mutated = after[:, :n_states], mutated[is_free]
-        kinds, which = np.unique(inner.reshape(len(inner), -1), axis=0, return_inverse=True)
+        kinds, which = np.unique(inner.reshape(-1, n_states * n_letters), axis=0, return_inverse=True)
         step = np.zeros((len(kinds), n_states, n_letters, n_states + 1))
         np.put_along_axis(step, kinds.reshape(-1, n_states, n_letters)[..., None], 1, axis=3)
         source = np.where(mutated[:, None], inner + n_states, inner)
         last = (1 + self._counts_mutations) * n_states
         parts = (
             after,
-            step[..., :n_states].reshape(len(kinds), n_states, -1),
+            step[..., :n_states].reshape(len(kinds), n_states, n_letters * n_states),
             which.reshape(-1),
-            np.where(inner == n_states, last, source).reshape(len(after), -1),
+            np.where(inner == n_states, last, source).reshape(len(after), n_states * n_letters),
             mutated,
             np.arange(most + 1)[:, None] >= least,
             np.flatnonzero(is_free),

@@ -67,6 +67,9 @@ def test_every_design_keeps_every_limit(n, max_identity, gc, max_homopolymer, fo
     measured = rows[:20]
     limits = {"gc": gc, "max_homopolymer": max_homopolymer, "forbidden": forbidden, "template": template}
     limits |= {"max_identity": max_identity, "n_designs": n}
+    held = template or ""
+    hypothesis.assume(not any(word in held for word in forbidden))
+    hypothesis.assume(not any(letter * ((max_homopolymer or LENGTH) + 1) in held for letter in "ACGT"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         table = select(Drawn(rows), measured, np.arange(20), random_state=0, **limits)
@@ -83,6 +86,13 @@ def test_every_design_keeps_every_limit(n, max_identity, gc, max_homopolymer, fo
         apart = edit_distances(chosen, chosen)[~np.eye(len(chosen), dtype=bool)]
         assert (1 - apart / LENGTH).max() <= max_identity + 1e-6
     assert table["lower"][: len(chosen)].is_monotonic_decreasing
+
+
+def test_a_template_may_hold_every_letter():
+    rows = ["GGGGGAAAAA", "GGGGGAAAAC", "ACACACACAC"]
+    with pytest.warns(UserWarning, match="1 of 2 designs"):
+        table = select(Drawn(rows), n_designs=2, template="GGGGGAAAAC", n_controls=0)
+    assert table["sequence"].tolist() == ["GGGGGAAAAC"]
 
 
 def test_the_best_bounds_are_taken_and_their_likes_passed_over():
