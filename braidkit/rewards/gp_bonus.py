@@ -29,12 +29,14 @@ class GPBonusReward(BaseReward):
 
     By default the kernel is a sum of parts. For sequences the parts are letters by position, pairs, runs of three and
     four, counts of k-mers, and a decay with the number of changes. For vectors and images they are linear, by column
-    and radial. The prediction of networks is one more part. The weights of the parts and the noise maximise the
-    marginal likelihood, so the data decide how much is linear, how much is interaction and how much a network knows.
-    From 250 sequences on, letters and pairs are always in, and other groups only where the evidence for them is strong.
-    Networks are cross-fitted: a row's prediction comes from a network that has not seen it, because the marginal
-    likelihood would otherwise reward memorising. Their disagreement is added to the variance. Up to 3,000 rows the
-    process is exact; beyond, it is approximated with 500 to 1,500 of the rows.
+    and radial. Vectors also have squares and products, and a smooth and a rough part with a scale for each column, so
+    that columns which do nothing are passed over. The prediction of networks is one more part. The weights of the
+    parts, the scales of columns and the noise maximise the marginal likelihood, so the data decide how much is linear,
+    how much is interaction and how much a network knows. From 250 sequences on, letters and pairs are always in, and
+    other groups only where the evidence for them is strong. On vectors networks are in only if left-out rows are
+    predicted better with them. Networks are cross-fitted: a row's prediction comes from a network that has not seen it,
+    because the marginal likelihood would otherwise reward memorising. Their disagreement is added to the variance. Up
+    to 3,000 rows the process is exact; beyond, it is approximated with 500 to 1,500 of the rows.
 
     With `features`, a `kernel` or a fixed `lam` it is the paper's reward instead. A network is trained by least squares
     on standardised y and frozen. Its last hidden layer and a constant, phi, are the features of a Gaussian process::

@@ -16,19 +16,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from braidkit.networks import shrunk
+from braidkit.rewards.column_scales import SCALE_ROWS, first_scales, fit_scales, rough, smooth, squared_distances
+from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Space
 
 Views = dict[str, Tensor]  # what the parts need of points, by name; each of shape (n, ...)
 
 # Distances at which a pair of typical rows has a correlation of e^-1, e^-3 and e^-8 in the three radial parts.
 DECAYS = (1.0, 3.0, 8.0)
-MAX_ADDITIVE = 64  # columns of a vector beyond which parts by column are left out
+MAX_ADDITIVE = 64  # columns of a vector beyond which parts by column are left out, and that the rough part sees
 MAX_COUNTS = 2100  # k-mers beyond which a part that counts them is left out
 MAX_GAP = 8
 LINEAR, GAPPED, NETWORK = "linear", "gapped pairs", "network"
+SMOOTH, ROUGH, PRODUCTS = "scaled", "scaled rough", "products"
 SUMS = ("letters", "neighbours", "pairs", "triples", "quadruples")
 CACHED_NUMBERS = 2**16  # of a matrix of matches that stays in a processor's cache
 TYPICAL_ROWS = 2000
+LEAST_START = 0.3  # of the sum of rough scales, where their search begins
 
 
 class Parts(nn.Module, abc.ABC):
@@ -41,12 +45,18 @@ class Parts(nn.Module, abc.ABC):
     groups : list of list of str
         Names of parts, that of the networks among them, that are used together where the data ask for them. Parts of no
         group are always used.
+    doubts_networks : bool
+        Whether the part of the networks is used only if left-out rows are predicted better with it.
     """
 
     names: list[str]
     groups: list[list[str]]
+    doubts_networks: bool = False
     # Type of the kernels of new points; the posterior itself is solved in float64.
     dtype: ClassVar[torch.dtype] = torch.float64
+
+    def learn(self, x: Tensor, y: Tensor, row_noise: RowNoise) -> None:
+        """Fit what the parts have of parameters to rows (n, \\*space.shape) and standardised y (n,); most have none."""
 
     @abc.abstractmethod
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
@@ -153,14 +163,21 @@ class VectorParts(Parts):
     Linear; radial, ``exp(-|x - x'|^2 / l)``; and for up to 64 columns the smooth functions of one column,
     ``sum_j exp(-(x_j - x'_j)^2 / 2)``, and of two.
 
+    Vectors have three more. Squares and products of columns, ``(x . x')^2``. A smooth and a rough part of columns times
+    scales a_j that `learn` finds, ``exp(-sum_j (a_j (x_j - x'_j))^2 / 2)`` and ``exp(-sum_j a_j |x_j - x'_j|)``; the
+    rough one sees 64 columns at most, those that matter most to the smooth one.
+
     Parameters
     ----------
     x : Tensor of shape (n, \\*space.shape)
         Rows that set means and scales.
+    learns_scales : bool, default=False
+        Whether rows are vectors, whose columns have scales.
     """
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, x: Tensor, learns_scales: bool = False) -> None:
         super().__init__()
+        self.learns_scales = self.doubts_networks = learns_scales
         x = shrunk(x[:TYPICAL_ROWS]).double().flatten(1)
         deviation = x.std(dim=0, correction=0)
         self.register_buffer("mean", x.mean(dim=0))
@@ -169,8 +186,32 @@ class VectorParts(Parts):
         self.typical = 2.0 * max(int((deviation > 1e-12).sum()), 1)
         additive = ["columns", "pairs of columns"][: x.shape[1]] if 1 < x.shape[1] <= MAX_ADDITIVE else []
         radial = [f"radial {decay:g}" for decay in DECAYS]
+        if learns_scales:
+            self.register_buffer("smooth_scales", first_scales(x.shape[1]).to(x))
+            self.register_buffer("rough_columns", torch.arange(min(x.shape[1], MAX_ADDITIVE), device=x.device))
+            self.register_buffer("rough_scales", first_scales(len(self.rough_columns)).to(x))
         self.groups = []  # on vectors the sum of all was at least as good as a choice
-        self._set_scales(x, [LINEAR, *additive, *radial])
+        scaled = [PRODUCTS, SMOOTH, ROUGH] if learns_scales else []
+        self._set_scales(x, [LINEAR, *additive, *radial, *scaled])
+
+    smooth_scales: Tensor
+    rough_columns: Tensor
+    rough_scales: Tensor
+
+    def learn(self, x: Tensor, y: Tensor, row_noise: RowNoise) -> None:
+        if not self.learns_scales:
+            return
+        x, y, row_noise = (
+            self.views(x[:SCALE_ROWS].to(y.device))[LINEAR],
+            y[:SCALE_ROWS],
+            row_noise.take(slice(SCALE_ROWS)),
+        )
+        self.smooth_scales.copy_(fit_scales(smooth, x, y, row_noise))
+        most = self.smooth_scales.argsort(descending=True, stable=True)[: len(self.rough_columns)]
+        self.rough_columns.copy_(most.sort().values)
+        # A step a third as wide as a wave is a good guess, for all columns that may still matter.
+        start = (self.smooth_scales[self.rough_columns] / 3).clamp_min(LEAST_START / len(self.rough_columns))
+        self.rough_scales.copy_(fit_scales(rough, x[:, self.rough_columns], y, row_noise, start=start))
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
         return {LINEAR: (shrunk(x).flatten(1) - self.get_buffer("mean")) / self.get_buffer("deviation")}
@@ -183,12 +224,21 @@ class VectorParts(Parts):
             total = sum(columns, start=torch.zeros_like(columns[0]))
             squares = sum((column.square() for column in columns), start=torch.zeros_like(columns[0]))
             matrices |= {"columns": total, "pairs of columns": (total.square() - squares) / 2}
+        if PRODUCTS in wanted:
+            matrices[PRODUCTS] = (x @ z.mT).square()
+        if SMOOTH in wanted:
+            matrices[SMOOTH] = smooth(x * self.smooth_scales, z * self.smooth_scales)
+        if ROUGH in wanted:
+            seen, scales = self.rough_columns, self.rough_scales
+            matrices[ROUGH] = rough(x[..., seen] * scales, z[..., seen] * scales)
         return matrices
 
 
 def parts_for(space: Space, x: Tensor) -> Parts:
     """The parts of a kernel that suit a space; rows (n, \\*space.shape) set means and scales."""
-    return SequenceParts(space, x) if space.default_features == "sequence" else VectorParts(x)
+    if space.default_features == "sequence":
+        return SequenceParts(space, x)
+    return VectorParts(x, learns_scales=space.has_columns)
 
 
 class Interactions(torch.autograd.Function):
@@ -301,8 +351,3 @@ def radial_parts(distance: Tensor, wanted: Collection[str]) -> dict[str, Tensor]
     """``exp(-decay distance)`` for distances that are 1 between typical rows."""
     names = {f"radial {decay:g}": decay for decay in DECAYS}
     return {name: torch.exp(-decay * distance) for name, decay in names.items() if name in wanted}
-
-
-def squared_distances(x: Tensor, z: Tensor) -> Tensor:
-    """Squared Euclidean distances (..., n, m) of rows (..., n, d) and (..., m, d)."""
-    return (x.square().sum(dim=-1)[..., :, None] + z.square().sum(dim=-1)[..., None, :] - 2 * x @ z.mT).clamp_min(0)

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.rewards.cross_fitting import CrossFittedNetworks
-from braidkit.rewards.evidence import CONSTANT, LEAST_GAIN, Variances, fit_variances, select_groups
+from braidkit.rewards.evidence import (
+    CONSTANT,
+    LEAST_GAIN,
+    Variances,
+    better_left_out,
+    fit_variances,
+    select_groups,
+)
 from braidkit.rewards.parts import NETWORK, Parts, Views
 from braidkit.rewards.row_noise import RowNoise
 from braidkit.spaces import Points
@@ -199,21 +206,27 @@ class SumKernelProcess(nn.Module):
         self, x: Points | Tensor, y: Tensor, held_out: Tensor | None, rows: Tensor, row_noise: RowNoise
     ) -> Variances:
         """Choose groups of parts, fit the parts' variances, and keep those that matter; rows in random order."""
+        some = rows[:SELECTION_ROWS]
+        self.parts.learn(x[some].double(), y[some], row_noise.take(some.numpy()))
         self.variances = dict.fromkeys([*self.parts.names, *([] if held_out is None else [NETWORK])], 1.0)
 
         def grams(some: Tensor) -> dict[str, Tensor]:
             views = self._views(x[some].double(), None if held_out is None else held_out[some])
             return self.parts.matrices(views, views, self.variances)
 
-        some = rows[:SELECTION_ROWS]
+        matrices = grams(some)
         names, found = select_groups(
-            grams(some),
+            matrices,
             self.parts.groups if len(x) >= FEW_ROWS else [],
             y[some],
             row_noise=row_noise.take(some.numpy()),
             # Of all rows the evidence would grow about in proportion to their number.
             least_gain=LEAST_GAIN * len(some) / len(x),
         )
+        if NETWORK in names and self.parts.doubts_networks:
+            names, found = better_left_out(
+                {name: matrices[name] for name in names}, NETWORK, found, y[some], row_noise.take(some.numpy())
+            )
         if len(x) > len(some):
             self.variances = dict.fromkeys(names, 1.0)
             more = rows[:EVIDENCE_ROWS]
