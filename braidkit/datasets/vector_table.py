@@ -231,11 +231,14 @@ def _usable(cells: Cells, names: list[str], keep: np.ndarray) -> tuple[list[str]
 
 
 def _counts(texts: list[str]) -> bool:
-    """Whether a column numbers the rows: nearly all differ, and are nearly all whole numbers of their range."""
+    """Whether a column numbers the rows: nearly all whole numbers of a range, each once; or half of them, in order."""
     if len(texts) < _MIN_COUNTED or not all(text.isdecimal() for text in texts):
         return False
-    numbers = set(map(int, texts))
-    return len(numbers) > 0.9 * max(len(texts), max(numbers) - min(numbers) + 1)
+    listed = list(map(int, texts))
+    numbers = set(listed)
+    in_order = len(numbers) == len(listed) and listed == sorted(listed)  # rows between them were taken out
+    least = 0.5 if in_order else 0.9
+    return len(numbers) > least * max(len(texts), max(numbers) - min(numbers) + 1)
 
 
 def _read_column(cells: Cells, name: str, keep: np.ndarray) -> NDArray[Any]:
