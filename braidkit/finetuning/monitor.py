@@ -74,8 +74,11 @@ class Monitor:
         return start
 
     def __call__(self, n_done: int, figures: dict[str, float]) -> bool:
-        # Designs of a law that is not tilted yet are the pretrained model's: luck alone makes them worse.
-        if n_done % self.every or not self.solver.tilt:
+        if n_done % self.every:
+            return False
+        # Designs of a law that is not tilted yet are the pretrained model's: luck alone would make a judge call them
+        # worse. Measurements have their rounds whatever the tilt.
+        if not self.solver.tilt and not isinstance(self.choice, HighestMeasured):
             return False
         self.evaluate(n_done)
         if self.checkpoint is not None and self.processes.rank == 0:
