@@ -60,8 +60,7 @@ def asked_vectors(
         table, **told, columns=_split(columns), real=_split(real), on_missing="drop" if skip_missing else "error"
     )
     space = shaped_space(measured.space, measured.X, fix, bound)
-    names = ", ".join(measured.space.to_frame(measured.X[:1]))
-    return replace(measured, space=space), {"columns": names, "space": space.to_config()}
+    return replace(measured, space=space), {"columns": _names(space), "space": space.to_config()}
 
 
 def load_chain(pretrained: Path | None, space: VectorSpace) -> DiffusionModel | None:
@@ -158,7 +157,7 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
 
 def _names(space: VectorSpace) -> str:
     """Names of a space's columns."""
-    return ", ".join(space.columns.to_frame(space.loc[None]))
+    return ", ".join(space.columns.frame_names)
 
 
 def _split(texts: Sequence[str]) -> list[str]:

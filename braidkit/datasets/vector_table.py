@@ -67,7 +67,7 @@ class MeasuredVectors(MeasuredDesigns):
         }
         words |= {columns.names[i]: " (whole numbers)" for i in columns.whole}
         words |= {name: f" ({', '.join(columns.labels(name))})" for name in columns.one_of}
-        shown = [name + words[name] for name in self.space.to_frame(self.X[:1])]
+        shown = [name + words[name] for name in self.space.columns.frame_names]
         more = f" and {len(shown) - _MOST_NAMES} more" if len(shown) > _MOST_NAMES else ""
         return self.described_as(f"{len(shown)} columns: {', '.join(shown[:_MOST_NAMES])}{more}")
 

@@ -56,7 +56,7 @@ LIMITS = [
 ]
 VECTOR_LIMITS = [
     *LIMITS[:3],
-    "The path KL and the distance say how far a design lies from the pretrained model and from the data. Do not trust "
+    "The rarity and the distance say how far a design lies from the pretrained model and from the data. Do not trust "
     "a prediction far from both, even if its penalty is small.",
     "Measure some of the best rows again beside the designs.",
 ]

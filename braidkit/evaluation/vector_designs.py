@@ -145,16 +145,15 @@ def scored_rows(estimator: Any, rows: NDArray[np.float64], distance: RowDistance
 def rows_of(estimator: Any, table: pd.DataFrame) -> NDArray[np.float64]:
     """The rows (n, n_features) that a table of designs is of."""
     space = estimator.space_
-    names = space.to_frame(np.zeros((1, space.n_features))).columns
     missing = [name for name in design_columns(space) if name not in table]
     if missing:
         raise InvalidParameterError(f"designs has no column {missing[0]!r}; pass a table of design_table.")
-    return space.from_frame(table[design_columns(space)].set_axis(names, axis="columns"))
+    return space.from_frame(table[design_columns(space)].set_axis(space.columns.frame_names, axis="columns"))
 
 
 def design_columns(space: VectorSpace) -> list[str]:
     """The columns of a table of designs that make up a design."""
-    return [_shown(name) for name in space.to_frame(np.zeros((1, space.n_features)))]
+    return [_shown(name) for name in space.columns.frame_names]
 
 
 def _shown(name: str) -> str:
@@ -200,15 +199,10 @@ def _at_bound(space: VectorSpace, rows: NDArray[np.float64]) -> list[str]:
     """Of each row, names of the columns of numbers that are at an end of their range; more may lie beyond it."""
     if space.bounds is None:
         return [""] * len(rows)
-    names = dict(zip(space.columns.plain, _plain_names(space), strict=True))
+    names = {i: space.columns.all_names[i] for i in space.columns.plain}
     ends = np.isclose(rows, space.bounds[0], rtol=1e-6, atol=0) | np.isclose(rows, space.bounds[1], rtol=1e-6, atol=0)
     free = [i for i in names if i not in space.held_columns and i not in space.columns.whole]
     return [", ".join(names[i] for i in free if row[i]) for row in ends]
-
-
-def _plain_names(space: VectorSpace) -> list[str]:
-    """Names of the columns that are no part of a label."""
-    return [name for name in space.to_frame(np.zeros((1, space.n_features))) if name not in space.columns.one_of]
 
 
 def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[NDArray[np.float64], pd.DataFrame]:

@@ -207,11 +207,12 @@ class SumKernelProcess(nn.Module):
     ) -> Variances:
         """Choose groups of parts, fit the parts' variances, and keep those that matter; rows in random order."""
         some = rows[:SELECTION_ROWS]
-        self.parts.learn(x[some].double(), y[some], row_noise.take(some.numpy()))
+        noise = row_noise.take(some.numpy())
+        self.parts.learn(x[some].double(), y[some], noise)
         self.variances = dict.fromkeys([*self.parts.names, *([] if held_out is None else [NETWORK])], 1.0)
 
-        def grams(some: Tensor) -> dict[str, Tensor]:
-            views = self._views(x[some].double(), None if held_out is None else held_out[some])
+        def grams(seen: Tensor) -> dict[str, Tensor]:
+            views = self._views(x[seen].double(), None if held_out is None else held_out[seen])
             return self.parts.matrices(views, views, self.variances)
 
         matrices = grams(some)
@@ -219,14 +220,12 @@ class SumKernelProcess(nn.Module):
             matrices,
             self.parts.groups if len(x) >= FEW_ROWS else [],
             y[some],
-            row_noise=row_noise.take(some.numpy()),
+            row_noise=noise,
             # Of all rows the evidence would grow about in proportion to their number.
             least_gain=LEAST_GAIN * len(some) / len(x),
         )
         if NETWORK in names and self.parts.doubts_networks:
-            names, found = better_left_out(
-                {name: matrices[name] for name in names}, NETWORK, found, y[some], row_noise.take(some.numpy())
-            )
+            names, found = better_left_out({name: matrices[name] for name in names}, NETWORK, found, y[some], noise)
         if len(x) > len(some):
             self.variances = dict.fromkeys(names, 1.0)
             more = rows[:EVIDENCE_ROWS]

@@ -67,6 +67,13 @@ class Columns:
         """Names of the columns; "x0", "x1" and on where they have none."""
         return [f"x{i}" for i in range(self.n)] if self.names is None else list(self.names)
 
+    @property
+    def frame_names(self) -> list[str]:
+        """Names of the columns of `to_frame`, in their order: each label has one."""
+        first = {places[0]: name for name, places in self.one_of.items()}
+        plain = {i: self.all_names[i] for i in self.plain}
+        return [name for _, name in sorted((first | plain).items())]
+
     def labels(self, name: str) -> list[str]:
         """The labels of a name, in the order of their columns."""
         return [self.all_names[i] for i in self.one_of[name]]
@@ -118,7 +125,7 @@ class Columns:
             Naming a column that is missing, or the row of an unknown label.
         """
         names = self.all_names
-        missing = [name for name in [*(names[i] for i in self.plain), *self.one_of] if name not in table]
+        missing = [name for name in self.frame_names if name not in table]
         if missing:
             raise InvalidDesignError(f"the table has no column {missing[0]!r}; pass one that has it.")
         rows = np.zeros((len(table), self.n))

@@ -249,7 +249,7 @@ class VectorSpace(Space):
     def in_words(self) -> str:
         """What designs may have, column by column."""
         low, high = (part.numpy() for part in self._limits())
-        names = self.columns.to_frame(self.loc[None]).columns
+        names = self.columns.frame_names
         held = {} if self.template is None else {i: v for i, v in enumerate(self.template) if v is not None}
         words = {}
         for i, name in zip(self.columns.plain, [n for n in names if n not in self.columns.one_of], strict=True):
