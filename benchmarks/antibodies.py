@@ -9,8 +9,9 @@ positions), and 4-4-20 with other CDR1 and CDR3 (Tite-Seq, 800 of 2,804 variants
    80 % quantile of affinity: learned from below, judged above;
 2. *designs* learned from the rows below the quantile, with three priors: uniform letters, the Markov law of these rows,
    and the language model. Chains of the first two are fine-tuned. Of the language model's tilted law particles are
-   drawn. Designs are judged by a reward of all rows, which no method sees, and by the language model's
-   pseudo-perplexity of the free letters, beside measured binders and binders with letters replaced at random.
+   drawn, and its adapter is fine-tuned by path tempering and by trajectory balance. Designs are judged by a reward of
+   all rows, which no method sees, and by the language model's pseudo-perplexity of the free letters, beside measured
+   binders and binders with letters replaced at random.
 
 One JSON file a stage lies in OUT, and is not computed again while it is there. The language model is in bfloat16: its
 log-probabilities differ by 0.006 on average from those in float32.
@@ -58,6 +59,16 @@ N_JUDGED = 9  # sequences of a kind, over all seeds, whose pseudo-perplexity is 
 REWARDS = ("letters", "language model, mean", "language model, positions", "both, averaged")
 ADAPTED = "language model, adapted"
 PRIORS = ("language model", "Markov", "uniform")
+# Fine-tuning of the language model's adapter by the reward, in about as many minutes each.
+ADAPTER_FITS: dict[str, dict[str, Any]] = {
+    "language model, path tempering": {"solver": "path_tempering", "batch_size": 64, "max_iter": 8},
+    "language model, trajectory balance": {
+        "solver": "trajectory_balance",
+        "batch_size": 16,
+        "max_iter": 16,
+        "learning_rate": 5e-3,
+    },
+}
 
 
 def language_model(data: Antibodies, model: Path, **settings: Any) -> Any:
@@ -141,13 +152,22 @@ def finetuned_stage(data: Antibodies, prior: str, model: Path, seed: int) -> dic
     return found | {"alpha": finetuner.alpha_, "seconds": time.process_time() - start}
 
 
+def adapter_stage(data: Antibodies, model: Path, seed: int, fit: str) -> dict[str, Any]:
+    """Designs of the language model after its adapter was fine-tuned by the reward, in few steps of few paths."""
+    chain = language_model(data, model, n_steps=N_STEPS)
+    start = time.process_time()
+    finetuner = ConservativeDiffusionFinetuner(chain, random_state=seed, **ADAPTER_FITS[fit]).fit(*data.below)
+    seconds = time.process_time() - start
+    noise = finetuner.model_.draw_noise(N_DRAWS, torch.Generator().manual_seed(seed))
+    path = sample_with_kl(finetuner.model_, finetuner.pretrained_, noise)
+    found = {"designs": data.space.decode(path.point, "strings"), "kl": float(path.kl.mean()), "seconds": seconds}
+    return found | {"alpha": finetuner.alpha_, "updates": finetuner.n_iter_, "kept": finetuner.best_iter_}
+
+
 def particles_stage(
     data: Antibodies, model: Path, seed: int, *, adapts: bool, n_steps: int = N_STEPS
 ) -> dict[str, Any]:
-    """Particles of the law that fine-tuning aims for, from the language model in few steps; its adapter trained or not.
-
-    Trajectory balance approaches this law in hundreds of updates, each of which takes minutes on one core.
-    """
+    """Particles of the law that fine-tuning aims for, from the language model in few steps, adapted first or not."""
     start = time.process_time()
     chain, found = language_model(data, model, n_steps=n_steps), {}
     if adapts:
@@ -209,7 +229,7 @@ def groups(data: Antibodies, out: Path, name: str) -> dict[tuple[str, int], dict
         for prior, designs in json.loads(file.read_text()).items():
             kl = math.log(BEST_OF) - (BEST_OF - 1) / BEST_OF
             sets[f"{prior}, best of {BEST_OF}", seed_of(file)] = {"designs": designs, "kl": kl}
-    for prior in (*PRIORS, ADAPTED):
+    for prior in (*PRIORS, ADAPTED, *ADAPTER_FITS):
         for file in sorted(out.glob(f"{name}-tuned-{prior}-*.json")):
             stage = json.loads(file.read_text())
             sets[f"{prior}, {'particles' if 'ess' in stage else 'fine-tuned'}", seed_of(file)] = stage
@@ -312,12 +332,14 @@ def stages(name: str, data: Antibodies, seeds: range, given: argparse.Namespace)
 
 
 def tuned_stages(name: str, data: Antibodies, seed: int, given: argparse.Namespace) -> None:
-    """Designs of fine-tuned chains, and particles of the language model's."""
+    """Designs of fine-tuned chains and of fine-tuned adapters, and particles of the language model's."""
     runs: dict[str, Callable[[], Any]] = {
         prior: functools.partial(finetuned_stage, data, prior, given.model, seed) for prior in PRIORS[1:]
     }
     for prior, adapts in ((PRIORS[0], False), (ADAPTED, True)):
         runs[prior] = functools.partial(particles_stage, data, given.model, seed, adapts=adapts)
+    for fit in ADAPTER_FITS:
+        runs[fit] = functools.partial(adapter_stage, data, given.model, seed, fit)
     for prior, run in runs.items():
         kept(given.out / f"{name}-tuned-{prior}-{seed}.json", run)
 

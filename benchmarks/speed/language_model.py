@@ -6,7 +6,8 @@ Trastuzumab's heavy chain with 20 free positions, half of them revealed. Of each
 fine-tuned chain, asks the pretrained one for its log-probabilities, and learns from twice the batch. The bare passes
 are those of the language model alone: two forward, and one forward and back to its input of twice the batch. The calls
 are timed in turn. Memory is that of the weights of the pretrained chain, the fine-tuned one and its best checkpoint, by
-storages, over that of the language model's.
+storages, over that of the language model's. ``--precision bfloat16`` times the chains' policies as updates in it have
+them; the bare passes stay in float32.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from harness import in_turn, options, report
 
 from braidkit import MaskedDiffusion, SequenceSpace
+from braidkit.diffusion.precision import at_precision
 from braidkit.networks import shared_parts
 
 TRASTUZUMAB = "".join(
@@ -57,6 +59,7 @@ def memory_ratio(pretrained: MaskedDiffusion, model: MaskedDiffusion) -> float:
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--model", type=Path, default=models_dir() / "antiberty")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     template = "".join("_" if i in FREE else letter for i, letter in enumerate(TRASTUZUMAB))
@@ -75,12 +78,14 @@ def main() -> None:
     lm = pretrained.backbone.shared.module
     relaxed = before.clone().requires_grad_()
 
+    own, reference = at_precision(model, arguments.precision), at_precision(pretrained, arguments.precision)
+
     @torch.no_grad()
     def step() -> None:
-        model.policy(before[:n], half)
-        pretrained.policy(before[:n], half)
+        own.policy(before[:n], half)
+        reference.policy(before[:n], half)
         with torch.enable_grad():
-            model.policy(before, half).log_prob(after).sum().backward()
+            own.policy(before, half).log_prob(after).sum().backward()
 
     def bare() -> None:
         with torch.no_grad():

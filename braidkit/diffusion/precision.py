@@ -8,14 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from braidkit.diffusion._policies import Policy
+from braidkit.networks import Adapter
 from braidkit.parameters import check_choice
 
 if TYPE_CHECKING:
     from braidkit.diffusion._base import DiffusionModel
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-# Narrower networks, and linear layers alone, lose in conversions what they gain in products.
+# Narrower networks, and small ones of linear layers alone, lose in conversions what they gain in products.
 MIN_CHANNELS = 64
+# Of the shared network under an adapter, such as a language model.
+MIN_WIDTH = 256
 
 
 def check_precision(precision: str) -> None:
@@ -24,12 +27,18 @@ def check_precision(precision: str) -> None:
 
 
 def resolve_precision(precision: str, network: nn.Module, device: torch.device) -> str:
-    """The precision of a network in updates: "auto" is bfloat16 for wide convolutions on a CPU that multiplies it."""
+    """The precision of a network in updates.
+
+    "auto" is bfloat16 for wide convolutions, and for adapters on wide networks, on a CPU that multiplies it.
+    """
     if precision != "auto":
         return precision
-    channels = max((part.out_channels for part in network.modules() if isinstance(part, nn.Conv1d)), default=0)
-    fast = device.type == "cpu" and has_bfloat16_units()
-    return "bfloat16" if fast and channels >= MIN_CHANNELS else "float32"
+    if isinstance(network, Adapter):
+        parts = network.shared.module.modules()
+        wide = any(isinstance(part, nn.Linear) and part.in_features >= MIN_WIDTH for part in parts)
+    else:
+        wide = any(isinstance(part, nn.Conv1d) and part.out_channels >= MIN_CHANNELS for part in network.modules())
+    return "bfloat16" if wide and device.type == "cpu" and has_bfloat16_units() else "float32"
 
 
 def has_bfloat16_units() -> bool:

@@ -6,6 +6,7 @@ from braidkit.finetuning.designer import Designer
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.estimator import ConservativeDiffusionFinetuner
 from braidkit.finetuning.exact import ExactSolver
+from braidkit.finetuning.path_tempering import PathTemperingSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.rollout import Rollout, rollout, sample_with_kl
 from braidkit.finetuning.solver import Problem, Solver
@@ -19,6 +20,7 @@ __all__ = [
     "Designer",
     "DirectSolver",
     "ExactSolver",
+    "PathTemperingSolver",
     "PolicyGradientSolver",
     "Problem",
     "Rollout",

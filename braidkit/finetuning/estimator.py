@@ -113,7 +113,8 @@ class ConservativeDiffusionFinetuner(Designer):
     device : str, default="auto"
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Precision of the chain's network in updates. States, KL, reward, optimiser and results stay in float32. "auto"
-        is bfloat16 for convolutions of 64 channels and more on CPUs with AVX512-BF16 or AMX.
+        is bfloat16 for convolutions of 64 channels and more, and language models 256 wide and more, on CPUs with
+        AVX512-BF16 or AMX.
     random_state : int, RandomState or None
     verbose : int, default=0
         Show progress if not 0.

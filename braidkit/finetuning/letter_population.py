@@ -102,13 +102,9 @@ class LetterTarget(Target):
 
     def at(self, state: Tensor) -> LetterPopulation:
         log_prob, gain = self.law.substitutions(state)
-        x = self.points(state).requires_grad_(True)
-        with torch.enable_grad():
-            reward = self.reward(x)
-            found = torch.autograd.grad(reward.sum(), x, allow_unused=True)[0] if reward.requires_grad else None
-        slope = torch.zeros_like(gain) if found is None else found.double()
-        slope = slope - slope.gather(2, state[..., None])
-        return LetterPopulation(state, reward.detach().double(), log_prob, gain + self.log_allowed, slope)
+        reward, gradient = reward_and_gradient(self.reward, self.points(state))
+        slope = gradient - gradient.gather(2, state[..., None])
+        return LetterPopulation(state, reward, log_prob, gain + self.log_allowed, slope)
 
     def points(self, state: Tensor) -> Tensor:
         return one_hot(state, self.law.n_letters).float()
@@ -153,3 +149,13 @@ class LetterTarget(Target):
         own = model.prior
         assert isinstance(own, MarkovLaw)
         return dataclasses.replace(self, meets=lambda tokens: own.log_prob(tokens).isfinite())
+
+
+def reward_and_gradient(reward: Reward, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards (n,) of points (n, length, n_letters), and their gradient, 0 where there is none; both float64."""
+    x = x.requires_grad_(True)
+    with torch.enable_grad():
+        values = reward(x)
+        found = torch.autograd.grad(values.sum(), x, allow_unused=True)[0] if values.requires_grad else None
+    gradient = torch.zeros_like(x) if found is None else found
+    return values.detach().double(), gradient.detach().double()

@@ -60,7 +60,7 @@ class Population(abc.ABC):
         return type(self)(*(part[rows] for part in both))
 
 
-class Target(abc.ABC):
+class Tilted(abc.ABC):
     """The law ``p(x) exp(beta reward(x))``, up to a constant: the optimum (7) for ``alpha = 1 / beta``.
 
     Attributes
@@ -100,16 +100,23 @@ class Target(abc.ABC):
         return self.points(state)
 
     @abc.abstractmethod
-    def states(self, points: Tensor) -> Tensor:
-        """The designs that points are."""
-
-    @abc.abstractmethod
     def moved(self, population: Any, beta: float, generator: torch.Generator) -> Any:
         """The population after one Metropolis-Hastings step of each design, which leaves the tilted law as it is."""
 
     @abc.abstractmethod
     def normalised_log_prob(self, population: Any) -> Tensor:
         """Log-probabilities (n,) by the law without a tilt."""
+
+
+class Target(Tilted):
+    """The tilted law of a chain over a law that is known, which can be fitted to designs and whose designs are moved.
+
+    Its attributes are those of `Tilted`.
+    """
+
+    @abc.abstractmethod
+    def states(self, points: Tensor) -> Tensor:
+        """The designs that points are."""
 
     @abc.abstractmethod
     def fit_law(self, model: DiffusionModel, pool: Tensor, lines: Any) -> None:

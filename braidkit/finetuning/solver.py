@@ -122,6 +122,10 @@ class Solver(BaseEstimator, abc.ABC):
         """Designs (n, \\*space.shape) of the optimum that the solver has itself, and their KL; None: ask the chain."""
         return None
 
+    def follow(self, earlier: Solver) -> None:
+        """Use what an earlier run found, which had the same chain and another reward; after `setup`."""
+        return
+
     def is_settled(self) -> bool:
         """Whether further updates would change nothing but by chance."""
         return False

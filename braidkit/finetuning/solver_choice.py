@@ -15,6 +15,7 @@ from braidkit.finetuning.contracts import standardised
 from braidkit.finetuning.defaults import MAX_RARITY, N_EFFECTIVE
 from braidkit.finetuning.direct import DirectSolver
 from braidkit.finetuning.exact import ExactSolver
+from braidkit.finetuning.path_tempering import PathTemperingSolver
 from braidkit.finetuning.policy_gradient import PolicyGradientSolver
 from braidkit.finetuning.solver import Solver
 from braidkit.finetuning.tempering import TemperingSolver
@@ -26,6 +27,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "policy_gradient": PolicyGradientSolver,
     "trajectory_balance": TrajectoryBalanceSolver,
     "tempering": TemperingSolver,
+    "path_tempering": PathTemperingSolver,
     "exact": ExactSolver,
 }
 _FOR_ANY_REWARD = 'solver="policy_gradient" or solver="trajectory_balance"'
@@ -51,9 +53,10 @@ def as_solver(solver: str | Solver, model: DiffusionModel, reward: Any = None, *
             solver = "trajectory_balance"
     if choose_alpha and solver == "exact":
         return ExactSolver(n_effective=N_EFFECTIVE)
-    if choose_alpha and solver == "tempering":
-        return TemperingSolver(n_effective=N_EFFECTIVE, max_rarity=MAX_RARITY)
-    return SOLVERS[solver]()
+    kind = SOLVERS[solver]
+    if choose_alpha and issubclass(kind, TemperingSolver):
+        return kind(n_effective=N_EFFECTIVE, max_rarity=MAX_RARITY)
+    return kind()
 
 
 def may_temper(solver: str | Solver) -> bool:

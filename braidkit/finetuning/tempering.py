@@ -77,26 +77,25 @@ class TemperingSolver(Solver):
         self.max_rarity = max_rarity
 
     def check(self, model: DiffusionModel) -> None:
-        if self.n_moves is not None:
-            check_count(self, "n_moves")
-        if self.n_effective is not None:
-            check_count(self, "n_effective")
-        if self.max_rarity is not None:
-            check_positive(self, "max_rarity")
+        self._check_options()
         if model.default_solver != "tempering":
             raise IncompatibleModelError(
                 f"{type(self).__name__} is for a MaskedDiffusion over a Markov law and a GaussianDiffusion over a "
                 f'mixture; a {type(model).__name__} without one needs solver="{model.default_solver}".'
             )
 
+    def _check_options(self) -> None:
+        if self.n_moves is not None:
+            check_count(self, "n_moves")
+        if self.n_effective is not None:
+            check_count(self, "n_effective")
+        if self.max_rarity is not None:
+            check_positive(self, "max_rarity")
+
     def setup(self, problem: Problem) -> TemperingSolver:
-        model = problem.model
-        self.check(model)
-        targets(model).widen(model)
         super().setup(problem)
-        self.target = target_of(model, problem.reward)
+        self.target = self._target()
         self.population: Population | None = None
-        self.pool = self.target.states(torch.empty(0, *model.space.shape)).cpu()
         self.beta, self.largest, self.log_z = 0.0, 1 / problem.alpha, 0.0
         self.pooled = 0.0  # the beta of the pool
         self.n_settled = 0  # updates at the largest beta
@@ -112,7 +111,7 @@ class TemperingSolver(Solver):
             self._tilt(generator)
         else:
             self._move(generator)
-        self._fit_law()
+        self._fit_law(generator)
         self.n_settled += self.beta == self.largest
         assert self.population is not None
         return {"lower": float(self.population.reward.mean()), "alpha": 1 / self.beta if self.beta else math.inf}
@@ -124,16 +123,28 @@ class TemperingSolver(Solver):
     def own_designs(self) -> tuple[Tensor, float] | None:
         if self.population is None or not self.problem.pretrained.knows_law:
             return None
+        return self._population_and_kl()
+
+    def _population_and_kl(self) -> tuple[Tensor, float]:
+        """The designs of the population, and the KL of its law."""
+        assert self.population is not None
         kl = self.beta * float(self.population.reward.mean()) - self.log_z
         return self.target.designs(self.population.state), kl
 
     def is_settled(self) -> bool:
         return self.n_settled >= self.n_settling
 
+    def _target(self) -> Any:
+        """The optimum, by which the population is moved."""
+        model = self.problem.model
+        targets(model).widen(model)
+        return target_of(model, self.problem.reward)
+
     def _begin(self, generator: torch.Generator) -> None:
         """Draw the population from the pretrained law, and remember how probable its sequences are."""
         pretrained, n = self.problem.pretrained, self.problem.batch_size
         self.population = self.target.draw(pretrained, n, generator)
+        self.pool = self.population.state[:0].cpu()
         entropy = -float(self.target.normalised_log_prob(self.population).mean())
         # With limits the law is not normalised, but has no more entropy than all designs alike.
         self.entropy = min(entropy, self.target.log_designs)
@@ -189,12 +200,13 @@ class TemperingSolver(Solver):
             # A law of few sequences cannot keep many.
             if entropy < min(math.log(self.n_effective), self.entropy - math.log(2)):
                 return True
-        if self.max_rarity is None:
-            return False
-        rarity = self.problem.pretrained.rarity(self.target.points(population.state))
-        return float(rarity.mean()) > self.max_rarity
+        return self.max_rarity is not None and self._rarity(population) > self.max_rarity
 
-    def _fit_law(self) -> None:
+    def _rarity(self, population: Population) -> float:
+        """Mean rarity of the population under the pretrained law."""
+        return float(self.problem.pretrained.rarity(self.target.points(population.state)).mean())
+
+    def _fit_law(self, generator: torch.Generator) -> None:
         """Give the chain the law of the pooled designs."""
         # Resampling puts copies side by side, and moves come from the design at the same place: neither is to be held
         # out from the other.

@@ -185,6 +185,7 @@ class Tuning:
                     quiet=not self.verbose,
                 )
                 problem = self._setup(solver, alpha)
+                solver.follow(self.solver)
                 train(
                     solver,
                     estimator.n_iter_ + solver.n_settling,

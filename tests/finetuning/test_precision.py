@@ -14,7 +14,7 @@ from braidkit.finetuning import (
     PolicyGradientSolver,
     TrajectoryBalanceSolver,
 )
-from braidkit.networks import DilatedConvNet
+from braidkit.networks import Adapter, DilatedConvNet, Shared
 from tests.worlds import normal_chain, problem_on, untrained
 
 SOLVERS = [DirectSolver(), AdjointMatchingSolver(), PolicyGradientSolver(), TrajectoryBalanceSolver()]
@@ -129,6 +129,9 @@ def test_auto_asks_the_processor_and_the_width(monkeypatch, capabilities, width,
     assert precision.resolve_precision("auto", network, torch.device("cuda")) == "float32"
     assert precision.resolve_precision("auto", torch.nn.Linear(256, 256), cpu) == "float32"
     assert precision.resolve_precision("bfloat16", network, cpu) == "bfloat16"
+    adapter = Adapter(Shared(torch.nn.Linear(width, 4)), ["bias"])
+    wide = bool(capabilities) and width == 256
+    assert precision.resolve_precision("auto", adapter, cpu) == ("bfloat16" if wide else "float32")
 
 
 def test_an_unknown_precision_is_refused_before_any_work():
