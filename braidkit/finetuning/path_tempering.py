@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -123,8 +123,8 @@ class PathTemperingSolver(TemperingSolver):
         super().load_state_tensors(tensors)
 
     def _target(self) -> PathTarget:
-        space = self.problem.model.space
-        return PathTarget(self.pretrained, self.problem.reward, math.log(space.n_designs))
+        pretrained: Any = self.pretrained
+        return PathTarget(pretrained, self.problem.reward, math.log(pretrained.space.n_designs))
 
     def _begin(self, generator: torch.Generator) -> None:
         super()._begin(generator)
@@ -150,10 +150,11 @@ class PathTemperingSolver(TemperingSolver):
 
     def _nats(self, paths: Tensor, generator: torch.Generator) -> Tensor:
         """Mean negative log-likelihood of the letters of paths, estimated from one step of each."""
-        n, n_steps = len(paths), self.model.n_steps
+        model: Any = self.model
+        n, n_steps = len(paths), model.n_steps
         # Stratified, so that every step is in a batch about as often.
         strata = (torch.arange(n) + torch.rand(n, generator=generator)) / n
         t = (1 + (n_steps * strata).long().clamp(max=n_steps - 1)).to(paths.device)[:, None]
-        logs = self.model.policy(self.target.visible(paths, t), 1).logits.float().log_softmax(dim=-1)
+        logs = model.policy(self.target.visible(paths, t), 1).logits.float().log_softmax(dim=-1)
         chosen = logs.gather(-1, paths[:, 0][..., None])[..., 0]
         return -n_steps * (chosen * (paths[:, 1] == t)).sum(dim=1).mean()

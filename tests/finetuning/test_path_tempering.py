@@ -32,10 +32,10 @@ def chain():
     """A network of random weights, whose conditional laws belong to no common law."""
     space = SequenceSpace(alphabet="ACG", length=LENGTH)
     words = ["".join("ACG"[i] for i in word) for word in WORDS.tolist()]
-    chain = MaskedDiffusion(space, n_steps=2, n_hidden=16, prior=None).fit(words, max_iter=1, random_state=0)
+    chain = MaskedDiffusion(space, n_steps=2, n_hidden=64, prior=None).fit(words, max_iter=1, random_state=0)
     generator = torch.Generator().manual_seed(0)
     for value in chain.trainable.parameters():
-        value.data = torch.randn(value.shape, generator=generator) * 0.35
+        value.data = torch.randn(value.shape, generator=generator) * 0.2
     return chain
 
 
@@ -88,7 +88,7 @@ def test_the_population_ends_at_the_optimum_and_the_chain_near_it(chain, paths):
     states, log_prob, rewards = paths
     unnormalised = log_prob + BETA * rewards
     law = unnormalised.softmax(dim=0)
-    problem = problem_on(chain, reward, alpha=1 / BETA, batch_size=4000, learning_rate=4e-3)
+    problem = problem_on(chain, reward, alpha=1 / BETA, batch_size=4000, learning_rate=1e-3)
     solver = PathTemperingSolver().setup(problem)
     for i in range(40):
         solver.update(i)
@@ -106,7 +106,7 @@ def test_the_population_ends_at_the_optimum_and_the_chain_near_it(chain, paths):
 
     before = float(law @ (law.log() - log_prob))
     gap = float(law @ (law.log() - log_prob_by(solver.problem.model.freeze())))
-    assert gap < 0.15 * before
+    assert 0 < gap < 0.2 * before
 
 
 def test_a_resumed_run_goes_on_as_it_would_have(chain):
