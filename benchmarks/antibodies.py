@@ -65,7 +65,7 @@ ADAPTER_FITS: dict[str, dict[str, Any]] = {
     "language model, trajectory balance": {
         "solver": "trajectory_balance",
         "batch_size": 16,
-        "max_iter": 16,
+        "max_iter": 12,
         "learning_rate": 5e-3,
     },
 }

@@ -195,6 +195,11 @@ class MaskedLMDiffusion(MaskedDiffusion):
         chain.requires_grad_(False).eval()
         return chain
 
+    @property
+    def default_solver(self) -> str:
+        """One that passes the language model few times: others take hours."""
+        return "path_tempering" if self.space.can_change_a_letter else "trajectory_balance"
+
     def digest_parts(self) -> list[Any]:
         return [json.dumps(self.to_config() | {"arguments": self._identity()}), *self.state_dict().values()]
 

@@ -59,8 +59,9 @@ class ConservativeDiffusionFinetuner(Designer):
     its designs significantly worse than those of another. Among runs with equal checkpoints at most 5 % have a false
     rejection. The judge cannot see errors that all measurements share.
 
-    With the solvers "exact" and "tempering" and at most 20,000 rows there is a refit: the reward learns from all rows,
-    those of the judge included, and the chain is fitted to it at the alpha of the kept checkpoint.
+    With the solvers "exact", "tempering" and "path_tempering" and at most 20,000 rows there is a refit: the reward
+    learns from all rows, those of the judge included, and the chain is fitted to it at the alpha of the kept
+    checkpoint.
 
     Parameters
     ----------
@@ -90,12 +91,13 @@ class ConservativeDiffusionFinetuner(Designer):
     solver : str or Solver, default="auto"
         How the objective is maximised. "auto" takes a solver that suits the chain and the reward. "exact" lists all
         designs of a small space. "tempering" moves designs that follow the pretrained Markov law, or mixture, towards
-        the tilted law, and fits the chain to them; it needs no gradient. "direct" back-propagates through the chain.
+        the tilted law, and fits the chain to them; it needs no gradient. "path_tempering" does so with the paths of
+        language models. "direct" back-propagates through the chain.
         "adjoint_matching" carries the reward's gradient back along the pretrained chain, for a GaussianDiffusion or a
         SimplexDiffusion with bridges. "policy_gradient" and "trajectory_balance" take any reward. Pass an instance to
         set options: ``DirectSolver(truncation=5)``.
     max_iter : int or "auto", default="auto"
-        Updates; "auto" grows with the number of rows, and is 40 with "tempering".
+        Updates; "auto" grows with the number of rows, and is 40 with "tempering" and 12 with "path_tempering".
     batch_size : int, default=128
         Trajectories per update; the paper's value (Table 2).
     learning_rate : float, default=1e-3
@@ -105,7 +107,8 @@ class ConservativeDiffusionFinetuner(Designer):
     validation_fraction : float, default=0.25
         Share of the rows that are held out from the reward, and that the judge is fitted on.
     n_iter_no_change : int, default=5
-        Evaluations (there are 20 in a run, 40 with "tempering") without a better checkpoint after which the run stops.
+        Evaluations (20 in a run; with "tempering" and "path_tempering" one an update) without a better checkpoint after
+        which the run stops.
     selection : BudgetedSelection, optional
         A small number of true measurements that choose the checkpoint instead of objective and judge.
     checkpoint_dir : path-like, optional

@@ -54,8 +54,8 @@ class PathTemperingSolver(TemperingSolver):
     Zanella (2020), "Informed proposals for local MCMC in discrete spaces", for the letters' proposals.
     """
 
-    usual_updates: ClassVar[int | None] = 20
-    n_evaluations: ClassVar[int] = 20
+    usual_updates: ClassVar[int | None] = 12
+    n_evaluations: ClassVar[int] = 12
     n_settling: ClassVar[int] = 3
 
     def check(self, model: DiffusionModel) -> None:

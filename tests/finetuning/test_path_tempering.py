@@ -11,6 +11,7 @@ from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSp
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.finetuning import PathTemperingSolver
 from braidkit.finetuning.path_population import PathTarget
+from braidkit.finetuning.solver_choice import as_solver
 from tests.language_models import tiny_bert
 from tests.worlds import problem_on
 
@@ -149,7 +150,8 @@ def test_a_language_model_is_tempered_by_the_estimator(tmp_path):
     names = [["ACDEFGHIKLMNPQRSTVWY"[i] for i in row] for row in letters]
     X = [f"CA{a}{b}GG{c}" for a, b, c in names]
     y = [row.count("W") + row.count("Y") + 0.01 * i for i, row in enumerate(X)]
-    settings = {"solver": "path_tempering", "max_iter": 4, "batch_size": 32, "random_state": 0}
+    assert isinstance(as_solver("auto", chain), PathTemperingSolver)
+    settings = {"max_iter": 4, "batch_size": 32, "random_state": 0}
     whole = ConservativeDiffusionFinetuner(chain, checkpoint_dir=tmp_path, **settings).fit(X, y)
     assert all(torch.equal(a, b) for a, b in zip(before, lm.parameters(), strict=True))
     assert whole.history_["kl"][-1] > 0 and whole.history_["lower"][-1] > whole.history_["lower"][0]
