@@ -191,6 +191,14 @@ def test_held_out_predictions_are_by_networks_that_have_not_seen_the_row():
     assert torch.equal(again.held_out, found.held_out)
 
 
+@pytest.mark.parametrize(("n_rows", "n_networks"), [(60, 5), (1000, 10), (4999, 10), (5000, 3)])
+def test_tables_of_thousands_of_rows_have_most_networks(n_rows, n_networks):
+    x = torch.randn(n_rows, 2, generator=torch.Generator().manual_seed(0))
+    found = cross_fit(None, VectorSpace(2), x, x[:, 0].double(), max_iter=2, random_state=np.random.RandomState(0))
+    assert len(found.networks.networks) == n_networks
+    assert (found.held_out != 0).all()  # each row was held out by one of them
+
+
 def test_a_design_s_rows_are_in_one_fold():
     # Four rows of each design: a network that had seen one of them could tell the others.
     rng = np.random.default_rng(0)
