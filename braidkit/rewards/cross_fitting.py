@@ -22,9 +22,9 @@ from braidkit.training import fit_supervised
 
 # With fewer rows a network learns nothing, and a fold has too few rows.
 MIN_ROWS = 60
-# Networks, by the least number of rows. Designs find the errors of each network, and the mean of ten has fewer: at 2,000
-# rows it is clearly better than the mean of three or five. Of 500 rows networks learn so little that more of them change
-# no design. Of many rows three networks take as long as there is time for.
+# Networks, by the least number of rows. Designs find the errors of each network, and the mean of ten has fewer: at
+# 2,000 rows it is clearly better than the mean of three or five. Of 500 rows networks learn so little that more of them
+# change no design. Of many rows three networks take as long as there is time for.
 N_NETWORKS = {0: 5, 1_000: 10, 5_000: 3}
 # The held-out loss only picks the best weights: more rows change no choice, and of fewer chance would pick.
 MIN_VALIDATION_ROWS, MAX_VALIDATION_ROWS = 5, 2000
