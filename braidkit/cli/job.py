@@ -20,13 +20,14 @@ from tqdm.auto import tqdm
 from braidkit.cli.measured import MEASURED, write_measured
 from braidkit.cli.run_directory import RunDirectory
 from braidkit.cli.run_files import CHECKPOINT
+from braidkit.cli.sequences import PATHS_AT_ONCE
+from braidkit.cli.sequences import load_chain as load_sequence_chain
 from braidkit.cli.vectors import load_chain as load_vector_chain
 from braidkit.datasets.measured import MeasuredDesigns
 from braidkit.datasets.picture_table import MeasuredPictures
 from braidkit.datasets.table import MeasuredTable, quoted
 from braidkit.datasets.vector_table import MeasuredVectors
-from braidkit.diffusion import DiffusionModel, MaskedDiffusion, PipelineDiffusion
-from braidkit.diffusion._pipeline_parts import is_pipeline_directory
+from braidkit.diffusion import DiffusionModel, MaskedLMDiffusion, PipelineDiffusion
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.choosing import describe_moved
 from braidkit.evaluation.designs import design_files, design_table, write_designs
@@ -40,13 +41,11 @@ from braidkit.finetuning.saved import MODEL, PRETRAINED, STATE, saved_parts
 from braidkit.networks import is_masked_lm_directory
 from braidkit.persistence import digest, file_contents, replace_file, saved_digest
 from braidkit.rewards import BootstrapReward, CLIPFeatures, GPBonusReward
-from braidkit.spaces import SequenceSpace
 from braidkit.torch_state import seeded
 from braidkit.training import noted_interrupts
 
 Say = Callable[[str], None]
 Measured = MeasuredTable | MeasuredVectors | MeasuredPictures
-DEFAULT_LORA_RANK = 8
 LAST_ROUND = "last_round.csv"
 PICTURES = "designs"
 # Trajectories of an update of pictures; the paper's 128 take hours on a CPU.
@@ -157,22 +156,6 @@ def plain_warnings() -> Iterator[None]:
         yield
 
 
-def load_chain(settings: Settings, space: SequenceSpace) -> DiffusionModel | None:
-    """The pretrained chain that was asked for: one of braidkit, or a masked language model of transformers."""
-    path = settings.pretrained
-    if path is not None and is_masked_lm_directory(path):
-        return MaskedDiffusion.from_masked_lm(path, space, lora_rank=settings.lora_rank or DEFAULT_LORA_RANK)
-    if path is not None and is_pipeline_directory(path):
-        raise InvalidParameterError(
-            f"--pretrained {path} is a pipeline, which makes pictures; name the column of their paths by --image."
-        )
-    if settings.lora_rank is not None:
-        raise InvalidParameterError(
-            "--lora-rank belongs to a masked language model; leave it out, or pass one's directory as --pretrained."
-        )
-    return None if path is None else DiffusionModel.from_pretrained(path)
-
-
 def build_finetuner(
     table: Measured,
     directory: RunDirectory,
@@ -194,9 +177,10 @@ def build_finetuner(
     elif isinstance(table, MeasuredVectors):
         chain, more = load_vector_chain(settings.pretrained, table.space), {"space": table.space}
     else:
-        chain = load_chain(settings, table.space)
+        chain = load_sequence_chain(settings.pretrained, table.space, settings.lora_rank)
         held = settings.pretrained is None or settings.template or settings.limits
         more = {"space": table.space if held else None}
+        more |= {"batch_size": PATHS_AT_ONCE} if isinstance(chain, MaskedLMDiffusion) else {}
     finetuner = ConservativeDiffusionFinetuner(
         chain,
         "auto" if settings.alpha is None else settings.alpha,

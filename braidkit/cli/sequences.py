@@ -1,0 +1,43 @@
+"""``braidkit design`` of sequences: the pretrained chain that was asked for."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from braidkit.diffusion import DiffusionModel, MaskedDiffusion
+from braidkit.diffusion._pipeline_parts import is_pipeline_directory
+from braidkit.exceptions import InvalidParameterError
+from braidkit.networks import is_masked_lm_directory
+from braidkit.spaces import SequenceSpace
+
+DEFAULT_LORA_RANK = 8
+# Trajectories of a language model in an update, and its steps: few enough that a run with the letters of a loop free
+# takes minutes on one core. A step reveals about four letters, and those of short loops fewer.
+PATHS_AT_ONCE = 64
+LEAST_STEPS, LETTERS_A_STEP = 5, 4
+
+
+def load_chain(pretrained: Path | None, space: SequenceSpace, lora_rank: int | None) -> DiffusionModel | None:
+    """A chain that braidkit saved, or one over a masked language model of transformers.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the directory holds a pipeline of pictures, or a rank is given without a language model.
+    """
+    if pretrained is not None and is_masked_lm_directory(pretrained):
+        # Limits are kept letter by letter, one a step.
+        n_free = space.n_free_positions
+        n_steps = None if space.limited else min(n_free, max(LEAST_STEPS, math.ceil(n_free / LETTERS_A_STEP)))
+        rank = lora_rank or DEFAULT_LORA_RANK
+        return MaskedDiffusion.from_masked_lm(pretrained, space, n_steps=n_steps, lora_rank=rank)
+    if pretrained is not None and is_pipeline_directory(pretrained):
+        raise InvalidParameterError(
+            f"--pretrained {pretrained} is a pipeline, which makes pictures; name the column of their paths by --image."
+        )
+    if lora_rank is not None:
+        raise InvalidParameterError(
+            "--lora-rank belongs to a masked language model; leave it out, or pass one's directory as --pretrained."
+        )
+    return None if pretrained is None else DiffusionModel.from_pretrained(pretrained)
