@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from braidkit.baselines.baseline import Baseline
 from braidkit.diffusion import DiffusionModel, GuidedDiffusion, MeasurementGuide
+from braidkit.diffusion._strata import strata
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_count, check_fraction, check_positive, check_random_state, is_number, is_word
 from braidkit.rewards.features import auto_max_iter
@@ -170,8 +171,7 @@ class ClassifierGuidance(Baseline):
         def loss(chosen: Tensor, noise: torch.Generator) -> Tensor:
             """Mean squared error on rows at levels drawn from n equal parts of their law."""
             n = len(chosen)
-            strata = torch.arange(n, device=x.device) + torch.rand(n, generator=noise, device=x.device)
-            t = torch.searchsorted(levels, strata / n).clamp(max=chain.n_steps)
+            t = torch.searchsorted(levels, strata(n, noise) / n).clamp(max=chain.n_steps)
             point = chain.as_points(chain.noised(x[chosen], t, noise), t)
             return F.mse_loss(network(point, t / chain.n_steps), y[chosen])
 

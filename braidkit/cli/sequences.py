@@ -12,8 +12,8 @@ from braidkit.networks import is_masked_lm_directory
 from braidkit.spaces import SequenceSpace
 
 DEFAULT_LORA_RANK = 8
-# Trajectories of a language model in an update, and its steps: few enough that a run with the letters of a loop free
-# takes minutes on one core. A step reveals about four letters, and those of short loops fewer.
+# Trajectories of a language model in an update, and its steps: few, since each trajectory passes it once a step. A step
+# reveals about four letters, and fewer where few are free.
 PATHS_AT_ONCE = 64
 LEAST_STEPS, LETTERS_A_STEP = 5, 4
 

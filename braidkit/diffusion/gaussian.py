@@ -12,6 +12,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._letters import LEAST_DEVIATION
 from braidkit.diffusion._policies import Gaussian
 from braidkit.diffusion._pretraining import MAX_HELD_OUT, MIN_HELD_OUT, count_held_out, pretrain
+from braidkit.diffusion._strata import strata
 from braidkit.diffusion._zero_layer import ZeroLayer, zero_at_first
 from braidkit.diffusion.mixture import MixtureLaw
 from braidkit.exceptions import IncompatibleModelError
@@ -220,11 +221,10 @@ class GaussianDiffusion(DiffusionModel):
         return VelocityNetwork(self.space.shape[0], self.n_hidden, n_conditions)
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        # Stratified levels, one from each of n equal parts, so that losses of batches vary less.
         n = len(x)
         x = self.space.spread(x, generator)
-        strata = torch.arange(n, device=x.device) + torch.rand(n, generator=generator, device=x.device)
-        return self._error(x, self._first_angle + (self._last_angle - self._first_angle) * strata / n, generator)
+        angles = self._first_angle + (self._last_angle - self._first_angle) * strata(n, generator) / n
+        return self._error(x, angles, generator)
 
     def _error(self, x: Tensor, phi: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the velocity predicted for points (n, n_features) at angles (n,)."""

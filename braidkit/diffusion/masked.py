@@ -13,6 +13,7 @@ from braidkit.diffusion._chances import LetterTable, expected_letters, log_chanc
 from braidkit.diffusion._letters import LOG_ZERO, LetterChain, without_zeros
 from braidkit.diffusion._masked_networks import ConvLetterNetwork, FlatLetterNetwork, masked_positions
 from braidkit.diffusion._policies import Fixed
+from braidkit.diffusion._strata import stratified_steps
 from braidkit.diffusion._unmasking import Unmasking
 from braidkit.diffusion._zero_layer import ZeroLayer
 from braidkit.exceptions import InvalidParameterError
@@ -348,10 +349,8 @@ class MaskedDiffusion(LetterChain):
         return ConvLetterNetwork(self.space.n_letters, n_conditions)
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        # Stratified steps: one from each of n equal parts, so that batches differ less.
         n, length = x.shape[:2]
-        strata = torch.arange(n, device=x.device) + torch.rand(n, generator=generator, device=x.device)
-        t = 1 + (self.n_steps * strata / n).long().clamp(max=self.n_steps - 1)
+        t = stratified_steps(n, self.n_steps, generator)
         n_masked = torch.tensor(self.n_masked, device=x.device)
         state = self.noised(x, t, generator)
         logits = self._logits(state)

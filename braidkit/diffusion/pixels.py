@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Gaussian
+from braidkit.diffusion._strata import stratified_steps
 from braidkit.diffusion.noise_levels import NoiseLevels
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError, MissingExtraError
 from braidkit.parameters import check_number
@@ -124,9 +125,7 @@ class PixelDiffusion(DiffusionModel):
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         """Mean squared error of the velocity predicted at stratified levels, one from each of n equal parts."""
         assert self.network is not None
-        n = len(x)
-        strata = torch.arange(n, device=x.device) + torch.rand(n, generator=generator, device=x.device)
-        t = 1 + (self.n_steps * strata / n).long().clamp(max=self.n_steps - 1)
+        t = stratified_steps(len(x), self.n_steps, generator)
         x_t = self.noised(x, t, generator)
         phi = (self.times[t] * (math.pi / 2000)).reshape(-1, 1, 1, 1)
         # v = cos(phi) noise - sin(phi) x, by the noise that x_t has.

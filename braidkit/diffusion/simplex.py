@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from braidkit.diffusion._jacobi import StickLaw, break_sticks
 from braidkit.diffusion._letters import LetterChain, without_zeros
 from braidkit.diffusion._policies import Bridge, Gaussian, Policy, Sticks
+from braidkit.diffusion._strata import strata
 from braidkit.diffusion._zero_layer import zero_at_first
 from braidkit.exceptions import InvalidParameterError
 from braidkit.kernels.bridge import sticks_of_angles
@@ -344,11 +345,9 @@ class SimplexDiffusion(LetterChain):
 
     def _loss(self, x: Tensor, generator: torch.Generator) -> Tensor:
         assert self.network is not None
-        # Draw times with probabilities proportional to exp(-t), at which rate sticks forget their letter. The draw is
-        # stratified, one time from each of n equal parts of the distribution, so that losses of batches vary less.
-        strata = torch.arange(len(x), device=x.device) + torch.rand(len(x), generator=generator, device=x.device)
+        # Draw times with probabilities proportional to exp(-t), at which rate sticks forget their letter.
         distribution = (-self.clock).softmax(dim=0).cumsum(dim=0)
-        times = torch.searchsorted(distribution, strata / len(x)).clamp(max=self.n_steps)
+        times = torch.searchsorted(distribution, strata(len(x), generator) / len(x)).clamp(max=self.n_steps)
         v = self.law.noise(x, times, generator).clamp(EPS, 1 - EPS)
         evidence = self.law.evidence(v, times)
         if self.head == "letters":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from braidkit.diffusion import DiffusionModel, MaskedDiffusion
+from braidkit.diffusion._strata import stratified_steps
 from braidkit.exceptions import IncompatibleModelError
 from braidkit.finetuning.path_population import PathTarget
 from braidkit.finetuning.population import Population, log_mean_weight
@@ -151,10 +152,7 @@ class PathTemperingSolver(TemperingSolver):
     def _nats(self, paths: Tensor, generator: torch.Generator) -> Tensor:
         """Mean negative log-likelihood of the letters of paths, estimated from one step of each."""
         model: Any = self.model
-        n, n_steps = len(paths), model.n_steps
-        # Stratified, so that every step is in a batch about as often.
-        strata = (torch.arange(n) + torch.rand(n, generator=generator)) / n
-        t = (1 + (n_steps * strata).long().clamp(max=n_steps - 1)).to(paths.device)[:, None]
+        t = stratified_steps(len(paths), model.n_steps, generator).to(paths.device)[:, None]
         logs = model.policy(self.target.visible(paths, t), 1).logits.float().log_softmax(dim=-1)
         chosen = logs.gather(-1, paths[:, 0][..., None])[..., 0]
-        return -n_steps * (chosen * (paths[:, 1] == t)).sum(dim=1).mean()
+        return -model.n_steps * (chosen * (paths[:, 1] == t)).sum(dim=1).mean()
