@@ -103,8 +103,8 @@ class PathTemperingSolver(TemperingSolver):
         self.beta = float(tilts[best])
         self.log_z = earlier.log_z + log_mean_weight(log_weights[best], 1.0)
         self.population = population.resampled(log_weights[best], generator)
-        self.pool = self.population.state[:0].cpu()
-        self.pooled = self.beta
+        # The first step of the tilt may be too far; then there are these alone to learn from.
+        self.pool, self.pooled = self.population.state.cpu(), self.beta
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The population, and the optimiser's state, to resume from."""

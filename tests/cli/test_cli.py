@@ -205,7 +205,7 @@ def test_a_masked_language_model_is_a_pretrained_model(table, chain, tmp_path):
     assert result.exit_code in (0, 3), result.output
     model = DiffusionModel.from_pretrained(out / "model")
     assert model.backbone.settings["lora_rank"] == 2
-    assert model.n_steps == 13  # of 50 letters
+    assert model.n_steps == 5  # of 8 letters
     assert (out / "model" / "adapter_model.safetensors").is_file()
     other = design(table, *OPTIONS, "--pretrained", chain, *rank, "--out", tmp_path / "other")
     assert other.exit_code == 2 and "--lora-rank belongs to a masked language model" in other.output

@@ -140,6 +140,19 @@ def test_paths_of_an_earlier_reward_are_weighted_for_the_next(chain, paths):
     assert abs(solver.own_designs()[1] - float(law @ (law.log() - log_prob))) < 0.1
 
 
+def test_the_chain_learns_from_an_earlier_run_s_paths_where_the_first_tilt_is_too_far(chain):
+    earlier = PathTemperingSolver().setup(problem_on(chain, reward, alpha=2 / BETA, batch_size=64))
+    for i in range(6):
+        earlier.update(i)
+    solver = PathTemperingSolver(n_effective=10_000).setup(problem_on(chain, reward, alpha=1 / BETA, batch_size=64))
+    solver.follow(earlier)
+    reached, before = solver.beta, [value.clone() for value in solver.problem.model.trainable.parameters()]
+    solver.update(0)
+    assert solver.beta == reached > 0
+    after = solver.problem.model.trainable.parameters()
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 def test_a_language_model_is_tempered_by_the_estimator(tmp_path):
     """Held letters stay, the backbone too, and a run that was stopped goes on from its checkpoint."""
     lm, tokenizer = tiny_bert()
