@@ -61,6 +61,8 @@ class DiffusionModel(SharedModel, abc.ABC):
     holds_constants: ClassVar[bool] = True
     # Whether the policies are Gaussian, with deviations that do not depend on the state.
     constant_std: bool = False
+    # Whether draws take so long that by default few are looked at.
+    draws_slowly: ClassVar[bool] = False
     # Most trajectories at a time where no gradient is kept.
     rows_at_once: int = 256
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
 import safetensors.torch
@@ -147,6 +147,10 @@ class MaskedLMDiffusion(MaskedDiffusion):
         Or its record, by which it is found.
     n_steps : int, optional
     """
+
+    draws_slowly: ClassVar[bool] = True
+    # Seconds of the language model: larger batches are no faster, and progress is seen less often.
+    rows_at_once: int = 32
 
     network: LowRankAdapter | None
 

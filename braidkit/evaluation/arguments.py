@@ -13,7 +13,7 @@ from braidkit.data import check_lengths, read_measurements
 from braidkit.exceptions import InvalidParameterError
 from braidkit.spaces import ImageSpace, is_strings, read_designs
 
-_PICTURES_DRAWN = 50
+_SLOW_DRAWS = 50
 
 
 def check_fitted(estimator: Any, *attributes: str) -> None:
@@ -27,8 +27,14 @@ def check_fitted(estimator: Any, *attributes: str) -> None:
 
 
 def usual_draws(estimator: Any, n: int) -> int:
-    """How many of n designs to look at: of pictures, which take far longer to draw, 50 at most."""
-    return min(n, _PICTURES_DRAWN) if isinstance(getattr(estimator, "space_", None), ImageSpace) else n
+    """How many of n designs to look at: at most 50 of pictures and language models, which take far longer to draw."""
+    slow = draws_slowly(estimator) or isinstance(getattr(estimator, "space_", None), ImageSpace)
+    return min(n, _SLOW_DRAWS) if slow else n
+
+
+def draws_slowly(estimator: Any) -> bool:
+    """Whether the chain of an estimator says that its draws take long, as those of a language model do."""
+    return bool(getattr(getattr(estimator, "model_", None), "draws_slowly", False))
 
 
 def read_measured(X: Any, y: Any, estimator: Any = None) -> tuple[Any, np.ndarray]:

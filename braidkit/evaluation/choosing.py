@@ -27,8 +27,13 @@ _N_COMPARED = 300
 _BLOCK = 512
 
 
-def default_candidates(n_designs: int, *, listed: bool = False) -> int:
-    """Candidates to draw for so many designs: ten times as many where all designs are listed, which costs little."""
+def default_candidates(n_designs: int, *, listed: bool = False, slow: bool = False) -> int:
+    """Candidates to draw for so many designs.
+
+    Ten times as many where all designs are listed, which costs little, and fewer where draws take long.
+    """
+    if slow:
+        return max(250, 5 * n_designs)
     return max(1000, 10 * n_designs) * (10 if listed else 1)
 
 

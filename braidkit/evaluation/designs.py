@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 from pandas.api.types import is_string_dtype
+from torch import Tensor
 
 from braidkit.datasets.table import quoted
 from braidkit.diffusion import EnumeratedDiffusion
-from braidkit.evaluation.arguments import check_fitted, check_table, read_measured
+from braidkit.evaluation.arguments import check_fitted, check_table, draws_slowly, read_measured
 from braidkit.evaluation.choosing import (
     MAX_RARITY,
     RARE,
@@ -32,7 +33,7 @@ from braidkit.evaluation.quantities import unsure_conditions
 from braidkit.evaluation.scoring import scored
 from braidkit.evaluation.vector_designs import vector_table
 from braidkit.exceptions import InvalidParameterError
-from braidkit.finetuning import sample_with_kl
+from braidkit.finetuning import Rollout, sample_with_kl
 from braidkit.finetuning.optimum import BATCH, approximates_optimum, moved_to_optimum
 from braidkit.parameters import check_number, check_random_state
 from braidkit.persistence import read_path, replace_file
@@ -75,7 +76,7 @@ def design_table(
         Designs wanted.
     n_candidates : int, optional
         Candidates drawn. By default ten for each design, and at least 1,000; ten times as many from a chain that lists
-        all designs.
+        all designs. From a language model, whose draws take long, five for each design, and at least 250.
     max_identity : float, optional
         Most that two designs may be alike: 1 - edit distance / length. In (0, 1]; 1 drops duplicates only. By default
         designs differ in at least a tenth of the letters in which two measured sequences differ (median). Of vectors:
@@ -149,18 +150,21 @@ def design_table(
             random_state=random_state,
         )
     listed = isinstance(estimator.pretrained_, EnumeratedDiffusion)
-    n_drawn = default_candidates(n_designs, listed=listed) if n_candidates is None else n_candidates
+    usual = default_candidates(n_designs, listed=listed, slow=draws_slowly(estimator))
+    n_drawn = usual if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=n_designs, whole=True)
     measured, y = read_measured(X, y, estimator)
     max_identity = default_identity(space, measured) if max_identity is None else max_identity
     rng = check_random_state(random_state)
 
-    drawn, moved = _draw(estimator, n_drawn, rng)
+    drawn, moved, noise = _draw(estimator, n_drawn, rng)
     # Sort by: not measured before, not rare under the pretrained law, and then the best lower bound.
     known, rare = drawn.index.isin(measured), drawn["rarity"].to_numpy() > MAX_RARITY
     order = np.lexsort([-drawn["lower"], rare, known])
     chosen, n_alike = choose_different(drawn.index.tolist(), order, n_designs, max_identity)
     drawn = drawn.iloc[chosen]
+    if noise:
+        drawn = drawn.assign(kl=_path_kl(estimator, [noise[row] for row in drawn.index]))
     table = _described(estimator, drawn, measured, y, rng)
     texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(known))
     texts += kept_pretrained(estimator, n_drawn)
@@ -249,17 +253,27 @@ def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
     return safe.set_axis(quoted(pd.Series(table.columns)), axis="columns")
 
 
-def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The different designs of n draws, by sequence: "lower" in y's units, path "kl" in nats, "rarity"; what moved."""
+def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFrame, dict[str, int], dict[str, Tensor]]:
+    """The different designs of n draws, by sequence: "lower" in y's units, path "kl" in nats, "rarity"; what moved.
+
+    Where draws take long there is no KL yet. Their noise, by sequence, comes with them, so that the pretrained chain
+    passes only those that are chosen.
+    """
     model, space, pretrained = estimator.model_, estimator.space_, estimator.pretrained_
     generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
     refined = approximates_optimum(estimator)
     found: dict[str, tuple[float, ...]] = {}
+    noise_of: dict[str, Tensor] = {}
     moved: Counter[str] = Counter()
+    batch = min(BATCH, model.rows_at_once)
     with Progress(n, "candidates", shown=bool(getattr(estimator, "verbose", 0))) as progress:
-        for start in range(0, n, BATCH):
-            size = min(BATCH, n - start)
-            path = sample_with_kl(model, pretrained, model.draw_noise(size, generator))
+        for start in range(0, n, batch):
+            size = min(batch, n - start)
+            noise = model.draw_noise(size, generator)
+            if model.draws_slowly:
+                path = Rollout(model.sample_points(noise), torch.full((size,), torch.nan))
+            else:
+                path = sample_with_kl(model, pretrained, noise)
             moved.update(space.n_moved(path.point))
             points, kl = space.discretise(path.point), path.kl
             if refined:
@@ -268,8 +282,21 @@ def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFr
             sequences = space.decode(points, "strings")
             figures = zip(kl.tolist(), pretrained.rarity(points).tolist(), strict=True)
             new = {row: values for row, values in zip(sequences, figures, strict=True) if row not in found}
+            if model.draws_slowly:
+                noise_of |= {row: one for row, one in zip(sequences, noise.split(1), strict=True) if row in new}
             if new:
                 lower = estimator.reward_.predict_lower(list(new))
                 found |= {row: (bound, *values) for bound, (row, values) in zip(lower, new.items(), strict=True)}
             progress.update(size)
-    return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl", "rarity"]), dict(moved)
+    return pd.DataFrame.from_dict(found, orient="index", columns=["lower", "kl", "rarity"]), dict(moved), noise_of
+
+
+def _path_kl(estimator: Any, noise: list[Tensor]) -> list[float]:
+    """The KL (nats) along the paths that noise makes, one trajectory each."""
+    model, kl = estimator.model_, []
+    with Progress(len(noise), "KL of the designs", shown=bool(getattr(estimator, "verbose", 0))) as progress:
+        for start in range(0, len(noise), model.rows_at_once):
+            part = torch.cat(noise[start : start + model.rows_at_once])
+            kl += sample_with_kl(model, estimator.pretrained_, part).kl.tolist()
+            progress.update(len(part))
+    return kl

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from braidkit.evaluation.arguments import check_fitted, read_measured
+from braidkit.evaluation.arguments import check_fitted, draws_slowly, read_measured
 from braidkit.evaluation.choosing import choose_different, default_candidates, default_identity
 from braidkit.evaluation.designs import MAX_HOMOPOLYMER
 from braidkit.evaluation.metrics import gc_content, shuffle_dinucleotides
@@ -74,7 +74,7 @@ def select(
     template : str, optional
         Protected positions: a sequence of the designs' length with letters where they must stand and "." elsewhere.
     n_candidates : int, optional
-        Designs drawn; by default ten for each that is wanted, and at least 1,000.
+        Designs drawn, by default as in `design_table`.
     n_controls : int, default=5
         Controls of each kind, after the designs: the measured sequences with the highest measurements, if there are X
         and y, and designs whose letters were shuffled, neighbouring pairs kept. Both meet the limits, but for
@@ -121,7 +121,7 @@ def select(
     check_number("n_controls", n_controls, low=0, whole=True)
     if max_identity is not None:
         check_number("max_identity", max_identity, low=0, high=1, above=True)
-    n_drawn = default_candidates(n_designs) if n_candidates is None else n_candidates
+    n_drawn = default_candidates(n_designs, slow=draws_slowly(estimator)) if n_candidates is None else n_candidates
     check_number("n_candidates", n_drawn, low=1, whole=True)
     if y is not None and X is None:
         raise InvalidParameterError("y has no designs; pass X as well.")

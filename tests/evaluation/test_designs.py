@@ -3,12 +3,16 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from braidkit import ConservativeDiffusionFinetuner, SequenceSpace, SimplexDiffusion
+from braidkit import ConservativeDiffusionFinetuner, MaskedDiffusion, SequenceSpace, SimplexDiffusion
 from braidkit.datasets.table import read_table
+from braidkit.evaluation.arguments import usual_draws
 from braidkit.evaluation.designs import design_table, write_designs
 from braidkit.evaluation.edit_distance import edit_distances
 from braidkit.exceptions import InvalidParameterError
+from braidkit.finetuning import sample_with_kl
+from tests.language_models import tiny_bert
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 SCORES = ["mean", "penalty", "lower", "judge"]
@@ -218,3 +222,25 @@ def test_cells_are_no_formulas_to_a_spreadsheet_and_come_back_as_they_were(tmp_p
     letters = "".join(sorted(set("".join(sequences))))
     table = read_table(tmp_path / "designs.csv", sequence="sequence", target="mean", alphabet=letters)
     assert table.sequences == sequences and table.y[0] == -2
+
+
+def test_of_a_language_model_few_candidates_are_drawn_and_the_pretrained_one_passes_the_chosen_only(monkeypatch):
+    """The KL in the table is that of each design's own path."""
+    lm, tokenizer = tiny_bert("ACGT")
+    chain = MaskedDiffusion.from_masked_lm(lm, SequenceSpace("DNA", 12), tokenizer=tokenizer, n_steps=3)
+    X = chain.sample(60, random_state=1)
+    y = np.array([row.count("G") for row in X]) + 0.01 * np.arange(60)
+    finetuner = ConservativeDiffusionFinetuner(chain, 0.3, max_iter=4, batch_size=32, random_state=0).fit(X, y)
+    seen, policy = [], chain.policy
+    monkeypatch.setattr(finetuner.pretrained_, "policy", lambda x, t: seen.append(len(x)) or policy(x, t))
+    table = design_table(finetuner, X, y, n_designs=10, random_state=0)
+    assert table.attrs["n_drawn"] == 250
+    assert sum(seen) == 3 * 10
+    # The candidates come again, all with their KL; of a design that is drawn twice the first path counts.
+    seed = int(np.random.RandomState(0).randint(2**31 - 1))
+    noise = chain.draw_noise(250, torch.Generator().manual_seed(seed))
+    path = sample_with_kl(finetuner.model_, finetuner.pretrained_, noise)
+    kl = dict(zip(reversed(chain.space.decode(path.point, "strings")), reversed(path.kl.tolist()), strict=True))
+    np.testing.assert_allclose(table["kl"], [kl[row] for row in table["sequence"]], rtol=1e-4, atol=1e-5)
+    assert table["kl"].max() > 0.1
+    assert usual_draws(finetuner, 500) == 50
