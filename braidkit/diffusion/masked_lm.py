@@ -86,7 +86,7 @@ class Backbone:
         return cls._known.setdefault(new.key, new)
 
     @classmethod
-    def found(cls, record: dict[str, Any]) -> Backbone:
+    def found(cls, record: dict[str, Any], length: int) -> Backbone:
         """The language model of a saved chain: from memory if it is loaded, else from its place.
 
         Raises
@@ -105,7 +105,7 @@ class Backbone:
         if source is None:
             raise CheckpointError(f"the chain's language model was given as a loaded one, and has no place; {remedy}")
         try:
-            lm, *_ = load_masked_lm(source, tokenizer=_no_tokenizer, dtype=settings["dtype"])
+            lm, *_ = load_masked_lm(source, tokenizer=_no_tokenizer, dtype=settings["dtype"], length=length)
         except CheckpointError as error:
             raise CheckpointError(f"the chain's language model is not found: {error} Or {remedy}") from error
         if fingerprint(lm) != settings.pop("fingerprint"):
@@ -158,7 +158,7 @@ class MaskedLMDiffusion(MaskedDiffusion):
         self, space: SequenceSpace, backbone: Backbone | dict[str, Any], *, n_steps: int | None = None
     ) -> None:
         super().__init__(space, n_steps=n_steps, prior=None)
-        self.backbone = Backbone.found(backbone) if isinstance(backbone, dict) else backbone
+        self.backbone = Backbone.found(backbone, space.length) if isinstance(backbone, dict) else backbone
 
     @classmethod
     def load(
@@ -185,7 +185,7 @@ class MaskedLMDiffusion(MaskedDiffusion):
             raise InvalidParameterError(
                 f'target_modules must be a list of names, such as ["query", "value"], or None; got {target_modules!r}.'
             )
-        lm, tokenizer, place = load_masked_lm(source, tokenizer, dtype)
+        lm, tokenizer, place = load_masked_lm(source, tokenizer, dtype, length=space.length)
         tokens = letter_tokens(tokenizer, space.alphabet)
         backbone = Backbone.of(
             lm, tokens, place, lora_rank=lora_rank, lora_alpha=float(alpha), target_modules=target_modules

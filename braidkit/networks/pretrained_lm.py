@@ -23,6 +23,9 @@ _FREE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "archi
 # Without any of these transformers makes up an empty tokenizer.
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model")
 NUCLEOTIDES, RESIDUES = set("ACGTUN"), "ACDEFGHIKLMNPQRSTVWY"
+# Up to this length attention as plain products is faster on a CPU, with gradients by a fifth, than the fused kernel,
+# whose memory does not grow with the square of the length.
+MAX_PLAIN_LENGTH = 256
 FITTING = "ESM-2, AntiBERTy or ProtBERT for proteins"
 
 
@@ -35,7 +38,9 @@ class LetterTokens(NamedTuple):
     after: list[int]
 
 
-def load_masked_lm(source: Any, tokenizer: Any = None, dtype: str = "float32") -> tuple[nn.Module, Any, str | None]:
+def load_masked_lm(
+    source: Any, tokenizer: Any = None, dtype: str = "float32", *, length: int | None = None
+) -> tuple[nn.Module, Any, str | None]:
     """A masked language model, its tokenizer, and the place that it can be loaded from again.
 
     Parameters
@@ -47,6 +52,8 @@ def load_masked_lm(source: Any, tokenizer: Any = None, dtype: str = "float32") -
         By default that of the directory.
     dtype : str, default="float32"
         Type that weights are loaded as; a loaded model keeps its own.
+    length : int, optional
+        That of the sequences, which decides how a model that is loaded here computes its attention.
 
     Raises
     ------
@@ -70,6 +77,8 @@ def load_masked_lm(source: Any, tokenizer: Any = None, dtype: str = "float32") -
         place = str(Path(path).resolve()) if path and Path(path).is_dir() else None
         return source, _load_tokenizer(transformers, tokenizer), place
     name, options = _place(source)
+    if length is not None and length <= MAX_PLAIN_LENGTH:
+        options |= {"attn_implementation": "eager"}
     with _quiet(transformers), _reworded(source):
         lm, loading = transformers.AutoModelForMaskedLM.from_pretrained(
             name, dtype=dtype, output_loading_info=True, **options

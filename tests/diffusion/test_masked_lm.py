@@ -13,7 +13,7 @@ from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, MaskedDiffus
 from braidkit.diffusion import DiffusionModel
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError, MissingExtraError
 from braidkit.finetuning import DirectSolver, TrajectoryBalanceSolver
-from braidkit.networks import letter_tokens, shared_parts
+from braidkit.networks import letter_tokens, pretrained_lm, shared_parts
 from braidkit.persistence import digest, remove_saved
 from braidkit.theory.masked import best_letters, masked_gap, masked_states, position_floor, sequence_law
 from tests.language_models import LOWERCASE, MODELS, PROTEIN, kmers, random_weights, tiny_bert, tiny_esm, tokenizer_of
@@ -458,3 +458,27 @@ def test_differently_adapted_chains_of_one_model_have_different_digests():
     assert digests[0] == digests[1] and len(set(digests)) == 3
     assert digest(moved(made[0])) not in digests
     assert made[0].backbone is made[1].backbone
+
+
+@KINDS
+def test_attention_of_short_sequences_is_plain_products_and_of_long_ones_fused(kind, tmp_path, monkeypatch):
+    """The logits are the same, and a model that the user loaded keeps its own way."""
+    monkeypatch.setattr(pretrained_lm, "MAX_PLAIN_LENGTH", 9)
+    lm, tokenizer = MODELS[kind]()
+    for part in (lm, tokenizer):
+        part.save_pretrained(tmp_path)
+    own = lm.config._attn_implementation
+    assert own != "eager"
+    for length, expected in ((9, "eager"), (10, own)):
+        space = SequenceSpace("protein", length)
+        chain = MaskedDiffusion.from_masked_lm(tmp_path, space, lora_rank=length)
+        assert chain.backbone.shared.module.lm.config._attn_implementation == expected
+        x = masked_rows(space)
+        torch.testing.assert_close(
+            chain.letter_log_probs(x),
+            logits_by_numbers(lm, tokenizer, space, x).log_softmax(dim=-1),
+            atol=1e-3,
+            rtol=1e-3,
+        )
+    given = MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, lora_rank=5)
+    assert given.backbone.shared.module.lm.config._attn_implementation == lm.config._attn_implementation == own
