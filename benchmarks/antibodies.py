@@ -100,7 +100,7 @@ def rewards_stage(data: Antibodies, model: Path, seeds: range) -> list[dict[str,
 def prior_chain(data: Antibodies, prior: str, model: Path, seed: int) -> Any:
     """A chain with one of the three priors."""
     if prior == "language model":
-        return language_model(data, model)
+        return language_model(data, model, n_steps=data.space.n_free_positions)
     X = data.below[0]
     if prior == "uniform":
         letters = np.random.default_rng(seed).choice(list(RESIDUES), size=(5000, len(data.free)))

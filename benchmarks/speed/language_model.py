@@ -64,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     template = "".join("_" if i in FREE else letter for i, letter in enumerate(TRASTUZUMAB))
     space = SequenceSpace("protein", template=template)
-    pretrained = MaskedDiffusion.from_masked_lm(arguments.model, space)
+    pretrained = MaskedDiffusion.from_masked_lm(arguments.model, space, n_steps=len(FREE))
     model = pretrained.trainable_copy()
     with torch.no_grad():
         for value in model.trainable.own.values():

@@ -259,6 +259,8 @@ def run_job(
     if designs.attrs["moved"]:
         say(describe_moved(designs.attrs["moved"], designs.attrs["n_drawn"]))
     say(f"{len(designs):,} designs -> {', '.join(f'{out}/{name}' for name in files)}   model -> {out}/model/")
+    if finetuner.model_.draws_slowly:
+        say("drawing designs for the report")
     with directory.timed("report"):
         try:
             rewards = draw_figures(finetuner, table, directory, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from braidkit.diffusion import DiffusionModel, MaskedDiffusion
@@ -12,10 +11,8 @@ from braidkit.networks import is_masked_lm_directory
 from braidkit.spaces import SequenceSpace
 
 DEFAULT_LORA_RANK = 8
-# Trajectories of a language model in an update, and its steps: few, since each trajectory passes it once a step. A step
-# reveals about four letters, and fewer where few are free.
+# Trajectories of a language model in an update: few, since each passes it once a step.
 PATHS_AT_ONCE = 64
-LEAST_STEPS, LETTERS_A_STEP = 5, 4
 
 
 def load_chain(pretrained: Path | None, space: SequenceSpace, lora_rank: int | None) -> DiffusionModel | None:
@@ -27,11 +24,7 @@ def load_chain(pretrained: Path | None, space: SequenceSpace, lora_rank: int | N
         If the directory holds a pipeline of pictures, or a rank is given without a language model.
     """
     if pretrained is not None and is_masked_lm_directory(pretrained):
-        # Limits are kept letter by letter, one a step.
-        n_free = space.n_free_positions
-        n_steps = None if space.limited else min(n_free, max(LEAST_STEPS, math.ceil(n_free / LETTERS_A_STEP)))
-        rank = lora_rank or DEFAULT_LORA_RANK
-        return MaskedDiffusion.from_masked_lm(pretrained, space, n_steps=n_steps, lora_rank=rank)
+        return MaskedDiffusion.from_masked_lm(pretrained, space, lora_rank=lora_rank or DEFAULT_LORA_RANK)
     if pretrained is not None and is_pipeline_directory(pretrained):
         raise InvalidParameterError(
             f"--pretrained {pretrained} is a pipeline, which makes pictures; name the column of their paths by --image."

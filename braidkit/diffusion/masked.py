@@ -222,7 +222,9 @@ class MaskedDiffusion(LetterChain):
         tokenizer : PreTrainedTokenizer, path-like or str, optional
             By default that of the directory; a loaded model needs it.
         n_steps : int, optional
-            As in the class.
+            By default few, since each step of a design is a pass of the language model: a step reveals about four
+            letters, and there are five steps at least, if so many positions are free. One position a step where designs
+            have limits.
         lora_rank : int, default=8
         lora_alpha : float, optional
             The adapter's product is multiplied by ``lora_alpha / lora_rank``; 2 by default.

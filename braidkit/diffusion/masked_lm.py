@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from braidkit.parameters import check_choice, check_number
 from braidkit.spaces import Points, SequenceSpace
 
 ADAPTER_CONFIG, ADAPTER_TENSORS = "adapter_config.json", "adapter_model.safetensors"
+# Default steps of a chain, each a pass of the language model.
+LEAST_STEPS, LETTERS_A_STEP = 5, 4
 # Shares of masked letters at which a chain's predictions are compared with uniform letters.
 SHARES = (0.15, 0.5, 1.0)
 
@@ -192,6 +195,9 @@ class MaskedLMDiffusion(MaskedDiffusion):
         )
         network: Any = backbone.shared.module
         network.check(space.length)
+        if n_steps is None and not space.limited:  # limits are kept letter by letter, one a step
+            n_free = space.n_free_positions
+            n_steps = min(n_free, max(LEAST_STEPS, math.ceil(n_free / LETTERS_A_STEP)))
         chain = cls(space, backbone, n_steps=n_steps)
         chain.network = LowRankAdapter(backbone.shared)
         chain.kind = "strings"

@@ -15,6 +15,7 @@ from braidkit.exceptions import CheckpointError, IncompatibleModelError, Invalid
 from braidkit.finetuning import DirectSolver, TrajectoryBalanceSolver
 from braidkit.networks import letter_tokens, pretrained_lm, shared_parts
 from braidkit.persistence import digest, remove_saved
+from braidkit.spaces import Limits
 from braidkit.theory.masked import best_letters, masked_gap, masked_states, position_floor, sequence_law
 from tests.language_models import LOWERCASE, MODELS, PROTEIN, kmers, random_weights, tiny_bert, tiny_esm, tokenizer_of
 from tests.worlds import problem_on
@@ -104,7 +105,7 @@ def test_a_model_in_half_precision_has_logits_and_an_adapter_in_float32(kind, dt
 
 @KINDS
 def test_the_reference_is_one_pass_of_the_language_model_without_the_adapter(kind):
-    chain = chain_of(kind)
+    chain = chain_of(kind, n_steps=9)
     lm = chain.backbone.shared.module.lm
     calls = []
     lm.register_forward_hook(lambda *_: calls.append("model"))
@@ -482,3 +483,13 @@ def test_attention_of_short_sequences_is_plain_products_and_of_long_ones_fused(k
         )
     given = MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, lora_rank=5)
     assert given.backbone.shared.module.lm.config._attn_implementation == lm.config._attn_implementation == own
+
+
+def test_a_language_model_has_few_steps_by_default_and_one_a_position_under_limits():
+    lm, tokenizer = tiny_bert()
+    for length, expected in ((3, 3), (9, 5), (20, 5), (21, 6), (40, 10)):
+        space = SequenceSpace("protein", length)
+        assert MaskedDiffusion.from_masked_lm(lm, space, tokenizer=tokenizer).n_steps == expected
+    limited = SequenceSpace("protein", 9, limits=Limits(forbidden=["WW"]))
+    assert MaskedDiffusion.from_masked_lm(lm, limited, tokenizer=tokenizer).n_steps == 9
+    assert MaskedDiffusion.from_masked_lm(lm, SPACE, tokenizer=tokenizer, n_steps=9).n_steps == 9
