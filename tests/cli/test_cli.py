@@ -206,6 +206,7 @@ def test_a_masked_language_model_is_a_pretrained_model(table, chain, tmp_path):
     model = DiffusionModel.from_pretrained(out / "model")
     assert model.backbone.settings["lora_rank"] == 2
     assert model.n_steps == 5  # of 8 letters
+    assert "looked at 250 candidates" in result.stdout and "drawing designs for the report" in result.stdout
     assert (out / "model" / "adapter_model.safetensors").is_file()
     other = design(table, *OPTIONS, "--pretrained", chain, *rank, "--out", tmp_path / "other")
     assert other.exit_code == 2 and "--lora-rank belongs to a masked language model" in other.output
