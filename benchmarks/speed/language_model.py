@@ -5,9 +5,9 @@
 Trastuzumab's heavy chain with 20 free positions, half of them revealed. Of each step an update draws the batch from the
 fine-tuned chain, asks the pretrained one for its log-probabilities, and learns from twice the batch. The bare passes
 are those of the language model alone: two forward, and one forward and back to its input of twice the batch. The calls
-are timed in turn. Memory is that of the weights of the pretrained chain, the fine-tuned one and its best checkpoint, by
-storages, over that of the language model's. ``--precision bfloat16`` times the chains' policies as updates in it have
-them; the bare passes stay in float32.
+are timed in turn, by processor time. Memory is that of the weights of the pretrained chain, the fine-tuned one and its
+best checkpoint, by storages, over that of the language model's. ``--precision bfloat16`` times the chains' policies as
+updates in it have them; the bare passes stay in float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from harness import in_turn, options, report
+from harness import in_turn, options, processor_seconds, report
 
 from braidkit import MaskedDiffusion, SequenceSpace
 from braidkit.diffusion.precision import at_precision
@@ -97,7 +97,7 @@ def main() -> None:
     def forward() -> None:
         lm(before[:n])
 
-    times = in_turn({"step": step, "bare": bare, "forward": forward}, arguments.repeats)
+    times = in_turn({"step": step, "bare": bare, "forward": forward}, arguments.repeats, timed=processor_seconds)
     ratio = median(own / other for own, other in zip(times["step"], times["bare"], strict=True))
     seconds = {name: median(values) for name, values in times.items()}
     tokens = n * (space.length + 2) / seconds["forward"]
