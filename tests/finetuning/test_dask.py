@@ -2,6 +2,7 @@
 
 import joblib
 import numpy as np
+import pytest
 from distributed import Client, LocalCluster
 from sklearn.model_selection import GridSearchCV
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
 
 
+@pytest.mark.slow
 def test_a_grid_search_on_two_dask_workers_is_that_of_one_process():
     X = np.random.default_rng(0).normal(size=(60, 2))
     y = X.sum(axis=1)
