@@ -21,7 +21,7 @@ FALSE_ALARM_RATE = 0.05
 # Deviations of y by which the judge's mean may fall on a path that only goes further from the data, if the judge's own
 # posterior is sure of it. Its calibrated error is often larger, but the rest of such a path is not worth the risk: with
 # 84,000 5'UTRs the judge fell by 0.25 deviations while a published model of the same assay saw no more improvement. A
-# judge of few rows is not sure: of 2,000 5'UTRs it fell by 0.17, with an error of 0.12, while designs became better.
+# judge of few rows is not sure of such a decline.
 LARGEST_DECLINE = 0.1
 # Deviations of y by which the judge's posterior may be wrong about an average of designs. Its prior has about 1, so
 # more is an extrapolation, beyond all that was measured.
