@@ -127,6 +127,7 @@ def select(
         raise InvalidParameterError("y has no designs; pass X as well.")
     if space.has_columns:
         of_letters = {"gc": gc, "forbidden": list(forbidden), "sites": list(sites), "template": template}
+        of_letters["max_homopolymer"] = max_homopolymer != MAX_HOMOPOLYMER and max_homopolymer is not None
         if given := [name for name, value in of_letters.items() if value]:
             raise InvalidParameterError(f"{given[0]} is a limit of sequences, but the designs are vectors.")
         return vector_batch(

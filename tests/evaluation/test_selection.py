@@ -225,10 +225,13 @@ def test_limits_that_none_can_meet_are_refused(limits, message):
         select(estimator, **({"n_designs": 1} | limits))
 
 
-def test_gc_is_for_nucleotides_and_vectors_need_their_measured_rows():
+def test_limits_of_letters_are_for_sequences():
     with pytest.raises(InvalidParameterError, match="gc is for DNA and RNA, but the designs are written in LMNO"):
         select(Drawn(["LMNO"], alphabet="LMNO"), n_designs=1, gc=(0, 1))
     X = np.random.default_rng(0).normal(size=(60, 2))
     vectors = ConservativeDiffusionFinetuner(max_iter=1, batch_size=16, random_state=0).fit(X, X.sum(axis=1))
     with pytest.raises(InvalidParameterError, match="distances of vectors are told by the measured ones; pass X"):
         select(vectors, n_designs=5)
+    for limit in ({"gc": (0.4, 0.6)}, {"max_homopolymer": 3}, {"forbidden": ["A"]}):
+        with pytest.raises(InvalidParameterError, match=f"{next(iter(limit))} is a limit of sequences"):
+            select(vectors, X, n_designs=5, **limit)
