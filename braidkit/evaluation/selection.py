@@ -126,8 +126,13 @@ def select(
     if y is not None and X is None:
         raise InvalidParameterError("y has no designs; pass X as well.")
     if space.has_columns:
-        of_letters = {"gc": gc, "forbidden": list(forbidden), "sites": list(sites), "template": template}
-        of_letters["max_homopolymer"] = max_homopolymer != MAX_HOMOPOLYMER and max_homopolymer is not None
+        of_letters = {
+            "gc": gc,
+            "max_homopolymer": max_homopolymer not in (None, MAX_HOMOPOLYMER),
+            "forbidden": list(forbidden),
+            "sites": list(sites),
+            "template": template,
+        }
         if given := [name for name, value in of_letters.items() if value]:
             raise InvalidParameterError(f"{given[0]} is a limit of sequences, but the designs are vectors.")
         return vector_batch(

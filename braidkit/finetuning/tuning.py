@@ -96,8 +96,9 @@ class Tuning:
             for warning in filter(None, (monitor.alarm(), monitor.doubt())):
                 warnings.warn(warning, stacklevel=4)
         if monitor.best_iter and monitor.best_tilt and not interrupts and self._can_refit():
-            # A solver of a single update finds its alpha by the reward, and finds it again.
-            self._refit(first_alpha if solver.n_updates == 1 else estimator.alpha_)
+            # Where a limit and not the judge ended the run, the new reward finds the alpha of the limit again.
+            at_end = monitor.best_tilt == solver.tilt and math.isclose(solver.tilt * solver.problem.alpha, 1.0)
+            self._refit(first_alpha if at_end or solver.n_updates == 1 else estimator.alpha_)
 
     def _setup(self, solver: Solver, alpha: float) -> Problem:
         """Give a solver the problem of the estimator's reward, and a new copy of the pretrained chain."""

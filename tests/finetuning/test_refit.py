@@ -8,6 +8,7 @@ from sklearn.frozen import FrozenEstimator
 
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward
 from braidkit.evaluation import CalibrationReport
+from braidkit.finetuning import TemperingSolver
 from braidkit.training import noted_interrupts
 
 RNG = np.random.default_rng(0)
@@ -92,3 +93,16 @@ def test_tempering_refits_at_the_alpha_of_the_kept_checkpoint():
     assert finetuner.checked_reward_ is not finetuner.reward_
     assert 0.02 <= finetuner.alpha_ < 10
     assert np.mean([row.count("G") for row in finetuner.sample(100, random_state=0)]) > y.mean() + y.std()
+
+
+def test_a_refit_finds_the_alpha_of_a_limit_again(capsys):
+    """The kept alpha of a run that a limit ended belongs to the reward before the refit."""
+    rows = ["".join(row) for row in np.random.default_rng(1).choice(list("ACGT"), (150, 12))]
+    y = np.array([row.count("G") for row in rows]) + 0.1 * np.random.default_rng(2).normal(size=150)
+    settings = {"reward": REWARD, "alpha": 0.01, "batch_size": 64, "random_state": 0, "verbose": 1}
+    solver = TemperingSolver(n_effective=5000)
+    limited = ConservativeDiffusionFinetuner(solver=solver, max_iter=25, **settings).fit(rows, y)
+    assert "chain at alpha 0.01" in capsys.readouterr().out
+    assert limited.alpha_ > 0.02  # the limit ended the refit too
+    ConservativeDiffusionFinetuner(solver=solver, max_iter=2, **settings).fit(rows, y)
+    assert "chain at alpha 0.01" not in capsys.readouterr().out  # the run was on its way
