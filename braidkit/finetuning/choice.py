@@ -18,10 +18,9 @@ from braidkit.finetuning.oracle_rounds import OracleRounds
 
 # Share of runs with equal checkpoints in which one is wrongly found to be significantly worse than another.
 FALSE_ALARM_RATE = 0.05
-# Deviations of y by which the judge's mean may fall on a path that only goes further from the data, if the judge's own
-# posterior is sure of it. Its calibrated error is often larger, but the rest of such a path is not worth the risk: with
-# 84,000 5'UTRs the judge fell by 0.25 deviations while a published model of the same assay saw no more improvement. A
-# judge of few rows is not sure of such a decline.
+# Deviations of y by which the judge's mean may fall on a path that only goes further from the data. The judge's error
+# is often larger, but the rest of such a path is not worth the risk: with 84,000 5'UTRs the judge fell by 0.25
+# deviations while a published model of the same assay saw no more improvement.
 LARGEST_DECLINE = 0.1
 # Deviations of y by which the judge's posterior may be wrong about an average of designs. Its prior has about 1, so
 # more is an extrapolation, beyond all that was measured.
@@ -86,8 +85,7 @@ class HighestObjective(Choice):
         Evaluations in the run. With more of them a difference must be larger to be significant.
     sure : float, optional
         Standard deviations that are significant, instead, for solvers of which each update goes further from the data:
-        after a checkpoint that is worse, none is kept. They are of the posterior's own error, without the factor of
-        backtests, but a decline by less than a tenth of y's deviation is not worse.
+        after a checkpoint that is worse, none is kept. A decline by a tenth of y's deviation is worse in any case.
     """
 
     column: ClassVar[str] = "judge"
@@ -125,12 +123,9 @@ class HighestObjective(Choice):
         """Whether the judge finds designs significantly worse than those that it rates highest."""
         if designs is self._designs["favourite"]:
             return False
-        favourite = self._designs["favourite"]
-        if self._ends_at_worse:
-            difference, error = self.judge.posterior_difference(designs, favourite)
-            return difference < -max(self.sure * error, LARGEST_DECLINE)
-        difference, error = self.judge.mean_difference(designs, favourite)
-        return difference < -self.sure * error
+        difference, error = self.judge.mean_difference(designs, self._designs["favourite"])
+        least = self.sure * error
+        return difference < -(min(least, LARGEST_DECLINE) if self._ends_at_worse else least)
 
     def doubt(self) -> tuple[float, float] | None:
         first, best = self._designs["first"], self._designs["best"]

@@ -34,6 +34,7 @@ class ExactSolver(Solver):
 
     n_updates: ClassVar[int | None] = 1
     refits: ClassVar[bool] = True
+    finds_alpha_again: ClassVar[bool] = True
     splits_batches: ClassVar[bool] = True  # there is no batch: all processes compute the same
 
     def __init__(self, *, n_effective: int | None = None) -> None:

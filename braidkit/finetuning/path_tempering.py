@@ -58,6 +58,7 @@ class PathTemperingSolver(TemperingSolver):
     usual_updates: ClassVar[int | None] = 12
     n_evaluations: ClassVar[int] = 12
     n_settling: ClassVar[int] = 3
+    finds_alpha_again: ClassVar[bool] = False  # it would take as many updates as the first time, which are slow
 
     def check(self, model: DiffusionModel) -> None:
         self._check_options()

@@ -75,6 +75,8 @@ class Solver(BaseEstimator, abc.ABC):
     # take beyond those of the first fit.
     refits: ClassVar[bool] = False
     n_settling: ClassVar[int] = 0
+    # Whether the second fit finds anew the alpha at which a limit ended the first.
+    finds_alpha_again: ClassVar[bool] = False
     splits_batches: ClassVar[bool] = False  # True if the gradient of a batch is the mean over its parts
 
     def setup(self, problem: Problem) -> Solver:

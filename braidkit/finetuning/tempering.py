@@ -66,6 +66,7 @@ class TemperingSolver(Solver):
     # Each step of the tilt goes further from the data, so a judge that sees a decline has reason to stop it.
     rejects_at: ClassVar[float | None] = 2.0
     refits: ClassVar[bool] = True
+    finds_alpha_again: ClassVar[bool] = True
     n_settling: ClassVar[int] = 5  # a pool of sequences that have moved
     splits_batches: ClassVar[bool] = True  # all processes do the same
 

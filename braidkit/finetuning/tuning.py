@@ -98,7 +98,7 @@ class Tuning:
         if monitor.best_iter and monitor.best_tilt and not interrupts and self._can_refit():
             # Where a limit and not the judge ended the run, the new reward finds the alpha of the limit again.
             at_end = monitor.best_tilt == solver.tilt and math.isclose(solver.tilt * solver.problem.alpha, 1.0)
-            self._refit(first_alpha if at_end or solver.n_updates == 1 else estimator.alpha_)
+            self._refit(first_alpha if at_end and solver.finds_alpha_again else estimator.alpha_)
 
     def _setup(self, solver: Solver, alpha: float) -> Problem:
         """Give a solver the problem of the estimator's reward, and a new copy of the pretrained chain."""

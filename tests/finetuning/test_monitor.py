@@ -109,16 +109,11 @@ def test_after_a_worse_checkpoint_none_is_kept_where_each_goes_further(sure, kep
 
 
 def test_a_decline_of_a_tenth_of_a_deviation_ends_a_path_that_only_goes_further():
-    def kept(error):
-        choice = HighestObjective(Judge(error=error), n_evaluations=5, sure=2.0)
-        return [
-            choice(Evaluation(n_done, torch.full((5, 1), place), float(n_done), -abs(place - 1), {})).is_best
-            for n_done, place in enumerate([0.0, 1.0, 1.05, 1.2, 1.05])
-        ]
-
-    found = kept(error=0.05)
-    # A judge that is not sure of the decline ends nothing.
-    assert kept(error=0.2) == [True] * 5
+    choice = HighestObjective(Judge(error=5.0), n_evaluations=5, sure=2.0)
+    found = []
+    for n_done, place in enumerate([0.0, 1.0, 1.05, 1.2, 1.05]):
+        seen = Evaluation(n_done, torch.full((5, 1), place), float(n_done), -abs(place - 1), {})
+        found.append(choice(seen).is_best)
     assert found == [True, True, True, False, False]
 
 
