@@ -176,7 +176,8 @@ def main() -> None:
     "--previous",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="An earlier run whose designs TABLE measures. This one learns from both, with the same pretrained model.",
+    help="An earlier run whose designs TABLE measures. This one learns from both; on sequences, with the same "
+    "pretrained model.",
 )
 @click.option(
     "--lora-rank",
@@ -250,7 +251,7 @@ def design(
     from braidkit.cli.objectives import asked_objective
     from braidkit.cli.pictures import load_chain as load_picture_chain
     from braidkit.cli.pictures import load_features
-    from braidkit.cli.rounds import PreviousRun
+    from braidkit.cli.rounds import PreviousSequences
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.cli.vectors import asked_vectors
     from braidkit.datasets import read_pictures, read_table
@@ -282,11 +283,19 @@ def design(
             on_broken="drop" if skip_broken else "error",
         )
     elif columns:
-        measured, of_designs = asked_vectors(
-            table, told, columns=columns, fix=fix, bound=bound, real=real, skip_missing=skip_missing
+        measured, of_designs, last_round = asked_vectors(
+            table,
+            told,
+            columns=columns,
+            fix=fix,
+            bound=bound,
+            real=real,
+            skip_missing=skip_missing,
+            previous=previous,
+            objective=objective,
         )
     else:
-        earlier = None if previous is None else PreviousRun.read(previous)
+        earlier = None if previous is None else PreviousSequences.read(previous)
         measured = read_table(
             table,
             **told,

@@ -30,7 +30,7 @@ from braidkit.datasets.vector_table import MeasuredVectors
 from braidkit.diffusion import DiffusionModel, MaskedLMDiffusion, PipelineDiffusion
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.choosing import describe_moved
-from braidkit.evaluation.designs import design_files, design_table, write_designs
+from braidkit.evaluation.designs import design_files, design_table, safe_cells, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
 from braidkit.evaluation.picture_designs import PictureDesigns, image_files, picture_table, write_images
@@ -252,8 +252,7 @@ def run_job(
             designs = made
         if last_round is not None:
             with directory.writing(LAST_ROUND) as target, replace_file(target) as path:
-                cells = {"sequence": quoted(last_round.table["sequence"])}
-                last_round.table.assign(**cells).to_csv(path, index=False, float_format="%.6g")
+                safe_cells(last_round.table).to_csv(path, index=False, float_format="%.6g")
     out = directory.path
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
     if designs.attrs["moved"]:

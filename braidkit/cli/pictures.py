@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _OPTIONS = {
     "sequences": (
         *("sequence", "values", "alphabet", "length", "padding", "template", "hold", "free", "parent", "mutations"),
-        *("forbidden", "sites", "max_homopolymer", "frame", "previous"),
+        *("forbidden", "sites", "max_homopolymer", "frame"),
     ),
     "pictures": ("prompts", "n_steps", "guidance_scale", "features", "resize", "skip_broken"),
     "recipes": ("fix", "bound", "real", "skip_missing"),
@@ -68,6 +68,7 @@ def check_kind(ctx: click.Context, image: str | None, columns: Sequence[str]) ->
     asked = "pictures" if image is not None else "recipes" if columns else "sequences"
     of_others = {name: kind for kind, names in _OPTIONS.items() if kind != asked for name in names}
     of_others |= {"lora_rank": "language models and pipelines"} if columns else {}
+    of_others |= {"previous": "sequences and recipes"} if image is not None else {}
     given = [name for name in of_others if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]
     if given:
         kind = of_others[given[0]]

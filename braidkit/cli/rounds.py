@@ -2,65 +2,151 @@
 
 from __future__ import annotations
 
+import abc
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from braidkit.cli.measured import read_measured
+from braidkit.cli.measured import read_measured, read_measured_rows
+from braidkit.datasets.measured import MeasuredDesigns
 from braidkit.datasets.table import MeasuredTable, unquoted
+from braidkit.datasets.vector_table import MeasuredVectors, to_space
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.arguments import check_table
-from braidkit.evaluation.rounds import RoundCheck, check_round
+from braidkit.evaluation.rounds import RoundCheck, check_round, compare_keys
+from braidkit.evaluation.vector_designs import design_columns
 from braidkit.exceptions import CheckpointError, IncompatibleModelError, InvalidParameterError
 from braidkit.finetuning import ConservativeDiffusionFinetuner
 from braidkit.finetuning.saved import PRETRAINED
 from braidkit.persistence import is_saved
-from braidkit.spaces import SequenceSpace
+from braidkit.spaces import SequenceSpace, Space, VectorSpace, design_groups
+from braidkit.spaces.columns import found_whole
 from braidkit.spaces.sequences import ALPHABETS
 
 DESIGNS = "designs.csv"
+# Digits of numbers in the table of designs, by which measured recipes are found among them.
+DIGITS = 6
+
+Table = TypeVar("Table", MeasuredTable, MeasuredVectors)
 
 
 @dataclass(frozen=True)
-class PreviousRun:
+class PreviousRun(abc.ABC, Generic[Table]):
     """The parts of an earlier run that a new round needs.
 
     Attributes
     ----------
     path : Path
-    table : MeasuredTable
+    table : MeasuredTable or MeasuredVectors
         All that was measured for it.
     designs : DataFrame
         What it proposed.
     """
 
     path: Path
-    table: MeasuredTable
+    table: Table
     designs: pd.DataFrame
 
+    space_type: ClassVar[type[Space]]
+    makes: ClassVar[str]  # what its designs are
+
     @classmethod
-    def read(cls, path: Path) -> PreviousRun:
+    def read(cls, path: Path) -> Self:
         """Read the directory of a run.
 
         Raises
         ------
         CheckpointError
-            If it holds no run of sequences that has ended.
+            If it holds no run that has ended, or one of other designs.
         """
         if not is_saved(path / PRETRAINED):
             raise CheckpointError(f"--previous {path} is no run of braidkit design that has ended.")
         space = DiffusionModel.from_pretrained(path / PRETRAINED).space
-        if not isinstance(space, SequenceSpace):
-            raise CheckpointError(f"{path} is a run on {space.designs}, not on sequences.")
+        if not isinstance(space, cls.space_type):
+            raise CheckpointError(f"{path} is a run on {space.designs}, not on {cls.makes}.")
         try:
-            designs = pd.read_csv(path / DESIGNS, dtype={"sequence": str}, keep_default_na=False)
-            designs["sequence"] = unquoted(designs["sequence"])
-            check_table(designs, DESIGNS, texts=("sequence",), numbers=("mean", "lower"))
+            designs = cls._read_designs(path / DESIGNS, space)
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{path / DESIGNS} cannot be read ({error}); pass a run that has ended.") from error
-        return cls(path, read_measured(path, space), designs)
+        return cls(path, cls._read_table(path, space), designs)
+
+    def check(self, new: Table, objective: str | None = None) -> RoundCheck | None:
+        """Compare predictions of the earlier designs with their measurements; None if another objective was asked."""
+        had_objective = f"{self.table.targets[0]}_mean" in self.designs
+        if had_objective != (objective is not None):
+            return None
+        if objective is None:
+            return self._compared(new, new.y)
+        finetuner = ConservativeDiffusionFinetuner.load(self.path)
+        if finetuner.objective != objective:
+            return None
+        return self._compared(new, finetuner.reward_.combine(new.columns()))
+
+    @abc.abstractmethod
+    def pooled(self, new: Table) -> Table:
+        """The rows of both rounds; those of one design are averaged, by their errors or weights if both have them.
+
+        Raises
+        ------
+        IncompatibleModelError
+            If the new rows are of other designs.
+        InvalidParameterError
+            If they measure something else, by its name.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def _read_designs(cls, file: Path, space: Any) -> pd.DataFrame:
+        """What the run proposed, with its predictions."""
+
+    @classmethod
+    @abc.abstractmethod
+    def _read_table(cls, path: Path, space: Any) -> Table:
+        """What was measured for the run."""
+
+    @abc.abstractmethod
+    def _compared(self, new: Table, y: np.ndarray) -> RoundCheck:
+        """The earlier designs beside values of the new rows."""
+
+    def _check_targets(self, new: Table) -> None:
+        """Raise unless both rounds measured the same."""
+        old = self.table
+        if new.targets != old.targets:
+            raise InvalidParameterError(
+                f"--previous {self.path} measured {', '.join(old.targets)}, and the table measures "
+                f"{', '.join(new.targets)}; if it is the same quantity, name it so: --target "
+                f"{old.targets[0]}={new.targets[0]}."
+            )
+
+    def _measurements(self, new: Table, groups: np.ndarray) -> dict[str, Any]:
+        """Measurements of both rounds by group of equal designs, as fields of a table."""
+        old = self.table
+        y, error, weight = _averaged(old, new, groups)
+        notes = [*new.notes, f"{len(old.y):,} of the run before"]
+        for name, one, other in (
+            ("standard errors", old.y_error, new.y_error),
+            ("weights", old.sample_weight, new.sample_weight),
+        ):
+            if (one is None) != (other is None):
+                notes.append(f"{name} left out, which only one round has")
+        return {
+            "y": y,
+            "y_error": error,
+            "sample_weight": weight,
+            "n_rows": new.n_rows + len(old.y),
+            "n_averaged": new.n_averaged + len(groups) - len(y),
+            "notes": tuple(notes),
+        }
+
+
+class PreviousSequences(PreviousRun[MeasuredTable]):
+    """An earlier run on sequences, whose pretrained chain the new one takes."""
+
+    space_type: ClassVar[type[Space]] = SequenceSpace
+    makes: ClassVar[str] = "sequences"
 
     @property
     def pretrained(self) -> Path:
@@ -73,28 +159,7 @@ class PreviousRun:
         letters = self.table.space.alphabet
         return None if letters in ALPHABETS.values() else letters
 
-    def check(self, new: MeasuredTable, objective: str | None = None) -> RoundCheck | None:
-        """Compare predictions of the earlier designs with their measurements; None if another objective was asked."""
-        had_objective = f"{self.table.targets[0]}_mean" in self.designs
-        if had_objective != (objective is not None):
-            return None
-        if objective is None:
-            return check_round(self.designs, new.sequences, new.y)
-        finetuner = ConservativeDiffusionFinetuner.load(self.path)
-        if finetuner.objective != objective:
-            return None
-        return check_round(self.designs, new.sequences, finetuner.reward_.combine(new.columns()))
-
     def pooled(self, new: MeasuredTable) -> MeasuredTable:
-        """The rows of both rounds; those of one sequence are averaged, by their errors or weights if both have them.
-
-        Raises
-        ------
-        IncompatibleModelError
-            If the new rows have another alphabet or length.
-        InvalidParameterError
-            If they measure something else, by its name.
-        """
         old = self.table
         if not new.space.makes_same(old.space):
             raise IncompatibleModelError(
@@ -102,37 +167,93 @@ class PreviousRun:
                 f"{new.space.length}-letter {new.space.name}; pass a table of such sequences (--alphabet tells letters "
                 "that were guessed wrongly), or leave out --previous."
             )
-        if new.targets != old.targets:
-            raise InvalidParameterError(
-                f"--previous {self.path} measured {', '.join(old.targets)}, and the table measures "
-                f"{', '.join(new.targets)}; if it is the same quantity, name it so: --target "
-                f"{old.targets[0]}={new.targets[0]}."
-            )
+        self._check_targets(new)
         groups, sequences = pd.factorize(np.array([*old.sequences, *new.sequences], dtype=object))
-        n_both = len(groups) - len(sequences)
-        y, error, weight = _averaged(old, new, groups)
-        left_out = [
-            f"{name} left out, which only one round has"
-            for name, one, other in (
-                ("standard errors", old.y_error, new.y_error),
-                ("weights", old.sample_weight, new.sample_weight),
+        return replace(new, sequences=sequences.tolist(), **self._measurements(new, groups))
+
+    @classmethod
+    def _read_designs(cls, file: Path, space: Any) -> pd.DataFrame:
+        designs = pd.read_csv(file, dtype={"sequence": str}, keep_default_na=False)
+        designs["sequence"] = unquoted(designs["sequence"])
+        check_table(designs, DESIGNS, texts=("sequence",), numbers=("mean", "lower"))
+        return designs
+
+    @classmethod
+    def _read_table(cls, path: Path, space: Any) -> MeasuredTable:
+        return read_measured(path, space)
+
+    def _compared(self, new: MeasuredTable, y: np.ndarray) -> RoundCheck:
+        return check_round(self.designs, new.sequences, y)
+
+
+class PreviousRecipes(PreviousRun[MeasuredVectors]):
+    """An earlier run on recipes. Ranges and labels are those of both rounds, so that a new chain is trained on them."""
+
+    space_type: ClassVar[type[Space]] = VectorSpace
+    makes: ClassVar[str] = "recipes"
+
+    def pooled(self, new: MeasuredVectors) -> MeasuredVectors:
+        tables = (self.table, new)
+        frames = [table.space.to_frame(table.X) for table in tables]
+        names = list(frames[1])
+        if set(frames[0]) != set(names):
+            raise IncompatibleModelError(
+                f"--previous {self.path} is a run on the columns {', '.join(frames[0])}, and --columns of the table "
+                f"are {', '.join(names)}; name the same, or leave out --previous."
             )
-            if (one is None) != (other is None)
-        ]
-        return replace(
-            new,
-            sequences=sequences.tolist(),
-            y=y,
-            y_error=error,
-            sample_weight=weight,
-            n_rows=new.n_rows + len(old.sequences),
-            n_averaged=new.n_averaged + n_both,
-            notes=(*new.notes, f"{len(old.sequences):,} of the run before", *left_out),
-        )
+        for name in names:
+            if len({frame[name].dtype == object for frame in frames}) > 1:
+                raise IncompatibleModelError(
+                    f"column {name!r} has labels in one round and numbers in the other; write it alike in both."
+                )
+        self._check_targets(new)
+        both = pd.concat([frame[names] for frame in frames], ignore_index=True)
+        # Whole numbers that a user let be any number stay so.
+        real = {
+            table.space.columns.all_names[i]
+            for table in tables
+            for i in set(found_whole(table.X)) & set(table.space.columns.plain) - set(table.space.columns.whole)
+        }
+        X, space = to_space({name: both[name].to_numpy() for name in names}, sorted(real))
+        groups = design_groups(X)
+        first = np.unique(groups, return_index=True)[1]
+        places = [*(f"{place} of the run before" for place in self.table.places), *new.places]
+        measured = self._measurements(new, groups)
+        return replace(new, X=X[first], places=[places[i] for i in first], space=space, **measured)
+
+    @classmethod
+    def _read_designs(cls, file: Path, space: Any) -> pd.DataFrame:
+        designs = pd.read_csv(file, dtype=str, keep_default_na=False)
+        designs = designs.set_axis(unquoted(pd.Series(designs.columns)), axis="columns")
+        written = dict(zip(space.columns.frame_names, design_columns(space), strict=True))
+        labels = [written[name] for name in space.columns.one_of]
+        numbers = [name for name in written.values() if name not in labels]
+        for name in [*numbers, "mean", "lower"]:
+            designs[name] = pd.to_numeric(designs[name])
+        for name in labels:
+            designs[name] = unquoted(designs[name])
+        check_table(designs, DESIGNS, texts=tuple(labels), numbers=(*numbers, "mean", "lower"))
+        return designs
+
+    @classmethod
+    def _read_table(cls, path: Path, space: Any) -> MeasuredVectors:
+        return read_measured_rows(path, space)
+
+    def _compared(self, new: MeasuredVectors, y: np.ndarray) -> RoundCheck:
+        space = self.table.space
+        written = design_columns(space)
+        measured = new.space.to_frame(new.X)[space.columns.frame_names]
+        return compare_keys(self.designs, _keys(self.designs[written]), _keys(measured), y, written)
+
+
+def _keys(settings: pd.DataFrame) -> list[str]:
+    """A text for each row, the same for settings that a table of designs does not tell apart."""
+    texts = [[v if isinstance(v, str) else f"{float(v) + 0.0:.{DIGITS}g}" for v in settings[name]] for name in settings]
+    return ["\t".join(row) for row in zip(*texts, strict=True)]
 
 
 def _averaged(
-    old: MeasuredTable, new: MeasuredTable, groups: np.ndarray
+    old: MeasuredDesigns, new: MeasuredDesigns, groups: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """Means by group, their standard errors, and sums of weights, where both rounds have these."""
     y = np.concatenate([old.y, new.y])

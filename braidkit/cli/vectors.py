@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from braidkit.datasets import MeasuredVectors
     from braidkit.diffusion import DiffusionModel
+    from braidkit.evaluation.rounds import RoundCheck
     from braidkit.spaces import VectorSpace
 
 
@@ -50,17 +51,24 @@ def asked_vectors(
     bound: Sequence[str],
     real: Sequence[str],
     skip_missing: bool,
-) -> tuple[MeasuredVectors, dict[str, Any]]:
-    """The table, in the space that the options ask for, and the settings of the run that say so."""
+    previous: Path | None,
+    objective: str | None,
+) -> tuple[MeasuredVectors, dict[str, Any], RoundCheck | None]:
+    """The table, in the space that the options ask for, the settings of the run that say so, and the round before."""
     from dataclasses import replace
 
+    from braidkit.cli.rounds import PreviousRecipes
     from braidkit.datasets import read_vectors
 
+    earlier = None if previous is None else PreviousRecipes.read(previous)
     measured = read_vectors(
         table, **told, columns=_split(columns), real=_split(real), on_missing="drop" if skip_missing else "error"
     )
+    last_round = None
+    if earlier is not None:
+        measured, last_round = earlier.pooled(measured), earlier.check(measured, objective)
     space = shaped_space(measured.space, measured.X, fix, bound)
-    return replace(measured, space=space), {"columns": _names(space), "space": space.to_config()}
+    return replace(measured, space=space), {"columns": _names(space), "space": space.to_config()}, last_round
 
 
 def load_chain(pretrained: Path | None, space: VectorSpace) -> DiffusionModel | None:

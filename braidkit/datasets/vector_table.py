@@ -149,7 +149,7 @@ def read_vectors(
     check_any_kept(path, keep, dropped)
     if all(len(set(part[keep])) == 1 for part in parts.values()):
         raise InvalidDesignError(f"{path} has the same {', '.join(parts)} in all rows; name columns that differ.")
-    X, space = _to_space({name: part[keep] for name, part in parts.items()}, real)
+    X, space = to_space({name: part[keep] for name, part in parts.items()}, real)
     groups = design_groups(X)
     first = np.unique(groups, return_index=True)[1]
     if cells.n_comments:
@@ -295,7 +295,7 @@ def _drop_incomplete(
         keep &= ~gone
 
 
-def _to_space(parts: Parts, real: Sequence[str]) -> tuple[NDArray[np.float64], VectorSpace]:
+def to_space(parts: Parts, real: Sequence[str]) -> tuple[NDArray[np.float64], VectorSpace]:
     """Rows of numbers, with ones and zeros for labels, and their space."""
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []

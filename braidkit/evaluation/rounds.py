@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,9 @@ class RoundCheck:
     Attributes
     ----------
     table : DataFrame
-        A row for each design that was measured: the columns of the designs' table that are there of "id", "sequence",
-        "mean", "lower" and "judge", then "measured" and "holds", whether the measurement is at or above the bound.
+        A row for each design that was measured: the columns of the designs' table that are there of "id", "sequence"
+        or the settings of a recipe, "mean", "lower" and "judge", then "measured" and "holds", whether the measurement
+        is at or above the bound.
     n_designs : int
         Designs in all.
     """
@@ -103,8 +105,16 @@ def check_round(designs: pd.DataFrame, X: Any, y: Any) -> RoundCheck:
     """
     check_table(designs, "designs", texts=("sequence",), numbers=("mean", "lower"))
     rows, values = read_measured(X, y)
-    measured = pd.Series(np.asarray(values)).groupby([row.upper() for row in as_strings(rows)]).mean()
-    found = measured.reindex(designs["sequence"].str.upper()).to_numpy()
-    columns = [name for name in ("id", "sequence", "mean", "lower", "judge") if name in designs]
-    table = designs[columns].assign(measured=found, holds=found >= designs["lower"])[np.isfinite(found)]
+    keys = [row.upper() for row in as_strings(rows)]
+    return compare_keys(designs, designs["sequence"].str.upper().tolist(), keys, values, ["sequence"])
+
+
+def compare_keys(
+    designs: pd.DataFrame, keys: Sequence[str], measured: Sequence[str], y: Any, columns: Sequence[str]
+) -> RoundCheck:
+    """Compare designs with the measurements whose keys are theirs, and show some of their columns."""
+    means = pd.Series(np.asarray(y)).groupby(np.array(measured, dtype=object)).mean()
+    found = means.reindex(keys).to_numpy()
+    shown = [name for name in ("id", *columns, "mean", "lower", "judge") if name in designs]
+    table = designs[shown].assign(measured=found, holds=found >= designs["lower"])[np.isfinite(found)]
     return RoundCheck(table.reset_index(drop=True), len(designs))

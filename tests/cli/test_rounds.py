@@ -9,7 +9,7 @@ import pytest
 
 from braidkit import SequenceSpace
 from braidkit.cli.measured import read_measured, write_measured
-from braidkit.cli.rounds import PreviousRun
+from braidkit.cli.rounds import PreviousSequences
 from braidkit.datasets.table import MeasuredTable
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
 from braidkit.persistence import read_json, saved_digest
@@ -99,6 +99,8 @@ def test_places_without_a_run_are_refused(measured_designs, configured, tmp_path
     for place in (tmp_path, tmp_path / "nowhere"):
         result = design(measured_designs, *RUN, "--previous", place, "--out", tmp_path / "run")
         assert result.exit_code == 2 and "is no run of braidkit design that has ended" in result.stderr
+    result = design(measured_designs, *RUN, "--columns", "mrl", "--previous", configured, "--out", tmp_path / "run")
+    assert result.exit_code == 2 and "is a run on sequences, not on recipes" in result.stderr, result.output
     result = design(measured_designs, *RUN, "--previous", configured, "--out", configured, "--overwrite")
     assert result.exit_code == 2 and "is part of the run in" in result.stderr
 
@@ -118,7 +120,7 @@ def table(sequences, y, **more):
 
 
 def pool(old, new, tmp_path):
-    return PreviousRun(tmp_path, old, pd.DataFrame()).pooled(new)
+    return PreviousSequences(tmp_path, old, pd.DataFrame()).pooled(new)
 
 
 def test_sequences_of_both_rounds_are_averaged(tmp_path):

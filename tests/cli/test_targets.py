@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from braidkit.cli import main
-from braidkit.cli.rounds import PreviousRun
+from braidkit.cli.rounds import PreviousSequences
 from braidkit.datasets import read_table
 
 
@@ -105,7 +105,7 @@ def test_a_run_of_the_same_options_is_known_by_its_objective(two, table):
 
 
 def test_a_second_round_compares_the_objective_with_what_was_promised(two, tmp_path):
-    earlier = PreviousRun.read(two[0])
+    earlier = PreviousSequences.read(two[0])
     X = earlier.designs["sequence"].tolist()
     counts = {letter: np.array([row.count(letter) for row in X]) for letter in "ACG"}
     columns = {"on": counts["G"] + counts["A"] + 0.1 * np.arange(8), "off": counts["C"] + counts["A"]}

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from braidkit import ConservativeDiffusionFinetuner, GaussianDiffusion, VectorSpace
 from braidkit.cli import main
+from braidkit.cli.rounds import PreviousRecipes
+from braidkit.datasets import read_vectors
 from tests.kills import killed_at
 
 OPTIONS = ["--target", "yield", "--n", "8", "--max-iter", "3", "--reward", "bootstrap"]
@@ -143,7 +145,11 @@ def test_another_bound_is_another_run(finished, folder):
         (["--columns", "temp", "--image", "temp"], "--image and --columns say"),
         (["--columns", "temp", "--parent", "ACGT"], "--parent is for sequences; leave it out with --columns"),
         (["--columns", "temp", "--prompts", "p"], "--prompts is for pictures; leave it out with --columns"),
-        (["--columns", "temp", "--previous", "run"], "--previous is for sequences; leave it out with --columns"),
+        (["--image", "x", "--previous", "run"], "--previous is for sequences and recipes; leave it out with --image"),
+        (
+            ["--columns", "temp", "--previous", "nowhere"],
+            "--previous nowhere is no run of braidkit design that has ended",
+        ),
         (["--columns", "temp", "--lora-rank", "2"], "--lora-rank is for language models and pipelines"),
         (["--fix", "temp=3"], "--fix is for recipes; name the columns that were set by --columns"),
         (["--image", "x", "--bound", "temp=3:4"], "--bound is for recipes; leave it out with --image"),
@@ -180,3 +186,86 @@ def test_a_chain_of_other_designs_is_refused(folder, tmp_path):
     args = ["--columns", "temp", "--pretrained", tmp_path / "c", "--out", tmp_path / "run"]
     result = call("design", folder / "t.csv", *OPTIONS, *args)
     assert result.exit_code == 2 and "makes the columns x0, x1, and the table has temp" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def second(finished, tmp_path_factory):
+    """A second round: the first one's recipes, measured as promised, and two more, one with another solvent."""
+    out, _ = finished
+    folder = tmp_path_factory.mktemp("second")
+    designs = pd.read_csv(out / "designs.csv")
+    table = designs[["solvent", "temp", "layers", "volume"]].assign(**{"yield": designs["mean"] + 0.01})
+    more = pd.DataFrame({"solvent": ["oil", "dmf"], "temp": [95.5, 60.0], "layers": [7, 5], "volume": [50, 50]})
+    pd.concat([table, more.assign(**{"yield": [1.0, 7.0]})]).to_csv(folder / "new.csv", index=False)
+    run = folder / "run"
+    result = call("design", folder / "new.csv", "--columns", "all", *OPTIONS, "--previous", out, "--out", run)
+    assert result.exit_code in (0, 3), result.output
+    return folder / "new.csv", run, result
+
+
+def test_a_second_round_of_recipes_learns_from_both(second, finished, folder):
+    table, run, result = second
+    designs = pd.read_csv(finished[0] / "designs.csv")
+    assert "80 of the run before" in result.stdout and "read 90 rows" in result.stdout
+    assert "solvent (=etoh, dmf, oil, water)" in result.stdout and "layers (whole numbers)" in result.stdout
+    rows = pd.read_csv(run / "measured.csv.gz")
+    assert len(rows) == 90 and rows["place"].str.contains("of the run before").sum() == 80
+    assert rows["column: temp"].max() == 95.5 and rows["column: layers"].max() == 7
+    new = pd.read_csv(run / "designs.csv")
+    settings = ["temp", "layers", "solvent", "volume"]
+    assert not set(map(tuple, new[settings].values)) & set(map(tuple, designs[settings].values))
+    assert new["nearest"].str.contains("line").all()
+
+
+def test_a_second_round_of_recipes_reports_what_was_promised_and_measured(second, finished):
+    _, run, result = second
+    n = len(pd.read_csv(finished[0] / "designs.csv"))
+    assert f"Of the {n} designs of the round before, {n} were measured" in result.stdout
+    table = pd.read_csv(run / "last_round.csv")
+    assert list(table)[:5] == ["id", "temp", "layers", "solvent", "volume"]
+    np.testing.assert_allclose(table["measured"], table["mean"] + 0.01, rtol=1e-4)
+    assert set(table["solvent"]) <= {"water", "dmf", "'=etoh"}
+    assert "The round before: promised and measured" in (run / "report.html").read_text()
+
+
+def test_rows_of_one_recipe_in_both_rounds_are_averaged(finished, folder, tmp_path):
+    first = pd.read_csv(folder / "t.csv")
+    again = first.head(3).assign(**{"yield": first["yield"].head(3) + 2})
+    again.to_csv(tmp_path / "again.csv", index=False)
+    table = read_vectors(tmp_path / "again.csv", target="yield", columns=["temp", "layers", "solvent", "volume"])
+    pooled = PreviousRecipes.read(finished[0]).pooled(table)
+    assert len(pooled.y) == 80 and pooled.n_averaged == 3
+    np.testing.assert_allclose(pooled.y[:3], first["yield"].head(3) + 1)
+    np.testing.assert_array_equal(pooled.X[:, 0], first["temp"])
+
+
+@pytest.mark.parametrize(
+    ("renamed", "message"),
+    [
+        ({"temp": "heat"}, "is a run on the columns temp, layers, solvent, volume, and --columns"),
+        ({"yield": "load"}, "measured yield, and the table measures load"),
+    ],
+)
+def test_second_rounds_of_other_recipes_are_refused(finished, folder, tmp_path, renamed, message):
+    frame = pd.read_csv(folder / "t.csv").drop(columns="run")
+    frame.rename(columns=renamed).to_csv(tmp_path / "new.csv", index=False)
+    options = ["--columns", "all", "--target", renamed.get("yield", "yield"), "--previous", finished[0]]
+    result = call("design", tmp_path / "new.csv", *options, "--out", tmp_path / "run")
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_column_that_is_called_like_one_of_the_predictions_has_second_rounds(folder, tmp_path):
+    frame = pd.read_csv(folder / "t.csv")[["temp", "layers", "yield"]].rename(columns={"temp": "mean"})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    first = call("design", tmp_path / "t.csv", "--columns", "all", *OPTIONS, "--out", tmp_path / "first")
+    assert first.exit_code in (0, 3), first.output
+    designs = pd.read_csv(tmp_path / "first" / "designs.csv").head(4)
+    new = (
+        designs[["column mean", "layers"]].rename(columns={"column mean": "mean"}).assign(**{"yield": designs["mean"]})
+    )
+    new.to_csv(tmp_path / "new.csv", index=False)
+    earlier = PreviousRecipes.read(tmp_path / "first")
+    check = earlier.check(read_vectors(tmp_path / "new.csv", target="yield", columns=["mean", "layers"]))
+    assert len(check.table) == 4 and list(check.table)[:3] == ["id", "column mean", "layers"]
+    np.testing.assert_allclose(check.table["measured"], designs["mean"])
