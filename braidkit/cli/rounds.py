@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from braidkit.cli.measured import read_measured, read_measured_rows
 from braidkit.datasets.measured import MeasuredDesigns
@@ -202,7 +203,7 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
                 f"are {', '.join(names)}; name the same, or leave out --previous."
             )
         for name in names:
-            if len({frame[name].dtype == object for frame in frames}) > 1:
+            if len({is_numeric_dtype(frame[name]) for frame in frames}) > 1:
                 raise IncompatibleModelError(
                     f"column {name!r} has labels in one round and numbers in the other; write it alike in both."
                 )

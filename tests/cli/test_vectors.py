@@ -244,6 +244,7 @@ def test_rows_of_one_recipe_in_both_rounds_are_averaged(finished, folder, tmp_pa
     [
         ({"temp": "heat"}, "is a run on the columns temp, layers, solvent, volume, and --columns"),
         ({"yield": "load"}, "measured yield, and the table measures load"),
+        ({"temp": "solvent", "solvent": "temp"}, "column 'solvent' has labels in one round and numbers in the other"),
     ],
 )
 def test_second_rounds_of_other_recipes_are_refused(finished, folder, tmp_path, renamed, message):
