@@ -14,7 +14,7 @@ from pandas.api.types import is_numeric_dtype
 from braidkit.cli.measured import read_measured, read_measured_rows
 from braidkit.datasets.measured import MeasuredDesigns
 from braidkit.datasets.table import MeasuredTable, unquoted
-from braidkit.datasets.vector_table import MeasuredVectors, to_space
+from braidkit.datasets.vector_table import MeasuredVectors, check_labels, to_space
 from braidkit.diffusion import DiffusionModel
 from braidkit.evaluation.arguments import check_table
 from braidkit.evaluation.rounds import RoundCheck, check_round, compare_keys
@@ -209,6 +209,8 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
                 )
         self._check_targets(new)
         both = pd.concat([frame[names] for frame in frames], ignore_index=True)
+        for name in new.space.columns.one_of:
+            check_labels(name, both[name], f"both rounds, {self.path} and the table,")
         # Whole numbers that a user let be any number stay so.
         real = {
             table.space.columns.all_names[i]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -253,14 +253,19 @@ def _read_column(cells: Cells, name: str, keep: np.ndarray) -> NDArray[Any]:
             f"have one of {MAX_LABELS} labels at most: leave the column out, or put texts that belong together under "
             "one name."
         )
+    check_labels(name, labels, str(cells.path))
+    return _texts(cells, name)
+
+
+def check_labels(name: str, labels: Iterable[str], where: str) -> None:
+    """Raise if labels of a column differ in capitals only."""
     alike: dict[str, str] = {}
-    for label in sorted(labels):
+    for label in sorted(set(labels)):
         if alike.setdefault(label.casefold(), label) != label:
             raise InvalidDesignError(
-                f"column {name!r} of {cells.path} has {alike[label.casefold()]!r} and {label!r}; write labels that are "
+                f"column {name!r} of {where} has {alike[label.casefold()]!r} and {label!r}; write labels that are "
                 "the same alike."
             )
-    return _texts(cells, name)
 
 
 def _read_numbers(cells: Cells, name: str) -> NDArray[np.float64]:

@@ -270,3 +270,12 @@ def test_a_column_that_is_called_like_one_of_the_predictions_has_second_rounds(f
     check = earlier.check(read_vectors(tmp_path / "new.csv", target="yield", columns=["mean", "layers"]))
     assert len(check.table) == 4 and list(check.table)[:3] == ["id", "column mean", "layers"]
     np.testing.assert_allclose(check.table["measured"], designs["mean"])
+
+
+def test_labels_that_rounds_write_differently_are_refused(finished, folder, tmp_path):
+    frame = pd.read_csv(folder / "t.csv").drop(columns="run").replace("dmf", "DMF")
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    options = ["--columns", "all", *OPTIONS, "--previous", finished[0], "--out", tmp_path / "run"]
+    result = call("design", tmp_path / "new.csv", *options)
+    assert result.exit_code == 2 and "'solvent' of both rounds" in result.stderr, result.output
+    assert "has 'DMF' and 'dmf'; write labels that are the same alike" in " ".join(result.stderr.split())
