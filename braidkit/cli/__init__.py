@@ -13,7 +13,7 @@ import click
 from braidkit import __version__
 from braidkit.cli.asking import sample, score
 from braidkit.cli.options import Command, config_option, recorded_options
-from braidkit.cli.pictures import check_kind, picture_options
+from braidkit.cli.pictures import OPTIONS, check_kind, picture_options
 from braidkit.cli.vectors import vector_options
 
 
@@ -44,7 +44,7 @@ class _Group(click.Group):
             from braidkit.exceptions import BraidkitError
 
             if isinstance(error, BraidkitError):
-                raise _Refusal(_of_options(str(error))) from error
+                raise _Refusal(_of_options(str(error), ctx.invoked_subcommand)) from error
             if isinstance(error, ValueError) and "null byte" in str(error):
                 raise _Refusal("a path has a zero in it; no file has such a name.") from error
             if isinstance(error, OSError):
@@ -56,8 +56,12 @@ class _Group(click.Group):
             raise
 
 
-def _of_options(text: str) -> str:
+def _of_options(text: str, command: str | None) -> str:
     """An error of a parameter as one of the option that sets it."""
+    from braidkit.datasets._cells import NAME_IT
+
+    recipes = " If the rows are recipes, name their columns with --columns." if command == "design" else ""
+    text = text.replace(NAME_IT, f"Name the column of the sequences with --sequence.{recipes}")
     names = (
         "alpha|c|columns|device|forbidden|frame|guidance_scale|lora_rank|max_homopolymer|max_iter|mutations|n_steps|objective"
         "|parent|pretrained|real|reward|sites|target_se|target|weight"
@@ -107,7 +111,7 @@ def main() -> None:
     """Designs from measurements, by conservative fine-tuning of a diffusion model."""
 
 
-@main.command()
+@main.command(sections=OPTIONS, short_help="Make designs from a table of measurements.")
 @click.argument("table", type=click.Path(path_type=Path))
 @click.option(
     "--target",
@@ -146,12 +150,12 @@ def main() -> None:
     type=click.Choice(["right", "left"]),
     default="right",
     show_default=True,
-    help="Where sequences that are shorter than the longest are padded; no design shows it.",
+    help="On which side sequences that are shorter than the longest are filled up; no design shows it.",
 )
 @click.option("--template", help="Letters to hold in all designs, '_' where a position is free: AC__GT.")
 @click.option("--hold", metavar="1-26,34", help="Hold these positions only, of the template or as in all rows.")
 @click.option("--free", metavar="99-112", help="Hold all positions but these. Counted from 1, both ends included.")
-@click.option("--parent", metavar="SEQUENCE", help="A sequence of which all designs are mutants.")
+@click.option("--parent", metavar="SEQUENCE", help="The sequence (its letters) of which all designs are mutants.")
 @click.option("--mutations", metavar="3|1-3", help="Most mutations of the parent, or the least and the most.")
 @click.option("--forbidden", multiple=True, metavar="ATG,...", help="Words that no design may hold, as written.")
 @click.option("--sites", multiple=True, metavar="GAATTC,...", help="Words that no design may hold on either strand.")
@@ -160,11 +164,22 @@ def main() -> None:
 @click.option(
     "--alpha",
     type=float,
-    help="Weight of the KL to the pretrained model; the paper's 0.001 hardly holds designs to it.  "
+    help="Weight of the KL to the pretrained model: larger keeps designs closer to it.  "
     "[default: by the data, at least 0.02]",
 )
-@click.option("--reward", type=click.Choice(["bonus", "bootstrap"]), default="bonus", show_default=True)
-@click.option("--c", type=_C(), help="Weight of the bonus reward's penalty.  [default: 0.5]")
+@click.option(
+    "--reward",
+    type=click.Choice(["bonus", "bootstrap"]),
+    default="bonus",
+    show_default=True,
+    help="A Gaussian process, or the minimum of resampled networks.",
+)
+@click.option(
+    "--c",
+    type=_C(),
+    help="Weight of the bonus reward's penalty: larger is more cautious. 'calibrated' makes the lower bound hold for "
+    "95 % of held-out rows.  [default: 0.5]",
+)
 @click.option(
     "--pretrained",
     type=_Model(path_type=Path),
@@ -358,13 +373,13 @@ def design(
         ctx.exit(3)
 
 
-@main.command()
+@main.command(short_help="Run the whole job on generated 5'UTRs.")
 @click.option("--out", default="braidkit-demo", show_default=True, type=click.Path(path_type=Path), metavar="DIR")
 @_seed
 @_device
 @_quiet
 def demo(out: Path, seed: int, device: str, quiet: bool) -> None:
-    """Run the whole job on generated 5'UTRs whose true reward is known.
+    """Run the whole job on generated 5'UTRs whose true values are known.
 
     Nothing is downloaded. An earlier demo in DIR is replaced; one that was killed goes on.
     """

@@ -14,7 +14,7 @@ _out = click.option(
 )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Predict sequences, recipes or pictures by a finished run.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("sequences", type=click.Path(path_type=Path))
 @click.option("--sequence", metavar="COLUMN", help='Column of the sequences in a table.  [default: "sequence"]')
@@ -22,7 +22,9 @@ _out = click.option(
 @click.option("--resize", is_flag=True, help="Cut pictures of other sizes in their centre, and scale them.")
 @_out
 def score(run: Path, sequences: Path, sequence: str | None, image: str | None, resize: bool, out: Path | None) -> None:
-    """Say what a RUN thinks of SEQUENCES, a FASTA file or a table: a parent, or candidates from elsewhere.
+    """Predict SEQUENCES by the reward and the judge of a RUN.
+
+    SEQUENCES is a FASTA file or a table: a parent, or candidates from elsewhere.
 
     Gives a CSV table: mean, penalty and lower bound of the reward, the judge's prediction, the nearest measured
     sequence with its value and distance, and the log-likelihood under the pretrained model where it has one. Of a run
@@ -60,17 +62,17 @@ def score(run: Path, sequences: Path, sequence: str | None, image: str | None, r
     _write(table.assign(**cells).to_csv(index=False, float_format="%.6g"), out)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Draw more designs of a finished run.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--n", default=100, show_default=True, type=click.IntRange(1, 1_000_000), help="Number of designs.")
 @click.option("--seed", default=0, type=click.IntRange(0, 2**32 - 1), show_default=True)
 @_out
 def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
-    """Draw more designs of a RUN, or of any saved model, as FASTA.
+    """Draw more designs of a RUN, or of any saved model.
 
     They are draws as they come: not chosen, not flagged, and some may repeat. The file designs.csv of a run has the
-    best that differ. Recipes are a CSV table. Pictures are PNG files in a new folder --out, with their prompts in
-    samples.csv.
+    best that differ. Sequences are written as FASTA, recipes as a CSV table, and pictures as PNG files in a new folder
+    --out, with their prompts in samples.csv.
     """
     from braidkit.diffusion import DiffusionModel
     from braidkit.evaluation.designs import safe_cells
@@ -99,7 +101,7 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
 
 
 def _scored_rows(finetuner: Any, run: Path, table: Path) -> str:
-    """What a run thinks of the recipes of a table, as CSV."""
+    """What a run predicts of the recipes of a table, as CSV."""
     from braidkit.cli.measured import read_measured_rows
     from braidkit.datasets.vector_table import read_rows
     from braidkit.evaluation.designs import safe_cells
@@ -113,7 +115,7 @@ def _scored_rows(finetuner: Any, run: Path, table: Path) -> str:
 
 
 def _scored_pictures(finetuner: Any, table: Path, image: str | None, resize: bool) -> str:
-    """What a run thinks of the pictures that a table names, as CSV."""
+    """What a run predicts of the pictures that a table names, as CSV."""
     import pandas as pd
 
     from braidkit.datasets.picture_table import read_picture_files

@@ -190,7 +190,6 @@ def build_finetuner(
         checkpoint_dir=directory / CHECKPOINT,
         device=settings.device,
         random_state=settings.seed,
-        verbose=int(not settings.quiet),
         **more,
     )
     try:
@@ -202,7 +201,7 @@ def build_finetuner(
                 "that the judge leaves is held out to calibrate on. Leave it out, or give --c a number."
             ) from error
         raise
-    return finetuner
+    return finetuner.set_params(verbose=int(not settings.quiet))  # not before: `fit` says again what it reads
 
 
 @plain_warnings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 
@@ -34,6 +35,8 @@ def limited_space(
     InvalidParameterError
         Naming the option and its value, or the two that contradict each other.
     """
+    if parent is not None and os.path.isfile(parent):
+        raise InvalidParameterError(f"--parent {parent} is a file; give the letters of the sequence.")
     limits = Limits(
         parent=parent,
         mutations=_range("--mutations", mutations),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,27 @@ _NOT_RECORDED = _OF_THE_CALL | {"out", "quiet"}
 
 
 class Command(click.Command):
-    """A command that refuses an option given twice, of which click would silently take the last."""
+    """A command that refuses an option given twice, of which click would silently take the last.
+
+    Parameters
+    ----------
+    sections : mapping of str to sequence of str
+        Names of the options that the help lists under a heading of their own, by what they belong to.
+    """
+
+    def __init__(self, *args: Any, sections: Mapping[str, Sequence[str]] | None = None, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.sections = {name: kind for kind, names in (sections or {}).items() for name in names}
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records: dict[str | None, list[tuple[str, str]]] = {None: []}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
+            if record is not None:
+                records.setdefault(self.sections.get(param.name or ""), []).append(record)
+        for kind, rows in records.items():
+            with formatter.section("Options" if kind is None else f"Options of {kind}"):
+                formatter.write_dl(rows)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         order = self.make_parser(ctx).parse_args(args=list(args))[-1]

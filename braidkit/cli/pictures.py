@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from braidkit.rewards import CLIPFeatures
 
 # Options that say nothing about designs of other kinds.
-_OPTIONS = {
+OPTIONS = {
     "sequences": (
         *("sequence", "values", "alphabet", "length", "padding", "template", "hold", "free", "parent", "mutations"),
         *("forbidden", "sites", "max_homopolymer", "frame"),
@@ -66,7 +66,7 @@ def check_kind(ctx: click.Context, image: str | None, columns: Sequence[str]) ->
     if image is not None and columns:
         raise click.UsageError("--image and --columns say that designs are pictures, and recipes; give one.", ctx)
     asked = "pictures" if image is not None else "recipes" if columns else "sequences"
-    of_others = {name: kind for kind, names in _OPTIONS.items() if kind != asked for name in names}
+    of_others = {name: kind for kind, names in OPTIONS.items() if kind != asked for name in names}
     of_others |= {"lora_rank": "language models and pipelines"} if columns else {}
     of_others |= {"previous": "sequences and recipes"} if image is not None else {}
     given = [name for name in of_others if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]

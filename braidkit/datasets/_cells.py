@@ -19,6 +19,9 @@ _SEPARATORS = ",\t;| "
 # Some programs write the separator into the first line, for spreadsheets.
 _HINT = re.compile(r'"?sep=(.)"?\s*')
 _MOST_NAMES = 20
+# The column of the sequences where none is named, and what to do if there is none of that name.
+SEQUENCE = "sequence"
+NAME_IT = "Pass the name of the sequences' column as sequence."
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,8 @@ def _missing(path: Path, header: list[str], names: Sequence[str]) -> InvalidPara
     shown = ", ".join(header[:_MOST_NAMES]) + (", ..." if len(header) > _MOST_NAMES else "")
     near = difflib.get_close_matches(name, header, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
-    return InvalidParameterError(f"{path} has no column {name!r}; its columns are: {shown}. Pass one of them.{meant}")
+    remedy = NAME_IT if name == SEQUENCE else "Pass one of them."
+    return InvalidParameterError(f"{path} has no column {name!r}; its columns are: {shown}. {remedy}{meant}")
 
 
 def _with_others(path: Path, header: list[str], names: Sequence[str]) -> list[str]:

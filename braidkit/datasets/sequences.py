@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from braidkit.datasets._cells import Cells, others, read_cells
+from braidkit.datasets._cells import SEQUENCE, Cells, others, read_cells
 from braidkit.datasets._fasta import is_fasta, read_records
 from braidkit.datasets.table import check_letters, read_letters, unquoted
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
@@ -50,7 +50,7 @@ def read_sequences(path: str | os.PathLike[str], space: SequenceSpace, *, sequen
         columns = {"id": [record.id for record in records], "sequence": [record.sequence for record in records]}
         cells = Cells(path, columns, [record.line for record in records])
     else:
-        name = "sequence" if sequence is None else sequence
+        name = SEQUENCE if sequence is None else sequence
         try:
             cells = read_cells(path, [name, "id"])
         except InvalidParameterError:  # no column of that name, or what is wrong is wrong without it

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from braidkit.datasets._cells import Cells, others, read_cells
+from braidkit.datasets._cells import SEQUENCE, Cells, others, read_cells
 from braidkit.datasets._fasta import is_fasta, read_measured_records
 from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_kept
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
@@ -179,7 +179,7 @@ def _read(path: Path, sequence: str | None, targets: list[str], values: Path | N
         raise InvalidParameterError(
             f"values are for the sequences of a FASTA file, and {path} is a table; leave them out."
         )
-    name = "sequence" if sequence is None else sequence
+    name = SEQUENCE if sequence is None else sequence
     if name in targets:
         raise InvalidParameterError(f"column {name!r} cannot be the sequences and the target; name two columns.")
     cells = read_cells(path, [name, *targets])

@@ -117,12 +117,12 @@ def describe_prior(law: MarkovLaw, by_order: dict[int, float], loss: HeldOutLoss
     """One line: the law's order, whether the network helps, and held-out nats a letter."""
     independent, best = by_order[0], min(by_order.values())
     what = f"Markov order {law.order}" if best < independent else "independent letters"
-    nats = f"held-out {best:.3g} nats a letter, {independent - best:.2g} below independent letters"
+    nats = f"{best:.3g} nats a letter on held-out designs, {independent - best:.2g} below independent letters"
     if loss is None:
-        return f"prior: {what}; {nats}"
+        return f"pretrained: {what}; {nats}"
     if not loss.after < loss.before:
-        return f"prior: {what}; {nats}; a network does not help"
-    return f"prior: {what} + network; {nats}, and {loss.before - loss.after:.2g} less with the network"
+        return f"pretrained: {what}; {nats}; a network does not help"
+    return f"pretrained: {what} + network; {nats}, and {loss.before - loss.after:.2g} less with the network"
 
 
 def without_zeros(log_q: Tensor) -> Tensor:

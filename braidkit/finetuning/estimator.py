@@ -53,7 +53,7 @@ class ConservativeDiffusionFinetuner(Designer):
 
         E[ r_hat(x_0) - g_hat(x_0) ] - alpha * sum_t E[ KL( p_t(.|x_t) || p_pre_t(.|x_t) ) ]      (6)
 
-    by direct back-propagation, or by another solver. The penalty g_hat keeps designs where the data speak, the KL
+    by direct back-propagation, or by another solver. The penalty g_hat keeps designs near the measured ones, the KL
     keeps them where the pretrained model finds them plausible. A second reward, the judge, is fitted on rows that the
     first never saw, and is never optimised. The checkpoint with the highest objective is kept, unless the judge finds
     its designs significantly worse than those of another. Among runs with equal checkpoints at most 5 % have a false

@@ -99,12 +99,12 @@ class Monitor:
             self.best_iter, self.best_tilt = n_done, self.solver.tilt
             self._best_weights = copy.deepcopy(self.solver.problem.model.trainable.state_dict())
         if self.verbose:
-            judged = f"{self.choice.column} {row[self.choice.column]:.3g}"
-            line = (
-                f"step {n_done:<5} mean {row['mean']:.3g}  lower {row['lower']:.3g}  {judged}  KL {row['kl']:.3g} nats"
+            figures = (
+                f"mean {row['mean']:.3g}  lower {row['lower']:.3g}  {self.choice.column} {row[self.choice.column]:.3g}"
             )
+            line = f"update {n_done:<5} {figures}  KL {row['kl']:.3g} nats"
             if self.over_optimising_since is not None:
-                line += f"  over-optimising since step {self.over_optimising_since}"
+                line += f"  over-optimising since update {self.over_optimising_since}"
             tqdm.write(line)
 
     def _look(self, n_done: int) -> tuple[dict[str, float], bool, bool]:

@@ -79,8 +79,8 @@ def test_a_run_tells_its_story(finished):
     story = [
         "read 78 rows: ",
         "reward: held-out R2 ",
-        "step 0 ",
-        "step 4 ",
+        "update 0 ",
+        "update 4 ",
         f"12 designs -> {out}/designs.csv, {out}/designs.fasta   model -> {out}/model/",
         f"report -> {out}/report.html   figures -> {out}/rewards.png, {out}/training.png",
     ]
@@ -190,7 +190,7 @@ def test_an_unfinished_run_goes_on_and_ends_as_if_it_had_never_stopped(finished,
     same = design(table, *OPTIONS, "--pretrained", chain, "--out", directory.path)
     assert same.exit_code == 0, same.output
     assert f"going on with the unfinished run in {directory.path}" in same.stdout
-    assert "step 0 " not in same.stdout
+    assert "update 0 " not in same.stdout
     assert sorted(path.name for path in directory.path.iterdir()) == FILES
     assert (directory / "designs.csv").read_text() == (finished[0] / "designs.csv").read_text()
 
@@ -238,7 +238,7 @@ def test_a_killed_process_resumes_with_the_model_that_it_had_pretrained(table, t
     resumed = subprocess.run(command(out), capture_output=True, text=True, check=True)
     assert "going on with the unfinished run" in resumed.stdout
     assert "pretrained: none given" not in resumed.stdout
-    assert "step 0 " not in resumed.stdout
+    assert "update 0 " not in resumed.stdout
     assert (out / "designs.csv").read_text() == (tmp_path / "straight" / "designs.csv").read_text()
 
 
@@ -250,6 +250,15 @@ def test_an_over_optimised_run_warns_in_a_line_and_is_recorded(table, chain, tmp
     line = next(line for line in result.stderr.splitlines() if "over-optimisation" in line)
     assert line.startswith("warning: over-optimisation: after update 2 the reward's lower bound rose")
     assert RunDirectory(out).read()["over_optimising_since"] == 2
+
+
+def test_what_is_the_same_in_all_rows_is_said_by_the_fit_alone(tmp_path, capsys):
+    rows = "".join(f"A{first}{second}C,{i}\n" for i, (first, second) in enumerate(itertools.product("ACGT", repeat=2)))
+    (tmp_path / "t.csv").write_text("sequence,mrl\n" + rows)
+    measured = read_table(tmp_path / "t.csv", target="mrl")
+    finetuner = build_finetuner(measured, RunDirectory(tmp_path / "run", OUTPUTS), Settings(target="mrl", n=5))
+    assert finetuner.space_.template == "A__C"
+    assert capsys.readouterr().out == "" and finetuner.verbose == 1
 
 
 def test_a_bootstrap_reward_is_used_when_asked_for(table, chain, tmp_path):

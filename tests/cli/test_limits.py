@@ -125,3 +125,9 @@ def test_limits_that_contradict_are_refused_before_anything_is_written(table, tm
     result = call(table, tmp_path / "run", *options)
     assert result.exit_code == 2 and message in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_as_the_parent_is_refused(table, tmp_path):
+    (tmp_path / "parent.fasta").write_text(f">parent\n{PARENT}\n")
+    result = call(table, tmp_path / "run", "--parent", tmp_path / "parent.fasta", "--mutations", "1")
+    assert result.exit_code == 2 and "parent.fasta is a file; give the letters" in " ".join(result.stderr.split())

@@ -9,7 +9,9 @@ import sys
 
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
+from braidkit.cli import main
 from braidkit.diffusion import DiffusionModel
 from braidkit.finetuning.monitor import Monitor
 from braidkit.persistence import read_json
@@ -139,3 +141,21 @@ def test_help_takes_less_than_half_a_second_of_cpu(args):
     subprocess.run([sys.executable, "-m", "braidkit", *args], check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_help_lists_options_by_the_kind_of_designs_that_they_are_for():
+    said = CliRunner().invoke(main, ["design", "--help"]).output
+    parts = re.split(r"\n(Options[^\n]*):\n", said)
+    texts = dict(zip(parts[1::2], parts[2::2], strict=True))
+    listed = {title: set(re.findall(r"^  (--[a-z-]+)", text, re.M)) for title, text in texts.items()}
+    assert {"--target", "--columns", "--image", "--out", "--help"} <= listed["Options"]
+    assert listed["Options of recipes"] == {"--fix", "--bound", "--real", "--skip-missing"}
+    assert {"--sequence", "--template", "--parent"} <= listed["Options of sequences"]
+    assert {"--prompts", "--resize"} <= listed["Options of pictures"]
+    assert sum(map(len, listed.values())) == len(main.commands["design"].params) - 1 + len(["--help"])
+
+
+def test_a_column_of_sequences_that_nobody_named_is_asked_for(tmp_path):
+    (tmp_path / "mpra.csv").write_text("seq,y\nACGT,1\n")
+    refused = design(tmp_path / "mpra.csv", "--target", "y", "--out", tmp_path / "run")
+    assert "Name the column of the sequences with --sequence. If the rows are recipes" in refused.stderr

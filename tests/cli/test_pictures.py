@@ -126,7 +126,7 @@ def test_a_run_killed_while_it_writes_pictures_goes_on(finished, command, tmp_pa
     assert len(list((out / "designs").iterdir())) == 4
     resumed = design(*command, "--out", out)
     assert resumed.exit_code in (0, 3), resumed.output
-    assert "going on with the unfinished run" in resumed.stdout and "step 0 " not in resumed.stdout
+    assert "going on with the unfinished run" in resumed.stdout and "update 0 " not in resumed.stdout
     assert sorted(path.name for path in out.iterdir()) == FILES
     same = files(finished[0])
     assert {name: held for name, held in files(out).items() if name.startswith("designs")} == {

@@ -112,8 +112,8 @@ def test_saved_chain_has_its_prior(kind, tmp_path):
 def test_network_that_does_not_help_stays_zero(capsys):
     model = fitted(MaskedDiffusion, n=300, length=20, max_iter=40, learning_rate=0.3, verbose=1)
     assert (model.network(model.space.encode(walks(5, length=20))) == 0).all()
-    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("prior:"))
-    assert line.startswith("prior: Markov order 1; held-out 0.")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pretrained:"))
+    assert line.startswith("pretrained: Markov order 1; 0.")
     assert line.endswith("a network does not help")
 
 

@@ -371,7 +371,7 @@ def test_progress_is_told_when_asked_for(vectors, chain, capsys):
     assert capsys.readouterr() == ("", "")
     quick(chain, max_iter=2, verbose=1).fit(*vectors)
     out = capsys.readouterr().out
-    assert "step 2" in out and "judge" in out and "nats" in out
+    assert "update 2" in out and "judge" in out and "nats" in out
 
 
 def test_sampling_and_scoring_need_a_fit():

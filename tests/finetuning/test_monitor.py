@@ -186,9 +186,9 @@ def test_the_history_holds_the_averages_of_designs_and_the_path_kl():
 
 def test_over_optimisation_is_told(capsys):
     _, monitor, _, n_iter = run(verbose=1)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("update")]
     assert len(lines) == n_iter // 2 + 1
-    assert lines[-1].endswith(f"over-optimising since step {monitor.best_iter}")
+    assert lines[-1].endswith(f"over-optimising since update {monitor.best_iter}")
     assert "over-optimising" not in lines[1]
     assert monitor.over_optimising_since == monitor.best_iter
     assert monitor.alarm().startswith(

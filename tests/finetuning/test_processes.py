@@ -58,7 +58,7 @@ def test_the_first_process_alone_writes_and_speaks(runs):
     ((alone,), said_alone), ((first, second), said) = runs
     assert first["saves"] == alone["saves"] > 0 and second["saves"] == 0
     assert first["updates"] == second["updates"] == alone["updates"] == [2, 4]
-    for word in ("reward: held-out", "step 3", "step 4"):
+    for word in ("reward: held-out", "update 3", "update 4"):
         assert said.count(word) == said_alone.count(word) > 0
 
 
