@@ -76,7 +76,12 @@ class _C(click.ParamType):
     name = "number|calibrated"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        return "calibrated" if value == "calibrated" else float(click.FLOAT.convert(value, param, ctx))
+        if value == "calibrated":
+            return "calibrated"
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is no number; give one, or calibrated.", param, ctx)
 
 
 class _Model(click.Path):
@@ -91,6 +96,10 @@ class _Model(click.Path):
                 param,
                 ctx,
             )
+        from braidkit.finetuning.saved import MODEL, PRETRAINED
+
+        if (Path(value) / PRETRAINED).is_dir():
+            self.fail(f"{value} is a run; pass one of its models, {value}/{PRETRAINED} or {value}/{MODEL}.", param, ctx)
         return super().convert(value, param, ctx)
 
 

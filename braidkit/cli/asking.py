@@ -76,12 +76,15 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
     """
     from braidkit.diffusion import DiffusionModel
     from braidkit.evaluation.designs import safe_cells
+    from braidkit.exceptions import InvalidParameterError
     from braidkit.finetuning import ConservativeDiffusionFinetuner
     from braidkit.finetuning.saved import MODEL, STATE
     from braidkit.persistence import is_saved, load_config
     from braidkit.spaces import ImageSpace
 
     _check_free(out)
+    if not run.is_dir():
+        raise InvalidParameterError(f"{run} is not a directory; pass that of a run, or one that save_pretrained wrote.")
     place = run / MODEL if is_saved(run / MODEL) else run
     space = load_config(place).get("space")
     if isinstance(space, dict) and space.get("space") == ImageSpace.__name__:

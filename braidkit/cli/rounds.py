@@ -67,7 +67,10 @@ class PreviousRun(abc.ABC, Generic[Table]):
             raise CheckpointError(f"--previous {path} is no run of braidkit design that has ended.")
         space = DiffusionModel.from_pretrained(path / PRETRAINED).space
         if not isinstance(space, cls.space_type):
-            raise CheckpointError(f"{path} is a run on {space.designs}, not on {cls.makes}.")
+            raise CheckpointError(
+                f"--previous {path} is a run on {space.designs}, not on {cls.makes}; pass a run on {cls.makes}, or "
+                "leave out --previous."
+            )
         try:
             designs = cls._read_designs(path / DESIGNS, space)
         except (OSError, ValueError, KeyError) as error:

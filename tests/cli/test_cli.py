@@ -261,6 +261,11 @@ def test_what_is_the_same_in_all_rows_is_said_by_the_fit_alone(tmp_path, capsys)
     assert capsys.readouterr().out == "" and finetuner.verbose == 1
 
 
+def test_a_run_as_the_pretrained_model_is_refused_by_naming_its_models(finished, table, tmp_path):
+    result = design(table, *OPTIONS, "--pretrained", finished[0], "--out", tmp_path / "run")
+    assert result.exit_code == 2 and f"{finished[0]}/pretrained or {finished[0]}/model" in result.stderr
+
+
 def test_a_bootstrap_reward_is_used_when_asked_for(table, chain, tmp_path):
     out = tmp_path / "run"
     result = design(table, *OPTIONS, "--pretrained", chain, "--reward", "bootstrap", "--out", out)
@@ -309,7 +314,7 @@ def test_without_matplotlib_only_the_report_and_figures_are_missing(table, chain
         (["--alpha", "0"], "--alpha must be a number > 0; got 0.0"),
         (["--c", "-1"], "--c must be a number >= 0"),
         (["--reward", "bootstrap", "--c", "1"], "--c belongs to the bonus reward"),
-        (["--c", "much"], "'much' is not a valid float"),
+        (["--c", "much"], "'much' is no number; give one, or calibrated"),
         (["--pretrained", "nowhere"], "nowhere is not a directory"),
         (["--length", "7"], "no row to learn from: of 78 rows, 1 with N, 77 of another length than 7 were dropped"),
         (["--alphabet", "AC"], "is not in the alphabet AC"),

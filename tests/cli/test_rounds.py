@@ -100,7 +100,9 @@ def test_places_without_a_run_are_refused(measured_designs, configured, tmp_path
         result = design(measured_designs, *RUN, "--previous", place, "--out", tmp_path / "run")
         assert result.exit_code == 2 and "is no run of braidkit design that has ended" in result.stderr
     result = design(measured_designs, *RUN, "--columns", "mrl", "--previous", configured, "--out", tmp_path / "run")
-    assert result.exit_code == 2 and "is a run on sequences, not on recipes" in result.stderr, result.output
+    assert result.exit_code == 2 and "on sequences, not on recipes; pass a run on recipes" in result.stderr, (
+        result.output
+    )
     result = design(measured_designs, *RUN, "--previous", configured, "--out", configured, "--overwrite")
     assert result.exit_code == 2 and "is part of the run in" in result.stderr
 
