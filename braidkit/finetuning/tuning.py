@@ -173,7 +173,7 @@ class Tuning:
         """
         estimator, checked, model = self.estimator, self.estimator.reward_, self.estimator.model_
         if self.verbose:
-            tqdm.write(f"refit: reward on all {len(self.rows):,} rows, chain at alpha {alpha:.3g}")
+            tqdm.write(f"refit: reward on all {len(self.rows):,} rows, chain from alpha {alpha:.3g} on")
         solver = clone(self.solver)
         try:
             with interrupts_propagate():
@@ -200,3 +200,5 @@ class Tuning:
             tqdm.write("refit: stopped by the user; the model before it is kept")
             return
         estimator.model_, estimator.alpha_ = problem.model.freeze(), solver.problem.alpha
+        if self.verbose:
+            tqdm.write(f"refit: done, at alpha {estimator.alpha_:.3g}")

@@ -102,7 +102,8 @@ def test_a_refit_finds_the_alpha_of_a_limit_again(capsys):
     settings = {"reward": REWARD, "alpha": 0.01, "batch_size": 64, "random_state": 0, "verbose": 1}
     solver = TemperingSolver(n_effective=5000)
     limited = ConservativeDiffusionFinetuner(solver=solver, max_iter=25, **settings).fit(rows, y)
-    assert "chain at alpha 0.01" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "chain from alpha 0.01 on" in said and f"refit: done, at alpha {limited.alpha_:.3g}" in said
     assert limited.alpha_ > 0.02  # the limit ended the refit too
     ConservativeDiffusionFinetuner(solver=solver, max_iter=2, **settings).fit(rows, y)
-    assert "chain at alpha 0.01" not in capsys.readouterr().out  # the run was on its way
+    assert "chain from alpha 0.01 on" not in capsys.readouterr().out  # the run was on its way
