@@ -275,7 +275,7 @@ def design(
     from braidkit.cli.objectives import asked_objective
     from braidkit.cli.pictures import load_chain as load_picture_chain
     from braidkit.cli.pictures import load_features
-    from braidkit.cli.rounds import PreviousSequences
+    from braidkit.cli.rounds import PreviousRecipes, PreviousRun, PreviousSequences
     from braidkit.cli.run_directory import RunDirectory
     from braidkit.cli.vectors import asked_vectors
     from braidkit.datasets import read_pictures, read_table
@@ -289,6 +289,7 @@ def design(
     measured: Any
     of_designs: dict[str, Any] = {}
     last_round = None
+    earlier: PreviousRun[Any] | None = None
     if image is not None:
         chain = load_picture_chain(
             options["pretrained"],
@@ -307,6 +308,7 @@ def design(
             on_broken="drop" if skip_broken else "error",
         )
     elif columns:
+        earlier = recipes = None if previous is None else PreviousRecipes.read(previous)
         measured, of_designs, last_round = asked_vectors(
             table,
             told,
@@ -315,24 +317,25 @@ def design(
             bound=bound,
             real=real,
             skip_missing=skip_missing,
-            previous=previous,
+            earlier=recipes,
             objective=objective,
         )
     else:
-        earlier = None if previous is None else PreviousSequences.read(previous)
+        earlier = sequences = None if previous is None else PreviousSequences.read(previous)
         measured = read_table(
             table,
             **told,
             sequence=sequence,
             values=values,
-            alphabet=earlier.alphabet if alphabet is None and earlier is not None else alphabet,
+            alphabet=sequences.alphabet if alphabet is None and sequences is not None else alphabet,
             length=length,
             padding=padding,
             on_ambiguous="drop",
+            on_constant="error" if sequences is None else "keep",
         )
-        if earlier is not None:
-            measured, last_round = earlier.pooled(measured), earlier.check(measured, objective)
-            options["pretrained"] = options["pretrained"] or earlier.pretrained
+        if sequences is not None:
+            measured, last_round = sequences.pooled(measured), sequences.check(measured, objective)
+            options["pretrained"] = options["pretrained"] or sequences.pretrained
         space = limited_space(
             held_space(measured.space, measured.sequences, template, hold, free),
             parent=parent,
@@ -365,6 +368,8 @@ def design(
         click.echo(f"warning: {last_round.warning}", err=True)
     record = {"command": "design", "data": measured.digest()} | settings.as_record(chain, embedding)
     directory = RunDirectory(out, OUTPUTS)
+    if earlier is not None:
+        earlier.check_kept(directory)
     finetuner = build_finetuner(measured, directory, settings, chain, embedding)
     with _resumable(out), directory.claimed(record, overwrite=overwrite) as resumed:
         directory.record["options"] = recorded_options(ctx, out)

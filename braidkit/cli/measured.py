@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,8 +37,9 @@ def write_measured(table: MeasuredTable | MeasuredVectors, path: Path) -> None:
                 frame[prefix + name] = column
     if table.sample_weight is not None:
         frame[_WEIGHT] = table.sample_weight
-    with replace_file(path) as temporary:
-        frame.to_csv(temporary, index=False, compression={"method": "gzip", "mtime": 0})
+    # Without a name and a time in it, so that the same rows make the same file.
+    with replace_file(path) as part, open(part, "wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as packed:
+        frame.to_csv(packed, index=False)
 
 
 def read_measured(run: Path, space: SequenceSpace) -> MeasuredTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -10,8 +11,10 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
+from sklearn.neighbors import NearestNeighbors
 
-from braidkit.cli.measured import read_measured, read_measured_rows
+from braidkit.cli.measured import MEASURED, read_measured, read_measured_rows
+from braidkit.cli.run_directory import RunDirectory
 from braidkit.datasets.measured import MeasuredDesigns
 from braidkit.datasets.table import MeasuredTable, unquoted
 from braidkit.datasets.vector_table import MeasuredVectors, check_labels, to_space
@@ -28,8 +31,10 @@ from braidkit.spaces.columns import found_whole
 from braidkit.spaces.sequences import ALPHABETS
 
 DESIGNS = "designs.csv"
-# Digits of numbers in the table of designs, by which measured recipes are found among them.
-DIGITS = 6
+# How far a setting may be from that of a design which it was made by, as a share of the range that most rows span.
+NEAR = 0.02
+# The table of designs has six digits of a number.
+ROUNDING = 1e-5
 
 Table = TypeVar("Table", MeasuredTable, MeasuredVectors)
 
@@ -77,17 +82,20 @@ class PreviousRun(abc.ABC, Generic[Table]):
             raise CheckpointError(f"{path / DESIGNS} cannot be read ({error}); pass a run that has ended.") from error
         return cls(path, cls._read_table(path, space), designs)
 
-    def check(self, new: Table, objective: str | None = None) -> RoundCheck | None:
-        """Compare predictions of the earlier designs with their measurements; None if another objective was asked."""
-        had_objective = f"{self.table.targets[0]}_mean" in self.designs
-        if had_objective != (objective is not None):
-            return None
-        if objective is None:
-            return self._compared(new, new.y)
+    def check_kept(self, directory: RunDirectory) -> None:
+        """Raise CheckpointError if a new run in a directory would replace this one."""
+        for part in (PRETRAINED, MEASURED, DESIGNS):
+            directory.check_input(self.path / part)
+
+    def check(self, new: Table, objective: str | None = None) -> RoundCheck:
+        """Compare predictions of the earlier designs with their measurements, unless another objective is asked for."""
         finetuner = ConservativeDiffusionFinetuner.load(self.path)
         if finetuner.objective != objective:
-            return None
-        return self._compared(new, finetuner.reward_.combine(new.columns()))
+            was, now = (repr(text or new.targets[0]) for text in (finetuner.objective, objective))
+            check = self._compared(new, np.zeros(len(new.y)))
+            another = f"it was to make {was} large, and this one {now}"
+            return replace(check, table=check.table[:0], another=another)
+        return self._compared(new, new.y if objective is None else finetuner.reward_.combine(new.columns()))
 
     @abc.abstractmethod
     def pooled(self, new: Table) -> Table:
@@ -119,10 +127,14 @@ class PreviousRun(abc.ABC, Generic[Table]):
         """Raise unless both rounds measured the same."""
         old = self.table
         if new.targets != old.targets:
+            lacking = [name for name in old.targets if name not in new.targets]
+            more = [name for name in new.targets if name not in old.targets]
+            remedy = "name the same by --target, in that order"
+            if lacking and more:
+                remedy = f"if it is the same quantity, name it so: --target {lacking[0]}={more[0]}"
             raise InvalidParameterError(
                 f"--previous {self.path} measured {', '.join(old.targets)}, and the table measures "
-                f"{', '.join(new.targets)}; if it is the same quantity, name it so: --target "
-                f"{old.targets[0]}={new.targets[0]}."
+                f"{', '.join(new.targets)}; {remedy}."
             )
 
     def _measurements(self, new: Table, groups: np.ndarray) -> dict[str, Any]:
@@ -131,10 +143,10 @@ class PreviousRun(abc.ABC, Generic[Table]):
         y, error, weight = _averaged(old, new, groups)
         notes = [*new.notes, f"{len(old.y):,} of the run before"]
         for name, one, other in (
-            ("standard errors", old.y_error, new.y_error),
-            ("weights", old.sample_weight, new.sample_weight),
+            ("standard errors", _noisy(old), _noisy(new)),
+            ("weights", old.sample_weight is None, new.sample_weight is None),
         ):
-            if (one is None) != (other is None):
+            if one != other:
                 notes.append(f"{name} left out, which only one round has")
         return {
             "y": y,
@@ -165,15 +177,17 @@ class PreviousSequences(PreviousRun[MeasuredTable]):
 
     def pooled(self, new: MeasuredTable) -> MeasuredTable:
         old = self.table
-        if not new.space.makes_same(old.space):
+        had, has = old.space.letters, new.space.letters
+        if had.alphabet != has.alphabet or has.shortest < had.shortest or has.length > had.length:
             raise IncompatibleModelError(
-                f"--previous {self.path} is a run on {old.space.length}-letter {old.space.name}, but the table has "
-                f"{new.space.length}-letter {new.space.name}; pass a table of such sequences (--alphabet tells letters "
+                f"--previous {self.path} is a run on {had.in_words()}-letter {old.space.name}, but the table has "
+                f"{has.in_words()}-letter {new.space.name}; pass a table of such sequences (--alphabet tells letters "
                 "that were guessed wrongly), or leave out --previous."
             )
         self._check_targets(new)
         groups, sequences = pd.factorize(np.array([*old.sequences, *new.sequences], dtype=object))
-        return replace(new, sequences=sequences.tolist(), **self._measurements(new, groups))
+        space = old.space.unrestricted()
+        return replace(new, sequences=sequences.tolist(), space=space, **self._measurements(new, groups))
 
     @classmethod
     def _read_designs(cls, file: Path, space: Any) -> pd.DataFrame:
@@ -196,7 +210,8 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
     space_type: ClassVar[type[Space]] = VectorSpace
     makes: ClassVar[str] = "recipes"
 
-    def pooled(self, new: MeasuredVectors) -> MeasuredVectors:
+    def pooled(self, new: MeasuredVectors, real: Sequence[str] = ()) -> MeasuredVectors:
+        """As of other runs; `real` names columns of whole numbers in which designs may have any."""
         tables = (self.table, new)
         frames = [table.space.to_frame(table.X) for table in tables]
         names = list(frames[1])
@@ -215,15 +230,15 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
         for name in new.space.columns.one_of:
             check_labels(name, both[name], f"both rounds, {self.path} and the table,")
         # Whole numbers that a user let be any number stay so.
-        real = {
-            table.space.columns.all_names[i]
-            for table in tables
-            for i in set(found_whole(table.X)) & set(table.space.columns.plain) - set(table.space.columns.whole)
-        }
-        X, space = to_space({name: both[name].to_numpy() for name in names}, sorted(real))
+        columns = self.table.space.columns
+        known = {*columns.whole, *self.table.space.held_columns}
+        were = {columns.all_names[i] for i in found_whole(self.table.X) if i in columns.plain and i not in known}
+        X, space = to_space({name: both[name].to_numpy() for name in names}, sorted({*real, *were}))
         groups = design_groups(X)
         first = np.unique(groups, return_index=True)[1]
-        places = [*(f"{place} of the run before" for place in self.table.places), *new.places]
+        run = self.path.resolve().name
+        earlier = [place if " of " in place else f"{place} of {run}" for place in self.table.places]
+        places = [*earlier, *new.places]
         measured = self._measurements(new, groups)
         return replace(new, X=X[first], places=[places[i] for i in first], space=space, **measured)
 
@@ -234,7 +249,7 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
         written = dict(zip(space.columns.frame_names, design_columns(space), strict=True))
         labels = [written[name] for name in space.columns.one_of]
         numbers = [name for name in written.values() if name not in labels]
-        for name in [*numbers, "mean", "lower"]:
+        for name in [*numbers, *(name for name in ("mean", "lower", "judge") if name in designs)]:
             designs[name] = pd.to_numeric(designs[name])
         for name in labels:
             designs[name] = unquoted(designs[name])
@@ -248,14 +263,27 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
     def _compared(self, new: MeasuredVectors, y: np.ndarray) -> RoundCheck:
         space = self.table.space
         written = design_columns(space)
-        measured = new.space.to_frame(new.X)[space.columns.frame_names]
-        return compare_keys(self.designs, _keys(self.designs[written]), _keys(measured), y, written)
+        low, high = np.quantile(self.table.X, [0.1, 0.9], axis=0)
+        near = {space.columns.all_names[i]: NEAR * (high - low)[i] for i in space.columns.plain}
+        designs = self.designs[written].set_axis(space.columns.frame_names, axis="columns")
+        made = _nearest(designs, new.space.to_frame(new.X), near)
+        return compare_keys(self.designs, range(len(designs)), made, y, written)
 
 
-def _keys(settings: pd.DataFrame) -> list[str]:
-    """A text for each row, the same for settings that a table of designs does not tell apart."""
-    texts = [[v if isinstance(v, str) else f"{float(v) + 0.0:.{DIGITS}g}" for v in settings[name]] for name in settings]
-    return ["\t".join(row) for row in zip(*texts, strict=True)]
+def _nearest(designs: pd.DataFrame, measured: pd.DataFrame, near: dict[str, float]) -> list[int]:
+    """Of each measured row the nearest design, by number, of the same labels and of numbers that are near; or -1."""
+    points = []
+    for name in designs:
+        both = pd.concat([designs[name], measured[name]], ignore_index=True)
+        if name in near:
+            width = max(near[name], ROUNDING * float(both.abs().max()))
+            points.append(both.to_numpy(dtype=np.float64) / (width or 1.0))
+        else:
+            points.append(2.0 * pd.factorize(both)[0])  # so that other labels are too far
+    rows = np.column_stack(points)
+    search = NearestNeighbors(n_neighbors=1, metric="chebyshev").fit(rows[: len(designs)])
+    apart, index = search.kneighbors(rows[len(designs) :])
+    return np.where(apart[:, 0] <= 1, index[:, 0], -1).tolist()
 
 
 def _averaged(
@@ -268,15 +296,23 @@ def _averaged(
     weights = _both(old.sample_weight, new.sample_weight)
     share = np.ones_like(columns) if weights is None else np.repeat(weights[:, None], columns.shape[1], axis=1)
     if errors is not None:
-        share = np.nan_to_num(errors.reshape(columns.shape) ** -2.0, nan=1.0)
+        told = errors.reshape(columns.shape)
+        # Where only one round has those of a target, rows of both would be weighed by different units.
+        share = np.where(np.isfinite(told).all(axis=0), told**-2.0, 1.0)
+        errors = np.where(np.isfinite(told).all(axis=0), told, np.nan)
     total = _sums(share, groups)
     shape = (-1,) if y.ndim == 1 else (-1, columns.shape[1])
     error = None
-    if errors is not None:
-        known = np.isfinite(_sums(errors.reshape(columns.shape), groups))
-        error = np.where(known, total**-0.5, np.nan).reshape(shape)
+    if errors is not None and np.isfinite(errors).any():
+        error = np.where(np.isfinite(_sums(errors, groups)), total**-0.5, np.nan).reshape(shape)
     weight = None if weights is None else np.bincount(groups, weights=weights)
     return (_sums(share * columns, groups) / total).reshape(shape), error, weight
+
+
+def _noisy(table: MeasuredDesigns) -> tuple[bool, ...]:
+    """Of which targets the standard errors are known."""
+    columns = np.full((1, len(table.targets)), np.nan) if table.y_error is None else table.y_error
+    return tuple(np.isfinite(columns.reshape(-1, len(table.targets))).any(axis=0).tolist())
 
 
 def _both(old: np.ndarray | None, new: np.ndarray | None) -> np.ndarray | None:

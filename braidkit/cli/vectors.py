@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from braidkit.cli.rounds import PreviousRecipes
     from braidkit.datasets import MeasuredVectors
     from braidkit.diffusion import DiffusionModel
     from braidkit.evaluation.rounds import RoundCheck
     from braidkit.spaces import VectorSpace
+    from braidkit.spaces.columns import Columns
 
 
 def vector_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,22 +53,25 @@ def asked_vectors(
     bound: Sequence[str],
     real: Sequence[str],
     skip_missing: bool,
-    previous: Path | None,
+    earlier: PreviousRecipes | None,
     objective: str | None,
 ) -> tuple[MeasuredVectors, dict[str, Any], RoundCheck | None]:
     """The table, in the space that the options ask for, the settings of the run that say so, and the round before."""
     from dataclasses import replace
 
-    from braidkit.cli.rounds import PreviousRecipes
     from braidkit.datasets import read_vectors
 
-    earlier = None if previous is None else PreviousRecipes.read(previous)
     measured = read_vectors(
-        table, **told, columns=_split(columns), real=_split(real), on_missing="drop" if skip_missing else "error"
+        table,
+        **told,
+        columns=_split(columns),
+        real=_split(real),
+        on_missing="drop" if skip_missing else "error",
+        on_constant="error" if earlier is None else "keep",
     )
     last_round = None
     if earlier is not None:
-        measured, last_round = earlier.pooled(measured), earlier.check(measured, objective)
+        measured, last_round = earlier.pooled(measured, _split(real)), earlier.check(measured, objective)
     space = shaped_space(measured.space, measured.X, fix, bound)
     return replace(measured, space=space), {"columns": _names(space), "space": space.to_config()}, last_round
 
@@ -89,6 +94,14 @@ def load_chain(pretrained: Path | None, space: VectorSpace) -> DiffusionModel | 
     if not isinstance(chain.space, VectorSpace):
         raise IncompatibleModelError(f"--pretrained {pretrained} makes {chain.space.designs}, not rows of numbers.")
     if not chain.space.makes_same(space):
+        own, asked = chain.space.columns, space.columns
+        if own.frame_names == asked.frame_names:
+            name = next(name for name in own.frame_names if _labels(own, name) != _labels(asked, name))
+            had, has = (", ".join(_labels(columns, name)) or "numbers" for columns in (own, asked))
+            raise IncompatibleModelError(
+                f"--pretrained {pretrained} makes {name!r} of {had}, and the table has {has}; leave out --pretrained, "
+                "or pass a model of these."
+            )
         raise IncompatibleModelError(
             f"--pretrained {pretrained} makes the columns {_names(chain.space)}, and the table has {_names(space)}; "
             "name the same by --columns, in their order."
@@ -113,6 +126,7 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
     InvalidParameterError
         Naming the option and what is wrong with it.
     """
+    from braidkit.datasets.vector_table import label_of
     from braidkit.exceptions import InvalidParameterError
     from braidkit.spaces import VectorSpace
 
@@ -136,9 +150,10 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
     for name, value in _pairs("--fix", fix, [*plain, *columns.one_of]):
         places = list(columns.one_of.get(name, [plain.get(name, 0)]))
         labels = [columns.names[i] for i in places]
-        if name in columns.one_of and value not in labels:
-            raise InvalidParameterError(f"--fix {name}={value}: its labels in the table are {', '.join(labels)}.")
         labelled = name in columns.one_of
+        value = label_of(value) if labelled else value
+        if labelled and value not in labels:
+            raise InvalidParameterError(f"--fix {name}={value}: its labels in the table are {', '.join(labels)}.")
         held = [float(label == value) for label in labels] if labelled else [_number("--fix", name, value)]
         if any(template[i] not in (None, v) for i, v in zip(places, held, strict=True)):
             raise InvalidParameterError(
@@ -166,6 +181,11 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
 def _names(space: VectorSpace) -> str:
     """Names of a space's columns."""
     return ", ".join(space.columns.frame_names)
+
+
+def _labels(columns: Columns, name: str) -> list[str]:
+    """Labels of a column; none of one of numbers."""
+    return columns.labels(name) if name in columns.one_of else []
 
 
 def _split(texts: Sequence[str]) -> list[str]:

@@ -139,14 +139,21 @@ class AskedColumns:
         return weights
 
     def averaged(
-        self, cells: Cells, values: list[np.ndarray], weights: np.ndarray | None, keep: np.ndarray, groups: np.ndarray
+        self,
+        cells: Cells,
+        values: list[np.ndarray],
+        weights: np.ndarray | None,
+        keep: np.ndarray,
+        groups: np.ndarray,
+        on_constant: str = "error",
     ) -> dict[str, Any]:
         """Means of the kept rows by group, and their noise, as fields of `MeasuredDesigns`.
 
         Raises
         ------
         InvalidTargetError
-            If a target is the same in all rows, replicates never differ, or a standard error is not above 0.
+            If a target is the same in all rows (unless `on_constant` is "keep"), replicates never differ, or a standard
+            error is not above 0.
         """
         combined: list[Measured] = []
         for i, (one, found) in enumerate(zip(self.targets, values, strict=True)):
@@ -154,7 +161,7 @@ class AskedColumns:
             kept = None if weights is None else weights[keep]
             combined.append(combine(found[keep], groups, one, errors=told, weights=kept))
             y = combined[-1].y
-            if y.min() == y.max():
+            if y.min() == y.max() and on_constant == "error":
                 raise InvalidTargetError(
                     f"column {', '.join(one.columns)!r} of {cells.path} is {y[0]:g} in all rows; there is nothing to "
                     "learn from a constant target."
@@ -166,6 +173,12 @@ class AskedColumns:
             "sample_weight": None if weights is None else np.bincount(groups, weights=weights[keep]),
             "noise": tuple(one.note for one in combined if one.note),
         }
+
+
+def check_on_constant(on_constant: str) -> None:
+    """Raise unless it is a treatment of targets that are the same in all rows."""
+    if on_constant not in ("error", "keep"):
+        raise InvalidParameterError(f"on_constant must be 'error' or 'keep'; got {on_constant!r}.")
 
 
 def check_any_kept(path: Path, keep: np.ndarray, dropped: dict[str, int]) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from braidkit.datasets._cells import SEQUENCE, Cells, others, read_cells
 from braidkit.datasets._fasta import is_fasta, read_measured_records
-from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_kept
+from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_kept, check_on_constant
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.persistence import digest, read_path
 from braidkit.spaces import SequenceSpace
@@ -71,6 +71,7 @@ def read_table(
     length: int | None = None,
     padding: str = "right",
     on_ambiguous: str = "error",
+    on_constant: str = "error",
 ) -> MeasuredTable:
     """Read sequences and their measurements from a table with a header row, or from FASTA.
 
@@ -107,6 +108,9 @@ def read_table(
         Where sequences are padded that are shorter than the longest; see `SequenceSpace`.
     on_ambiguous : {"error", "drop"}, default="error"
         Treatment of rows that have an ambiguous letter of the alphabet, such as N in DNA or X in protein.
+    on_constant : {"error", "keep"}, default="error"
+        Treatment of a target that is the same in all rows. There is nothing to learn from it alone; rows that are added
+        to others, as a second round's, may be kept.
 
     Returns
     -------
@@ -139,6 +143,7 @@ def read_table(
     """
     if on_ambiguous not in ("error", "drop"):
         raise InvalidParameterError(f"on_ambiguous must be 'error' or 'drop'; got {on_ambiguous!r}.")
+    check_on_constant(on_constant)
     path = read_path("path", path)
     asked = AskedColumns.parse(target, target_se, weight)
     cells, dropped = _read(path, sequence, asked.names, None if values is None else read_path("values", values))
@@ -167,7 +172,7 @@ def read_table(
         n_averaged=int(keep.sum()) - len(sequences),
         dropped=dropped,
         notes=tuple(notes),
-        **asked.averaged(cells, measured, weights, keep, groups),
+        **asked.averaged(cells, measured, weights, keep, groups, on_constant),
     )
 
 

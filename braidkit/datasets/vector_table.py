@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from braidkit.datasets._cells import Cells, others, read_cells
 from braidkit.datasets._numbers import is_number, read_numbers
-from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_kept
+from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_kept, check_on_constant
 from braidkit.datasets.table import unquoted
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.persistence import digest, read_path
@@ -24,6 +24,8 @@ from braidkit.spaces.columns import found_whole
 MAX_LABELS = 20
 # What means a missing number may well be a label: "none" and "-".
 _NO_LABEL = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "missing", "?"})
+# Spreadsheets and languages write these in capitals or not, and change them when they open a table.
+_BOOLEANS = {"true": "True", "false": "False"}
 ALL = "all"
 # In fewer rows settings may be all different by design.
 _MIN_COUNTED = 20
@@ -81,6 +83,7 @@ def read_vectors(
     weight: str | None = None,
     real: Sequence[str] = (),
     on_missing: str = "error",
+    on_constant: str = "error",
 ) -> MeasuredVectors:
     """Read settings, such as recipes, and their measurements from a table with a header row.
 
@@ -101,6 +104,9 @@ def read_vectors(
         Columns of whole numbers in which designs may have any number.
     on_missing : {"error", "drop"}, default="error"
         Treatment of rows with a blank cell in one of the columns: a blank may mean zero, which only you know.
+    on_constant : {"error", "keep"}, default="error"
+        Treatment of a target, or of all settings, that are the same in all rows. There is nothing to learn from them
+        alone; rows that are added to others, as a second round's, may be kept.
 
     Returns
     -------
@@ -129,6 +135,7 @@ def read_vectors(
     """
     if on_missing not in ("error", "drop"):
         raise InvalidParameterError(f"on_missing must be 'error' or 'drop'; got {on_missing!r}.")
+    check_on_constant(on_constant)
     path = read_path("path", path)
     asked = AskedColumns.parse(target, target_se, weight)
     wanted = [columns] if isinstance(columns, str) else list(columns)
@@ -147,7 +154,7 @@ def read_vectors(
     parts: Parts = {name: _read_column(cells, name, keep) for name in wanted}
     _drop_incomplete(cells, parts, keep, dropped, on_missing)
     check_any_kept(path, keep, dropped)
-    if all(len(set(part[keep])) == 1 for part in parts.values()):
+    if on_constant == "error" and all(len(set(part[keep])) == 1 for part in parts.values()):
         raise InvalidDesignError(f"{path} has the same {', '.join(parts)} in all rows; name columns that differ.")
     X, space = to_space({name: part[keep] for name, part in parts.items()}, real)
     groups = design_groups(X)
@@ -162,7 +169,7 @@ def read_vectors(
         n_averaged=len(X) - len(first),
         dropped=dropped,
         notes=tuple(notes),
-        **asked.averaged(cells, measured, weights, keep, groups),
+        **asked.averaged(cells, measured, weights, keep, groups, on_constant),
     )
 
 
@@ -276,7 +283,12 @@ def _read_numbers(cells: Cells, name: str) -> NDArray[np.float64]:
 def _texts(cells: Cells, name: str) -> NDArray[np.object_]:
     """Cells as labels; "" where one says that there is none."""
     texts = unquoted(pd.Series(cells.columns[name], dtype=str))
-    return np.array(["" if text.lower() in _NO_LABEL else text for text in texts], dtype=object)
+    return np.array([label_of(text) for text in texts], dtype=object)
+
+
+def label_of(text: str) -> str:
+    """A text as a label: "" for one that says that there is none, and one way to write true and false."""
+    return "" if text.lower() in _NO_LABEL else _BOOLEANS.get(text.lower(), text)
 
 
 def _drop_incomplete(

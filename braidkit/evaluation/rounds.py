@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,10 +29,13 @@ class RoundCheck:
         is at or above the bound.
     n_designs : int
         Designs in all.
+    another : str
+        Why the designs cannot be compared, where the objective of the round was another.
     """
 
     table: pd.DataFrame
     n_designs: int
+    another: str = ""
 
     @property
     def failed(self) -> bool:
@@ -50,6 +53,8 @@ class RoundCheck:
     def sentences(self) -> list[str]:
         """The comparison in words, without the warning."""
         n = len(self.table)
+        if self.another:
+            return [f"The round before had another objective: {self.another}. Its designs are not compared."]
         if n == 0:
             return [f"None of the {self.n_designs:,} designs of the round before was measured: nothing to compare."]
         mean, lower, measured = (self.table[name].mean() for name in ("mean", "lower", "measured"))
@@ -110,7 +115,7 @@ def check_round(designs: pd.DataFrame, X: Any, y: Any) -> RoundCheck:
 
 
 def compare_keys(
-    designs: pd.DataFrame, keys: Sequence[str], measured: Sequence[str], y: Any, columns: Sequence[str]
+    designs: pd.DataFrame, keys: Sequence[Hashable], measured: Sequence[Hashable], y: Any, columns: Sequence[str]
 ) -> RoundCheck:
     """Compare designs with the measurements whose keys are theirs, and show some of their columns."""
     means = pd.Series(np.asarray(y)).groupby(np.array(measured, dtype=object)).mean()

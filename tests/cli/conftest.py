@@ -46,3 +46,40 @@ def configured(folder, tmp_path_factory):
     assert result.exit_code in (0, 3), result.output
     assert result.stdout == ""
     return out
+
+
+RECIPES = ["--target", "yield", "--n", "8", "--max-iter", "3", "--reward", "bootstrap"]
+
+
+def call(*args):
+    return CliRunner().invoke(main, [*map(str, args)])
+
+
+@pytest.fixture(scope="session")
+def recipes(tmp_path_factory):
+    """A table of 80 recipes and what tests do to it."""
+    folder = tmp_path_factory.mktemp("recipes")
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "run": np.arange(80),
+            "temp": rng.uniform(20, 90, 80).round(3),
+            "layers": rng.integers(1, 6, 80),
+            "solvent": rng.choice(["water", "dmf", "=etoh"], 80),
+            "volume": 50,
+        }
+    )
+    table["yield"] = -(((table["temp"] - 60) / 20) ** 2) + table["layers"] + 2 * (table["solvent"] == "dmf")
+    table.to_csv(folder / "t.csv", index=False)
+    blank = table.copy()
+    blank.loc[3, "temp"] = np.nan
+    blank.to_csv(folder / "blank.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe_run(recipes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    result = call("design", recipes / "t.csv", "--columns", "all", *RECIPES, "--out", out)
+    assert result.exit_code in (0, 3), result.output
+    return out, result.stdout

@@ -10,8 +10,9 @@ import pytest
 from braidkit import SequenceSpace
 from braidkit.cli.measured import read_measured, write_measured
 from braidkit.cli.rounds import PreviousSequences
+from braidkit.datasets import read_table
 from braidkit.datasets.table import MeasuredTable
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
+from braidkit.exceptions import IncompatibleModelError, InvalidParameterError, InvalidTargetError
 from braidkit.persistence import read_json, saved_digest
 from tests.cli.conftest import design
 
@@ -105,6 +106,9 @@ def test_places_without_a_run_are_refused(measured_designs, configured, tmp_path
     )
     result = design(measured_designs, *RUN, "--previous", configured, "--out", configured, "--overwrite")
     assert result.exit_code == 2 and "is part of the run in" in result.stderr
+    given = ["--previous", configured, "--pretrained", configured / "pretrained", "--out", configured, "--overwrite"]
+    result = design(measured_designs, *RUN, *given)
+    assert result.exit_code == 2 and "is part of the run in" in result.stderr
 
 
 @pytest.mark.parametrize("row", ["5,x,1", "ACGTACGT,x,1", "ACGTACGT,1,", "ACGTACGT,nan,1"])
@@ -164,3 +168,35 @@ def test_measured_rows_of_several_targets_and_gap_letters_come_back(tmp_path):
     after = read_measured(tmp_path, space)
     assert after.sequences == ["-A", "CG"] and after.targets == ("kd", "expression: 1")
     np.testing.assert_array_equal(after.y, before.y)
+
+
+def test_rounds_of_several_lengths_need_not_have_all_of_them(tmp_path):
+    space = SequenceSpace("DNA", (1, 3), padding="left")
+    old = dataclasses.replace(table(["A", "ACG"], [1, 2]), space=space)
+    both = pool(old, table(["CC", "GG"], [3, 4]), tmp_path)
+    assert both.space == space and both.sequences == ["A", "ACG", "CC", "GG"]
+    with pytest.raises(IncompatibleModelError, match="on 1 to 3-letter DNA, but the table has 4-letter DNA"):
+        pool(old, dataclasses.replace(table(["ACGT"], [3]), space=SequenceSpace("DNA", 4)), tmp_path)
+
+
+def test_errors_that_one_round_has_of_a_target_weigh_nothing(tmp_path):
+    several = {"targets": ("a", "b")}
+    old = dataclasses.replace(table(["AA", "CC"], [[1, 1], [2, 2]], y_error=[[1, np.nan]] * 2), **several)
+    new = dataclasses.replace(table(["AA"], [[4, 4]], y_error=[[0.5, 0.1]]), **several)
+    both = pool(old, new, tmp_path)
+    np.testing.assert_allclose(both.y, [[(1 + 4 * 4) / 5, 2.5], [2, 2]])
+    np.testing.assert_allclose(both.y_error, [[5**-0.5, np.nan], [1, np.nan]])
+    assert "standard errors left out, which only one round has" in both.notes
+    with pytest.raises(InvalidParameterError, match="measures b, a; name the same by --target, in that order"):
+        pool(old, dataclasses.replace(new, targets=("b", "a")), tmp_path)
+
+
+def test_measurements_that_are_all_equal_are_a_round(configured, measured_designs, tmp_path):
+    rows = pd.read_csv(measured_designs).head(2).assign(mrl=0)
+    rows.to_csv(tmp_path / "new.csv", index=False)
+    with pytest.raises(InvalidTargetError, match="nothing to learn from a constant target"):
+        read_table(tmp_path / "new.csv", target="mrl")
+    new = read_table(tmp_path / "new.csv", target="mrl", on_constant="keep")
+    assert PreviousSequences.read(configured).pooled(new).y[-2:].tolist() == [0, 0]
+    (said,) = PreviousSequences.read(configured).check(new, "-mrl").sentences()
+    assert "it was to make 'mrl' large, and this one '-mrl'. Its designs are not compared" in said

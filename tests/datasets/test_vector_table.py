@@ -120,6 +120,14 @@ def test_tables_that_cannot_be_read_are_refused(read, text, options, error, word
         read(text, **options)
 
 
+def test_true_and_false_are_labels_however_they_are_written(read):
+    rows = [
+        read(f"temp,dry,y\n1,{yes},1\n2,{no},2\n", target="y") for yes, no in (("TRUE", "FALSE"), ("true", "false"))
+    ]
+    for table in rows:
+        assert table.space.columns.labels("dry") == ["False", "True"] and table.X[:, 1:].tolist() == [[0, 1], [1, 0]]
+
+
 def test_too_many_texts_are_no_labels(read):
     rows = "\n".join(f"{i}.5,n{i},{i}" for i in range(25))
     with pytest.raises(
