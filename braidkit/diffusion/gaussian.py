@@ -22,6 +22,8 @@ from braidkit.torch_state import seeded
 
 # Mean squared error of the velocity, of variance about one, by which a network must be better than the law alone.
 LEAST_GAIN = 0.01
+# Points by which that error is measured at each level: after training, and in each update of a law, which are many.
+N_MEASURED, N_MEASURED_AGAIN = 1024, 256
 
 
 class GaussianDiffusion(DiffusionModel):
@@ -161,18 +163,43 @@ class GaussianDiffusion(DiffusionModel):
 
     @torch.no_grad()
     def sample_points(self, noise: Tensor) -> Tensor:
-        """Run the chain on given noise; where it `knows_law` it is drawn from directly."""
+        """Run the chain on given noise; where it `knows_law` it is drawn from directly.
+
+        A point outside of the bounds, by more than the noise of the last state, is drawn again, with the noise in
+        another order: to clip it would take it from where the data are, such as from a sum of 1. Of one that is outside
+        each time the draw nearest to the bounds is left.
+        """
         self.check_trained()
+        self.check_noise(noise)
+        assert isinstance(self.space, VectorSpace)
+        noise = noise.to(self.device)
+        points = self._drawn(noise)
+        excess = self.space.squared_excess(points)
+        for shift in range(2, noise.shape[1], 2):
+            again = torch.nonzero(excess > self._first_angle**2)[:, 0]
+            if not len(again):
+                break
+            new = self._drawn(noise[again].roll(shift, dims=1))
+            beyond = self.space.squared_excess(new)
+            nearer = beyond < excess[again]
+            points[again[nearer]], excess[again[nearer]] = new[nearer], beyond[nearer]
+        return points
+
+    def _drawn(self, noise: Tensor) -> Tensor:
+        """Points (n, n_features) of the law, or of the chain."""
         if not self.knows_law:
             return super().sample_points(noise)
-        self.check_noise(noise)
         assert self.prior is not None
-        noise = noise.to(self.device)
         return self.prior.sample(torch.special.ndtr(noise[:, 1, 0].double()), noise[:, 0]).to(noise.dtype)
 
     def _network_gives_zero(self) -> bool:
         """Whether the law alone is the chain."""
         return isinstance(self.network, VelocityNetwork) and self._is_zero(self.network.last)
+
+    def _learns(self) -> bool:
+        """Whether the network is being trained, so that its output needs a gradient."""
+        assert self.network is not None
+        return torch.is_grad_enabled() and next(self.network.parameters()).requires_grad
 
     @property
     def state_shape(self) -> tuple[int, ...]:
@@ -203,8 +230,7 @@ class GaussianDiffusion(DiffusionModel):
         if self.prior is None:
             return math.cos(phi) * x_t - math.sin(phi) * self.network(x_t, self.angles[t])
         by_law = self.prior.prediction(x_t, math.cos(phi), math.sin(phi))
-        learns = torch.is_grad_enabled() and next(self.network.parameters()).requires_grad
-        if not learns and self._network_gives_zero():
+        if not self._learns() and self._network_gives_zero():
             return by_law
         return by_law - math.sin(phi) * self.network(x_t, self.angles[t])
 
@@ -224,18 +250,20 @@ class GaussianDiffusion(DiffusionModel):
         n = len(x)
         x = self.space.spread(x, generator)
         angles = self._first_angle + (self._last_angle - self._first_angle) * strata(n, generator) / n
-        return self._error(x, angles, generator)
+        return self._errors(x, angles, generator).mean()
 
-    def _error(self, x: Tensor, phi: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean squared error of the velocity predicted for points (n, n_features) at angles (n,)."""
+    def _errors(self, x: Tensor, phi: Tensor, generator: torch.Generator) -> Tensor:
+        """Squared errors (n,) of the velocity predicted for points (n, n_features) at angles (n,)."""
         assert self.network is not None
         phi = phi[:, None]
         noise = torch.randn(x.shape, generator=generator, device=x.device)
         x_t = phi.cos() * x + phi.sin() * noise
-        velocity = self.network(x_t, phi)
+        error = phi.sin() * x - phi.cos() * noise
         if self.prior is not None:
-            velocity = velocity + (phi.cos() * x_t - self.prior.prediction(x_t, phi.cos(), phi.sin())) / phi.sin()
-        return (velocity - (phi.cos() * noise - phi.sin() * x)).square().mean()
+            error = error + (phi.cos() * x_t - self.prior.prediction(x_t, phi.cos(), phi.sin())) / phi.sin()
+        if self._learns() or not self.knows_law:
+            error = error + self.network(x_t, phi)
+        return error.square().mean(dim=1)
 
     def _train(self, x: Points, seed: int, *, validation_fraction: float, **settings: Any) -> None:
         """Fit the law, and then the network to what it misses."""
@@ -258,16 +286,17 @@ class GaussianDiffusion(DiffusionModel):
         """Move the law's components to fit other points (n, n_features); a network stays as it is."""
         assert self.prior is not None
         self.prior.fitted_again(points)
-        self._measure_errors(points.to(self.device, torch.float32), torch.Generator(self.device).manual_seed(0))
+        x = points[:N_MEASURED_AGAIN].to(self.device, torch.float32)
+        self._measure_errors(x, N_MEASURED_AGAIN, torch.Generator(self.device).manual_seed(0))
 
     def _calibrate(self, x: Tensor, generator: torch.Generator) -> None:
-        self._measure_errors(self.space.spread(x, generator), generator)
+        self._measure_errors(self.space.spread(x, generator), N_MEASURED, generator)
 
-    def _measure_errors(self, x: Tensor, generator: torch.Generator) -> None:
-        """Set the mean squared error of the velocity at each level by points (n, n_features)."""
-        x = x[:1024].repeat(math.ceil(1024 / len(x[:1024])), 1)
+    def _measure_errors(self, x: Tensor, n: int, generator: torch.Generator) -> None:
+        """Set the mean squared error of the velocity at each level by `n` of the points, or copies of them."""
+        x = x[:n].repeat(math.ceil(n / len(x[:n])), 1)
         for level, phi in enumerate(self.angles):
-            self.velocity_error[level] = self._error(x, phi.expand(len(x)), generator)
+            self.velocity_error[level] = self._errors(x, phi.expand(len(x)), generator).mean()
 
     def _config(self) -> dict[str, Any]:
         return {"n_steps": self.n_steps, "n_hidden": self.n_hidden, "prior": self.prior_kind}

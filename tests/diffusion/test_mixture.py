@@ -131,3 +131,15 @@ def test_without_a_law_the_network_is_the_chain():
     X = two_clusters(100)
     chain = GaussianDiffusion(VectorSpace.from_data(X), prior=None).fit(X, max_iter=5, random_state=0)
     assert chain.default_solver == "direct" and not chain.knows_law
+
+
+def test_draws_within_bounds_keep_the_sum_of_the_data():
+    """Draws outside of the measured range are drawn again: a clipped share would break the sum of all shares."""
+    X = np.random.default_rng(0).dirichlet([3.0, 2.0, 2.0, 1.0, 1.0], size=300)
+    chain = GaussianDiffusion(VectorSpace.from_data(X)).fit(X, random_state=0)
+    assert chain.knows_law
+    raw = chain.prior.sample(torch.rand(1000, dtype=torch.float64), torch.randn(1000, 5, dtype=torch.float64))
+    assert (chain.space.squared_excess(raw) > 0).double().mean() > 0.1
+    designs = chain.sample(1000, random_state=0)
+    assert (designs >= X.min(axis=0) - 1e-6).all() and (designs <= X.max(axis=0) + 1e-6).all()
+    assert (np.abs(designs.sum(axis=1) - 1) < 0.02).mean() > 0.99
