@@ -57,9 +57,10 @@ class RoundCheck:
             return [f"The round before had another objective: {self.another}. Its designs are not compared."]
         if n == 0:
             return [f"None of the {self.n_designs:,} designs of the round before was measured: nothing to compare."]
+        verb = "was" if n == 1 else "were"
         mean, lower, measured = (self.table[name].mean() for name in ("mean", "lower", "measured"))
         lines = [
-            f"Of the {self.n_designs:,} designs of the round before, {n:,} were measured: {measured:.3g} on average, "
+            f"Of the {self.n_designs:,} designs of the round before, {n:,} {verb} measured: {measured:.3g} on average, "
             f"where the mean prediction was {mean:.3g} and the mean lower bound {lower:.3g}. The bound holds for "
             f"{int(self.table['holds'].sum()):,} of {n:,}."
         ]

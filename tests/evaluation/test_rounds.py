@@ -23,6 +23,8 @@ def test_only_measured_designs_are_compared_and_duplicates_averaged():
     assert check.n_designs == 12 and list(check.table) == ["id", "sequence", "mean", "lower", "measured", "holds"]
     assert not check.failed  # two designs tell nothing
     assert "Of the 12 designs of the round before, 2 were measured: 2.75 on average" in check.sentences()[0]
+    (said,) = check_round(check.table, check.table["sequence"][:1], [4.0]).sentences()
+    assert said.startswith("Of the 2 designs of the round before, 1 was measured: 4 on average")
 
 
 @pytest.mark.parametrize(("shift", "failed"), [(-2.0, True), (-1.0, False), (0.0, False)])
