@@ -218,8 +218,11 @@ def overview(results: pd.DataFrame) -> pd.DataFrame:
             of_model = means[[method for method in means.index if method.split(",")[0] == model]]
             row[model] = f"{of_model.max():.2f}" if len(of_model) else ""
         if len(means):
-            pairs = own - by_seed[means.idxmax()]
+            best = means.idxmax()
+            pairs = own - by_seed[best]
             row["less the best of these"] = f"{pairs.mean():.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
+            theirs = part[(part["metric"] == "valid") & (part["method"] == best) & part["seed"].isin(own.index)]
+            row["its valid"] = f"{theirs['value'].mean():.2f}"
         rows[f"{landscape}, {n:,} rows, {len(own)} seeds"] = row
     return pd.DataFrame(rows).T
 
