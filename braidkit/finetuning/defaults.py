@@ -13,7 +13,9 @@ def auto_alpha(n_rows: int, *, is_least: bool = False) -> float:
 
     With `is_least` it is the smallest alpha of a solver that raises alpha by itself.
     """
-    return 0.1 if n_rows < 1000 and not is_least else 0.02
+    if n_rows < 1000:
+        return 0.02 if is_least else 0.1
+    return 0.01 if is_least else 0.02
 
 
 def auto_max_iter(n_rows: int) -> int:

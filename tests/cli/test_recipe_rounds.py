@@ -124,6 +124,7 @@ def made(run, **changes):
     return designs[SETTINGS].assign(**{"yield": designs["mean"]}, **changes), designs
 
 
+@pytest.mark.slow
 def test_a_killed_second_round_goes_on_to_the_same_recipes(second, recipe_run, tmp_path, monkeypatch):
     table, run, _ = second
     out = tmp_path / "run"

@@ -213,6 +213,7 @@ def test_alpha_is_larger_where_rows_are_few(vectors, chain):
     assert quick(chain, alpha="auto", solver="direct", max_iter=1).fit(X, y).alpha_ == 0.1 == auto_alpha(999)
     assert quick(chain, alpha=0.5, solver="direct", max_iter=1).fit(X, y).alpha_ == 0.5
     assert auto_alpha(1000) == 0.02
+    assert [auto_alpha(n, is_least=True) for n in (999, 1000)] == [0.02, 0.01]
 
 
 def test_a_larger_alpha_stays_closer_to_the_pretrained_model(vectors, chain):
