@@ -174,7 +174,7 @@ def main() -> None:
     "--alpha",
     type=float,
     help="Weight of the KL to the pretrained model: larger keeps designs closer to it.  "
-    "[default: by the data, at least 0.02]",
+    "[default: by the data, at least 0.01]",
 )
 @click.option(
     "--reward",

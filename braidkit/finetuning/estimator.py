@@ -73,10 +73,10 @@ class ConservativeDiffusionFinetuner(Designer):
     alpha : float or "auto", default="auto"
         Weight of the KL, in standard deviations of y per nat. A larger alpha keeps designs closer to the pretrained
         model. "auto" is 0.1 for fewer than 1,000 rows and 0.02 for more; in a small space it is raised if few different
-        designs would be left (see `ExactSolver`). With the solver "tempering" it is the smallest value from 0.02 on
-        that leaves enough designs that are not rare under the pretrained model (see `TemperingSolver`). The paper has
-        1e-3 (Table 2), at which designs soon leave the pretrained model. alpha is not a ridge penalty as in
-        scikit-learn; that is the reward's `lam`.
+        designs would be left (see `ExactSolver`). With the solver "tempering" it is the smallest value from 0.01 on,
+        or from 0.02 below 1,000 rows, that leaves enough designs that are not rare under the pretrained model (see
+        `TemperingSolver`). The paper has 1e-3 (Table 2), at which designs soon leave the pretrained model. alpha is not
+        a ridge penalty as in scikit-learn; that is the reward's `lam`.
     reward : regressor, default=GPBonusReward()
         The conservative reward; a clone is fitted. A fitted one in ``sklearn.frozen.FrozenEstimator`` is used as it is.
         Any regressor of designs will do for solvers that need no gradient, see `BlackBoxReward`; the others need one
