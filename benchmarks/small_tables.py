@@ -210,9 +210,9 @@ def overview(results: pd.DataFrame) -> pd.DataFrame:
         own = by_seed["braidkit"].dropna()
         by_seed = by_seed.loc[own.index]
         row = {"braidkit": f"{own.mean():.2f} ({own.min():.2f} to {own.max():.2f})"}
-        for metric in ("valid", "bound holds"):
-            values = part[(part["metric"] == metric) & (part["method"] == "braidkit")]["value"]
-            row[metric] = f"{values.mean():.2f}"
+        part = part[part["seed"].isin(own.index)]
+        averages = part.groupby(["method", "metric"])["value"].mean()
+        row |= {metric: f"{averages['braidkit', metric]:.2f}" for metric in ("valid", "bound holds")}
         means = by_seed[[method for method in by_seed if is_simple(method)]].mean()
         for model in MODELS:
             of_model = means[[method for method in means.index if method.split(",")[0] == model]]
@@ -221,8 +221,7 @@ def overview(results: pd.DataFrame) -> pd.DataFrame:
             best = means.idxmax()
             pairs = own - by_seed[best]
             row["less the best of these"] = f"{pairs.mean():.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
-            theirs = part[(part["metric"] == "valid") & (part["method"] == best) & part["seed"].isin(own.index)]
-            row["its valid"] = f"{theirs['value'].mean():.2f}"
+            row["its valid"] = f"{averages.get((best, 'valid'), np.nan):.2f}"
         rows[f"{landscape}, {n:,} rows, {len(own)} seeds"] = row
     return pd.DataFrame(rows).T
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,96 +11,10 @@ import click
 
 from braidkit import __version__
 from braidkit.cli.asking import sample, score
-from braidkit.cli.options import Command, config_option, recorded_options
+from braidkit.cli.errors import Group, Stopped
+from braidkit.cli.options import Model, Penalty, config_option, recorded_options
 from braidkit.cli.pictures import OPTIONS, check_kind, picture_options
 from braidkit.cli.vectors import vector_options
-
-
-class _Refusal(click.ClickException):
-    """An error of braidkit, said in one line; the exit code is that of a wrong call."""
-
-    exit_code = 2
-
-
-class _Stopped(click.ClickException):
-    """Ctrl-C; the exit code is that of a process that was interrupted."""
-
-    exit_code = 130
-
-
-class _Group(click.Group):
-    """Commands whose braidkit errors end in one line, not in a traceback."""
-
-    command_class = Command
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            # Our errors are also those of scikit-learn, which takes a second to load.
-            from braidkit.exceptions import BraidkitError
-
-            if isinstance(error, BraidkitError):
-                raise _Refusal(_of_options(str(error), ctx.invoked_subcommand)) from error
-            if isinstance(error, ValueError) and "null byte" in str(error):
-                raise _Refusal("a path has a zero in it; no file has such a name.") from error
-            if isinstance(error, OSError):
-                where = f" ({error.filename})" if error.filename else ""
-                raise click.ClickException(
-                    f"{error.strerror or error}{where}; check that the place is there, may be written to and has "
-                    "room, and give the command again."
-                ) from error
-            raise
-
-
-def _of_options(text: str, command: str | None) -> str:
-    """An error of a parameter as one of the option that sets it."""
-    from braidkit.datasets._cells import NAME_IT
-
-    recipes = " If the rows are recipes, name their columns with --columns." if command == "design" else ""
-    text = text.replace(NAME_IT, f"Name the column of the sequences with --sequence.{recipes}")
-    names = (
-        "alpha|c|columns|device|forbidden|frame|guidance_scale|lora_rank|max_homopolymer|max_iter|mutations|n_steps|objective"
-        "|parent|pretrained|real|reward|sites|target_se|target|weight"
-    )
-    found = re.sub(rf"^({names})(?= |=)", lambda match: "--" + match[1].replace("_", "-"), text)
-    return found.replace(' or "auto"', "")  # a word that is said by leaving the option out
-
-
-class _C(click.ParamType):
-    """A number, or "calibrated"."""
-
-    name = "number|calibrated"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
-        if value == "calibrated":
-            return "calibrated"
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            self.fail(f"{value!r} is no number; give one, or calibrated.", param, ctx)
-
-
-class _Model(click.Path):
-    """A directory of a model. A name of the Hugging Face hub is no path: the command downloads nothing."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if str(value).startswith("hf:/"):
-            name = str(value).removeprefix("hf:").strip("/")
-            self.fail(
-                f"{value} is a model of the Hugging Face hub; download it first, hf download {name} --local-dir DIR, "
-                "and pass DIR.",
-                param,
-                ctx,
-            )
-        from braidkit.finetuning.saved import MODEL, PRETRAINED
-
-        if (Path(value) / PRETRAINED).is_dir():
-            self.fail(f"{value} is a run; pass one of its models, {value}/{PRETRAINED} or {value}/{MODEL}.", param, ctx)
-        return super().convert(value, param, ctx)
-
 
 _seed = click.option(
     "--seed",
@@ -114,7 +27,7 @@ _device = click.option("--device", default="auto", show_default=True, help="auto
 _quiet = click.option("--quiet", is_flag=True, help="Print only warnings and errors.")
 
 
-@click.group(cls=_Group)
+@click.group(cls=Group)
 @click.version_option(__version__, prog_name="braidkit")
 def main() -> None:
     """Designs from measurements, by conservative fine-tuning of a diffusion model."""
@@ -185,13 +98,13 @@ def main() -> None:
 )
 @click.option(
     "--c",
-    type=_C(),
+    type=Penalty(),
     help="Weight of the bonus reward's penalty: larger is more cautious. 'calibrated' makes the lower bound hold for "
     "95 % of held-out rows.  [default: 0.5]",
 )
 @click.option(
     "--pretrained",
-    type=_Model(path_type=Path),
+    type=Model(path_type=Path),
     metavar="DIR",
     help="A saved diffusion model, a masked language model of transformers with one token a letter, or a Stable "
     "Diffusion or DDPM pipeline of diffusers.",
@@ -378,7 +291,7 @@ def design(
         results = run_job(finetuner, measured, directory, settings, say, last_round)[-1]
         if results["stopped"]:
             directory.pause(**results)
-            raise _Stopped(
+            raise Stopped(
                 f"stopped after {results['n_iter']} updates; the designs are of the best model so far. To go on to the "
                 "end, give the same command again."
             )
@@ -406,7 +319,7 @@ def demo(out: Path, seed: int, device: str, quiet: bool) -> None:
     with _resumable(out):
         stopped = run_demo(out, seed=seed, device=device, quiet=quiet, say=_speaker(quiet)) is None
     if stopped:
-        raise _Stopped("stopped; to go on to the end, give the same command again.")
+        raise Stopped("stopped; to go on to the end, give the same command again.")
 
 
 main.add_command(score)
@@ -419,7 +332,7 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise _Stopped(
+        raise Stopped(
             f"stopped by the user; {out} keeps the stages that were finished. To go on, give the same command again."
         ) from None
 

@@ -1,4 +1,4 @@
-"""Options of commands: given once, on the command line or in a file, and recorded as they were given."""
+"""Options of commands: their types, given once, on the command line or in a file, and recorded as they were given."""
 
 from __future__ import annotations
 
@@ -46,6 +46,39 @@ class Command(click.Command):
             if times > 1 and not option.multiple:
                 raise click.UsageError(f"{option.opts[0]} is given {times} times; give it once.", ctx)
         return super().parse_args(ctx, args)
+
+
+class Penalty(click.ParamType):
+    """A weight of the penalty: a number, or "calibrated"."""
+
+    name = "number|calibrated"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        if value == "calibrated":
+            return "calibrated"
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            self.fail(f"{value!r} is no number; give one, or calibrated.", param, ctx)
+
+
+class Model(click.Path):
+    """A directory of a model. A name of the Hugging Face hub is no path: the command downloads nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value).startswith("hf:/"):
+            name = str(value).removeprefix("hf:").strip("/")
+            self.fail(
+                f"{value} is a model of the Hugging Face hub; download it first, hf download {name} --local-dir DIR, "
+                "and pass DIR.",
+                param,
+                ctx,
+            )
+        from braidkit.finetuning.saved import MODEL, PRETRAINED
+
+        if (Path(value) / PRETRAINED).is_dir():
+            self.fail(f"{value} is a run; pass one of its models, {value}/{PRETRAINED} or {value}/{MODEL}.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def config_option() -> Any:

@@ -196,10 +196,11 @@ class GaussianDiffusion(DiffusionModel):
         """Whether the law alone is the chain."""
         return isinstance(self.network, VelocityNetwork) and self._is_zero(self.network.last)
 
-    def _learns(self) -> bool:
-        """Whether the network is being trained, so that its output needs a gradient."""
+    def _uses_network(self) -> bool:
+        """Whether the network adds anything: not while it is zero, unless it is being trained and needs a gradient."""
         assert self.network is not None
-        return torch.is_grad_enabled() and next(self.network.parameters()).requires_grad
+        learns = torch.is_grad_enabled() and next(self.network.parameters()).requires_grad
+        return learns or not self._network_gives_zero()
 
     @property
     def state_shape(self) -> tuple[int, ...]:
@@ -230,7 +231,7 @@ class GaussianDiffusion(DiffusionModel):
         if self.prior is None:
             return math.cos(phi) * x_t - math.sin(phi) * self.network(x_t, self.angles[t])
         by_law = self.prior.prediction(x_t, math.cos(phi), math.sin(phi))
-        if not self._learns() and self._network_gives_zero():
+        if not self._uses_network():
             return by_law
         return by_law - math.sin(phi) * self.network(x_t, self.angles[t])
 
@@ -261,7 +262,7 @@ class GaussianDiffusion(DiffusionModel):
         error = phi.sin() * x - phi.cos() * noise
         if self.prior is not None:
             error = error + (phi.cos() * x_t - self.prior.prediction(x_t, phi.cos(), phi.sin())) / phi.sin()
-        if self._learns() or not self.knows_law:
+        if self._uses_network():
             error = error + self.network(x_t, phi)
         return error.square().mean(dim=1)
 
