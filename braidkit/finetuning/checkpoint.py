@@ -27,7 +27,7 @@ SETTINGS, CHAIN, TUNING = "settings.json", "pretrained", "fine-tuning"
 # Parameters that may differ when a run resumes; the pretrained model's weights may not.
 FREE = {"pretrained", "checkpoint_dir", "max_iter", "device", "verbose"}
 # Increase this number when the contents of a checkpoint change. Checkpoints of another form are refused.
-FORM = "6"
+FORM = "7"
 
 
 def run_settings(estimator: Any, data: str) -> dict[str, str]:

@@ -66,6 +66,14 @@ class ExactSolver(Solver):
         table.tilt.copy_(reward / self.problem.alpha)
         return {"lower": float(table.log_probs().exp() @ reward)}
 
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The alpha that is used: the update may have raised it."""
+        return {"alpha": torch.tensor(self.problem.alpha, dtype=torch.float64)}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `state_tensors` gave."""
+        self.problem = dataclasses.replace(self.problem, alpha=float(tensors["alpha"]))
+
 
 def alpha_for(log_probs: Tensor, reward: Tensor, alpha: float, n_effective: float) -> float:
     """The smallest alpha, not below a given one, that leaves `n_effective` designs; tensors (S,) cover all designs."""

@@ -74,6 +74,23 @@ def test_frozen_reward_is_not_refitted():
     assert finetuner.checked_reward_ is finetuner.reward_
 
 
+def test_resumed_run_refits_from_the_alpha_of_an_undisturbed_one(finetuner, tmp_path, monkeypatch):
+    fit = GPBonusReward.fit
+
+    def stopped(reward, X, y, **told):
+        if len(X) == len(Y):
+            raise KeyboardInterrupt
+        return fit(reward, X, y, **told)
+
+    resumed = clone(finetuner).set_params(checkpoint_dir=tmp_path)
+    with noted_interrupts(), monkeypatch.context() as patch:
+        patch.setattr(GPBonusReward, "fit", stopped)
+        resumed.fit(X, Y)
+    assert resumed.checked_reward_ is resumed.reward_
+    resumed.fit(X, Y)
+    assert (resumed.alpha_, resumed.history_) == (finetuner.alpha_, finetuner.history_)
+
+
 def test_refit_that_is_stopped_keeps_what_the_judge_chose(capsys):
     with noted_interrupts() as noted:
         stopped = ConservativeDiffusionFinetuner(reward=StoppedAtSecondFit(torch.nn.Flatten()), random_state=0).fit(
