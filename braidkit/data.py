@@ -166,7 +166,8 @@ def read_target_errors(y_error: Any, names: list[str], n: int) -> list[np.ndarra
             f"y_error must have a column for each of {', '.join(names)}, by their names if it is a table; it has "
             f"{', '.join(found)}."
         )
-    by_name = dict(zip(found if _is_table(y_error) else names, columns, strict=True))
+    flat = [np.ravel(column) for column in columns]  # of one target an array may have one column
+    by_name = dict(zip(found if _is_table(y_error) else names, flat, strict=True))
     return [
         None if pd.isna(by_name[name]).all() else read_errors(by_name[name], n, f"y_error of {name!r}")
         for name in names

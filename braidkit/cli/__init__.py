@@ -275,6 +275,8 @@ def design(
     )
     say = _speaker(settings.quiet)
     say(measured.describe())
+    for text in measured.advice():
+        click.echo(f"warning: {text}", err=True)
     for line in [] if last_round is None else last_round.sentences():
         say(line)
     if last_round is not None and last_round.warning is not None:

@@ -254,8 +254,9 @@ def run_job(
                 safe_cells(last_round.table).to_csv(path, index=False, float_format="%.6g")
     out = directory.path
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
-    if designs.attrs["moved"]:
-        say(describe_moved(designs.attrs["moved"], designs.attrs["n_drawn"]))
+    moved = designs.attrs["moved"]
+    if moved.get("any") or {*moved} - {"any", "padding"}:  # padding is no limit that anyone asked for
+        say(describe_moved(moved, designs.attrs["n_drawn"]))
     say(f"{len(designs):,} designs -> {', '.join(f'{out}/{name}' for name in files)}   model -> {out}/model/")
     if finetuner.model_.draws_slowly:
         say("drawing designs for the report")
@@ -274,7 +275,7 @@ def run_job(
                     ),
                     rewards=rewards,
                     name=settings.wanted,
-                    source=table.describe(),
+                    source="; ".join([table.describe(), *table.advice()]),
                     last_round=last_round,
                     random_state=settings.seed,
                 )

@@ -19,6 +19,8 @@ _SEPARATORS = ",\t;| "
 # Some programs write the separator into the first line, for spreadsheets.
 _HINT = re.compile(r'"?sep=(.)"?\s*')
 _MOST_NAMES = 20
+# Lines in which a header is looked for below a title.
+_MOST_TITLES = 50
 # The column of the sequences where none is named, and what to do if there is none of that name.
 SEQUENCE = "sequence"
 NAME_IT = "Pass the name of the sequences' column as sequence."
@@ -137,8 +139,19 @@ def _split_header(path: Path, lines: _Lines, names: Sequence[str]) -> tuple[list
                 _check_unique(path, header, names)
                 lines.comments.clear()
                 return header, separator
-    header = max((_names_in(line, separator) for separator in separators), key=len)
-    raise _missing(path, header, names)
+    headers = [_names_in(line, separator) for separator in separators]
+    header = max(headers, key=lambda header: (names[0] in header, len({*names} & {*header})))
+    if not {*names} & {*header}:
+        # Blanks separate the words of a title, too.
+        header = max(headers, key=lambda header: (header is not headers[-1] and len(header) > 1, len(header)))
+    below = ((lines.number, [name for one in separators for name in _names_in(text, one)]) for text in lines)
+    found = _header_below(below, names)
+    raise _missing(path, header, names, "" if found is None else f"line {found:,}")
+
+
+def _header_below(rows: Iterable[tuple[int, list[str]]], names: Sequence[str]) -> int | None:
+    """The number of the first of some numbered rows that has all the names: the header below a title."""
+    return next((number for number, row in itertools.islice(rows, _MOST_TITLES) if {*names} <= {*row}), None)
 
 
 def _split_rows(path: Path, lines: _Lines, separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -170,13 +183,31 @@ def _trimmed(row: list[str]) -> list[str]:
     return row[:end]
 
 
-def _missing(path: Path, header: list[str], names: Sequence[str]) -> InvalidParameterError:
+def _missing(path: Path, header: list[str], names: Sequence[str], below: str = "") -> InvalidParameterError:
+    """The error of a column that is not there; `below` is the place of a later row that has all the names."""
+    if below:
+        return InvalidParameterError(
+            f"{path} has these columns in {below}, below other text; remove the rows above it, or begin them with "
+            f"{COMMENT!r}."
+        )
     name = next(name for name in names if name not in header)
+    whole = next((one for one in header if name in _pieces(one)), None)
+    if whole is not None:
+        return InvalidParameterError(
+            f"{path} has no column {name!r}, but {whole!r}: commas separate columns, and what stands before a = is "
+            "another name for them; rename this column."
+        )
     shown = ", ".join(header[:_MOST_NAMES]) + (", ..." if len(header) > _MOST_NAMES else "")
     near = difflib.get_close_matches(name, header, n=1)
     meant = f" Did you mean {near[0]!r}?" if near else ""
     remedy = NAME_IT if name == SEQUENCE else "Pass one of them."
     return InvalidParameterError(f"{path} has no column {name!r}; its columns are: {shown}. {remedy}{meant}")
+
+
+def _pieces(name: str) -> list[str]:
+    """What a column's name falls into where it is passed as that of a target, or in a list of columns."""
+    pieces = [piece.strip() for piece in re.split("[,=]", name)]
+    return pieces if len(pieces) > 1 else []
 
 
 def _with_others(path: Path, header: list[str], names: Sequence[str]) -> list[str]:
@@ -250,6 +281,7 @@ def _of_workbook(path: Path, names: Sequence[str], all_others: bool) -> Cells:
     """Columns of the one sheet of a workbook that has them."""
     found: dict[str, Cells] = {}
     headers: list[list[str]] = []
+    below = ""
     for sheet, rows in read_sheets(path):
         full = ((i, row) for i, row in enumerate(rows, start=1) if row and not row[0].startswith(COMMENT))
         header = next((_trimmed([name.strip(BLANKS) for name in row]) for _, row in full if any(row)), [])
@@ -260,8 +292,12 @@ def _of_workbook(path: Path, names: Sequence[str], all_others: bool) -> Cells:
             whole = ((i, [*row, *[""] * (len(header) - len(row))]) for i, row in full)
             wanted = _with_others(path, header, names) if all_others else names
             found[sheet] = _collect(path, header, whole, wanted)
+        elif (
+            number := _header_below(((i, [name.strip(BLANKS) for name in row]) for i, row in full), names)
+        ) is not None:
+            below = f"row {number:,} of the sheet {sheet!r}"
     if not found:
-        raise _missing(path, max(headers, key=len, default=[]), names)
+        raise _missing(path, max(headers, key=len, default=[]), names, below)
     if len(found) > 1:
         raise InvalidParameterError(
             f"{path} has these columns in the sheets {', '.join(map(repr, found))}; save the one that is meant as CSV."

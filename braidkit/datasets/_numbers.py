@@ -18,6 +18,10 @@ _POINT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 # A comma that may as well set thousands apart.
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
+# A value that lies beyond what could be measured, and one with its unit or error behind it.
+_BEYOND = re.compile(r"[<>\N{LESS-THAN OR EQUAL TO}\N{GREATER-THAN OR EQUAL TO}]=?\s*(.+)")
+_FIGURES = r"[+-]?[0-9]+(?:[.,][0-9]+)?"
+_WITH_MORE = re.compile(rf"({_FIGURES})\s*(%|[^\W\d_]|\N{{DEGREE SIGN}}|\N{{PLUS-MINUS SIGN}}|\+/-).*")
 
 
 def read_numbers(
@@ -47,7 +51,7 @@ def read_numbers(
         i = wrong[0]
         raise kind(
             f"{cells.where(i)}: {name!r} is {cells.columns[name][i]!r}, not a finite number{others(len(wrong))}; "
-            f"{remedy}."
+            f"{_remedy(texts[i]) or remedy}."
         )
     y = np.array([np.nan if gone else float(text) for text, gone in zip(texts, missing, strict=True)])
     large = np.flatnonzero(np.abs(y) > MAX_TARGET)
@@ -69,6 +73,19 @@ def is_number(text: str) -> bool:
     """
     text = text.replace("\N{MINUS SIGN}", "-")
     return _is_finite(text) or _COMMA.fullmatch(text) is not None
+
+
+def _remedy(text: str) -> str:
+    """What to do about a cell that is nearly a number; empty if it is nothing like one."""
+    beyond = _BEYOND.fullmatch(text)
+    if beyond and is_number(beyond[1]):
+        return f"write the limit itself, {beyond[1]}, or leave such cells blank to drop their rows"
+    more = _WITH_MORE.fullmatch(text)
+    return (
+        f"write the number alone, {more[1]}, and what stands behind it into the header or another column"
+        if more
+        else ""
+    )
 
 
 def _is_finite(text: str) -> bool:

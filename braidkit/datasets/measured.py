@@ -21,6 +21,9 @@ from braidkit.datasets._targets import (
 )
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
 
+# A target of positive numbers is far from normal if its 95 % quantile is so many times its median.
+_SKEWED = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredDesigns:
@@ -80,6 +83,17 @@ class MeasuredDesigns:
             low, middle, high = np.quantile(y, [0.05, 0.5, 0.95])
             line += f"; {name} 5/50/95 %: {low:.3g} / {middle:.3g} / {high:.3g}, max {y.max():.3g}"
         return "; ".join([line, *self.noise])
+
+    def advice(self) -> list[str]:
+        """What to change about targets whose few largest values would hide the others."""
+        columns = self.y.reshape(len(self.y), -1).T
+        return [
+            f"{name} is above 0 in all rows, and in 5 % of them more than {_SKEWED} times its median. Such quantities, "
+            "often concentrations or counts, are learned better as logarithms: add a column of these to the table, and "
+            "name it as the target"
+            for name, y in zip(self.targets, columns, strict=True)
+            if y.min() > 0 and np.quantile(y, 0.95) > _SKEWED * np.median(y)
+        ]
 
 
 @dataclass(frozen=True)
@@ -162,6 +176,11 @@ class AskedColumns:
             combined.append(combine(found[keep], groups, one, errors=told, weights=kept))
             y = combined[-1].y
             if y.min() == y.max() and on_constant == "error":
+                if len(y) == 1 < keep.sum():
+                    raise InvalidTargetError(
+                        f"{cells.path} has the same design in all rows, and there is nothing to learn from a constant "
+                        "mean; check that the column of the designs is the one that is meant."
+                    )
                 raise InvalidTargetError(
                     f"column {', '.join(one.columns)!r} of {cells.path} is {y[0]:g} in all rows; there is nothing to "
                     "learn from a constant target."

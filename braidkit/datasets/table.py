@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from braidkit.spaces import SequenceSpace
 AMBIGUOUS = {"DNA": "NRYSWKMBDHV", "RNA": "NRYSWKMBDHV", "protein": "XBZJUO"}
 # What a spreadsheet takes for a formula begins so. What begins with an apostrophe gets one more, to come back whole.
 _FORMULA, _QUOTED = r"^(?=['=+\-@\t\r])", r"^'(?=['=+\-@\t\r])"
+# A mutation as "A23V", "p.A23V", "p.Ala23Val", "c.76A>T" or "23del" names it, in capitals.
+_RESIDUE = r"(?:[A-Z]|ALA|ARG|ASN|ASP|CYS|GLN|GLU|GLY|HIS|ILE|LEU|LYS|MET|PHE|PRO|SER|THR|TRP|TYR|VAL)"
+_MUTATION = re.compile(rf"(?:[CGNP]\.)?{_RESIDUE}?[0-9]+(?:{_RESIDUE}|DEL|TER|[*=]|[A-Z]>[A-Z])(?![A-Z])")
 # Sequences are nucleotides if at least this share of their letters is.
 _NUCLEOTIDE_SHARE = 0.5
 
@@ -251,15 +255,31 @@ def check_letters(
     if wrong:
         i = min(wrong)
         letter = wrong[i][0]
-        remedy = "drop or correct such rows"
-        if on_ambiguous is not None:
-            as_well = 'on_ambiguous="drop"' if letter in ambiguous else "the alphabet that the sequences use"
-            remedy += f", or pass {as_well}"
+        remedy = _remedy(rows[i], letter, space.alphabet)
+        if not remedy:
+            remedy = "drop or correct such rows"
+            if on_ambiguous is not None:
+                as_well = 'on_ambiguous="drop"' if letter in ambiguous else "the alphabet that the sequences use"
+                remedy += f", or pass {as_well}"
         raise InvalidDesignError(
             f"{cells.where(i)}: {letter!r} at position {rows[i].index(letter) + 1} is not in the alphabet "
             f"{space.alphabet}{others(len(wrong))}; {remedy}."
         )
     return {i: letters[0] for i, letters in strange.items()}
+
+
+def _remedy(row: str, letter: str, alphabet: str) -> str:
+    """What to do about a row that is a mutation, an aligned sequence or one with its stop codon; empty otherwise."""
+    if _MUTATION.match(row):
+        return "this names a mutation: write the whole sequence that was measured into each row"
+    if letter in "-." and row.strip("-."):
+        return (
+            "if these are gaps of an alignment, remove them (lengths may differ), or keep the alignment with the "
+            f"alphabet {alphabet}{letter}, of which designs have gaps too"
+        )
+    if letter == "*" and row.endswith("*") and row.count("*") == 1:
+        return "if this is the stop codon, remove it"
+    return ""
 
 
 def _deleting(letters: str) -> dict[int, None]:

@@ -23,6 +23,8 @@ MAX_RARITY = 1.645
 RARE = "less probable under the pretrained model than 95 % of its own designs"
 # Measured sequences, drawn at random, whose distances are typical.
 _N_COMPARED = 300
+# Below this R2 on held-out rows a reward is hardly better than their mean.
+_LEAST_R2 = 0.05
 # Candidates that are compared with each other at once.
 _BLOCK = 512
 
@@ -59,6 +61,19 @@ def describe_moved(moved: dict[str, int], n_drawn: int) -> str:
         f"limits: {moved['any']:,} of {n_drawn:,} draws broke them ({by_limit}) and were moved to the likeliest "
         "sequence within them"
     )
+
+
+def poor_predictions(estimator: Any) -> list[str]:
+    """A warning of each reward, of the only one or of several quantities, that predicts hardly better than a mean."""
+    check = estimator.reward_check_
+    parts = {f"the reward of {name[3:]}": r2 for name, r2 in check.items() if name.startswith("r2_")}
+    return [
+        f"{name} predicts rows that it has not seen hardly better than their mean does (R2 {r2:.2f}): designs by it "
+        "are guesses. Check that each measurement stands beside its own design; if measurements differ by factors of "
+        "a hundred, pass their logarithms; or measure more."
+        for name, r2 in (parts or {"the reward": check["r2"]}).items()
+        if r2 < _LEAST_R2
+    ]
 
 
 def choose_different(candidates: list[str], order: np.ndarray, n: int, max_identity: float) -> tuple[list[int], int]:

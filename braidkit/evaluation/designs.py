@@ -25,6 +25,7 @@ from braidkit.evaluation.choosing import (
     default_candidates,
     default_identity,
     describe_moved,
+    poor_predictions,
     serious_flags,
 )
 from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
@@ -167,7 +168,7 @@ def design_table(
         drawn = drawn.assign(kl=_path_kl(estimator, [noise[row] for row in drawn.index]))
     table = _described(estimator, drawn, measured, y, rng)
     texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(known))
-    texts += kept_pretrained(estimator, n_drawn)
+    texts += kept_pretrained(estimator, n_drawn) + poor_predictions(estimator)
     if moved.get("any", 0) > n_drawn / 2:
         texts.append(f"{describe_moved(moved, n_drawn)}. A MaskedDiffusion keeps limits letter by letter.")
     for text in texts:

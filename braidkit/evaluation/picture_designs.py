@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from braidkit.evaluation.arguments import check_fitted, read_measured
-from braidkit.evaluation.choosing import concerns, serious_flags
+from braidkit.evaluation.choosing import concerns, poor_predictions, serious_flags
 from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
 from braidkit.evaluation.quantities import quantity_columns, unsure_conditions
 from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
@@ -125,7 +125,7 @@ def picture_table(
         table.insert(1, "prompt", [prompts[i] for i in chosen])
     table.insert(len(table.columns) - 1, "kl", kl[chosen])
     texts = concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=n_drawn)
-    texts += kept_pretrained(estimator, n_drawn)
+    texts += kept_pretrained(estimator, n_drawn) + poor_predictions(estimator)
     for text in texts:
         warnings.warn(text, stacklevel=2)
     table.attrs.update(

@@ -18,6 +18,7 @@ from braidkit.evaluation.choosing import (
     choose_rows_apart,
     concerns,
     default_candidates,
+    poor_predictions,
     serious_flags,
 )
 from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
@@ -71,7 +72,7 @@ def vector_table(
     table = table.sort_values("lower", ascending=False, kind="stable", ignore_index=True)
     table.insert(0, "id", [f"design_{i + 1}" for i in range(len(table))])
     texts += concerns(table, y, n_designs=n_designs, n_drawn=n_drawn, n_different=len(rows))
-    texts += kept_pretrained(estimator, n_drawn)
+    texts += kept_pretrained(estimator, n_drawn) + poor_predictions(estimator)
     for text in texts:
         warnings.warn(text, stacklevel=3)
     table.attrs.update(

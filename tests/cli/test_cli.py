@@ -342,6 +342,14 @@ def test_too_few_rows_to_calibrate_are_told_before_any_work_by_the_command_s_own
     assert "validation_fraction" not in result.stderr and "pretrained" not in result.output
 
 
+def test_a_target_that_is_learned_better_as_its_logarithm_is_told_before_any_work(tmp_path):
+    rows = ["".join(letters) for letters in itertools.product("ACGT", repeat=4)][:200]
+    pd.DataFrame({"seq": rows, "mrl": [10 ** (i / 40) for i in range(200)]}).to_csv(tmp_path / "kd.csv")
+    result = design(tmp_path / "kd.csv", *OPTIONS, "--quiet", "--c", "calibrated", "--out", tmp_path / "run")
+    assert result.exit_code == 2 and "--c calibrated needs more" in result.stderr
+    assert result.stderr.startswith("warning: mrl is above 0 in all rows, and in 5 % of them more than 10 times its")
+
+
 def test_a_model_of_other_sequences_is_refused(finished, tmp_path):
     path = tmp_path / "other.csv"
     pd.DataFrame({"seq": ["ACGTACGTAC", "ACGTACGTAA", "CCGTACGTAA"] * 9, "mrl": range(27)}).to_csv(path)

@@ -107,6 +107,10 @@ def test_a_table_of_several_lengths_has_designs_of_several_lengths(tmp_path):
     designs = pd.read_csv(tmp_path / "run" / "designs.csv")["sequence"]
     assert designs.str.fullmatch("[ACGT]{5,8}").all() and designs.str.len().nunique() > 1
     assert not designs.str.contains("AA").any() and (tmp_path / "run" / "report.html").is_file()
+    assert "limits: met by all" in result.output
+    unlimited = call(tmp_path / "mpra.csv", tmp_path / "other")
+    assert unlimited.exit_code in (0, 3), unlimited.output
+    assert "limits" not in unlimited.output  # padding alone is no limit that anyone asked for
 
 
 @pytest.mark.parametrize(

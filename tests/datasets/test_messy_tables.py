@@ -134,7 +134,20 @@ def test_a_table_in_latin1_is_read_by_its_own_names(tmp_path):
         ("sequence;mrl\nACGT;1,5\nACGA;2.5\n", InvalidTargetError, "line 2 .*'1,5' with a comma, and line 3 .*'2.5' w"),
         ("sequence;mrl\nACGT;1,5\nACGA;1,234,5\n", InvalidTargetError, "line 3 of .*: 'mrl' is '1,234,5', not a fin"),
         ("sequence,mrl\nACGT,1\nACGA,1_000\n", InvalidTargetError, "line 3 of .*: 'mrl' is '1_000', not a finite"),
-        ("sequence,mrl\nACGT,1\nACGA,<0.5\n", InvalidTargetError, "line 3 of .*: 'mrl' is '<0.5', not a finite"),
+        ("sequence,mrl\nACGT,1\nACGA,<0.5\n", InvalidTargetError, "line 3 of .*'<0.5', not .*the limit itself, 0.5,"),
+        ("sequence,mrl\nACGT,1\nACGA,\N{GREATER-THAN OR EQUAL TO} 40\n", InvalidTargetError, "the limit itself, 40,"),
+        (
+            "sequence,mrl\nACGT,45 %\nACGA,9 %\n",
+            InvalidTargetError,
+            "line 2 .*'45 %', not .*write the number alone, 45,",
+        ),
+        ("sequence,mrl\nACGT,1.5nM\nACGA,2\n", InvalidTargetError, "'1.5nM', not .*write the number alone, 1.5, and"),
+        (
+            "sequence,mrl\nACGT,1 \N{PLUS-MINUS SIGN} 0.1\nACGA,2\n",
+            InvalidTargetError,
+            "write the number alone, 1, and",
+        ),
+        ("sequence,mrl\nACGT,1 234\nACGA,2\n", InvalidTargetError, "'1 234', not a finite number; correct such rows"),
         ("sequence,mrl\nACGT,1\nACGA,#DIV/0!\n", InvalidTargetError, "line 3 of .*: 'mrl' is '#DIV/0!', not a finit"),
         ("sequence,mrl\nACGT,1\nACGA,2\nACUT,3\n", InvalidDesignError, "line 4 of .*: the sequence has both T and U"),
         ("sequence,mrl\nACGT,\nACGA,NA\nACTT,n/a\n", InvalidDesignError, "of 3 rows, 3 without mrl were dropped"),
@@ -149,11 +162,26 @@ def test_a_table_in_latin1_is_read_by_its_own_names(tmp_path):
         (">a mrl=low\nACGT\n>b mrl=2\nACGA\n", InvalidTargetError, "line 1 of .*: 'mrl' is 'low', not a finite num"),
         (">a\nACGT\n>b\nACGA\n", InvalidTargetError, "t.csv has no values"),
         ("mrl\n1\n2\n", InvalidParameterError, "has no column 'sequence'; its columns are: mrl"),
+        ("letters;mrl;x, y z\nA;1;2\n", InvalidParameterError, "its columns are: letters, mrl, x, y z"),
+        (
+            "Plate 12\n\nsequence;mrl\nACGT;1\n",
+            InvalidParameterError,
+            "these columns in line 3, below other text; remove",
+        ),
+        ("well,x\n,\nid,sequence,mrl\nA1,ACGT,1\n", InvalidParameterError, "these columns in line 3, below other text"),
+        ("Plate 12 of 3\nACGT 1\n", InvalidParameterError, "its columns are: Plate, 12, of, 3"),
     ],
 )
 def test_tables_that_can_be_misread_are_refused(tmp_path, content, error, message):
     with pytest.raises(error, match=message):
         read(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("target", ["mrl, 24 h", "OD=600"])
+def test_a_column_whose_name_reads_as_several_is_to_be_renamed(tmp_path, target):
+    path = write(tmp_path, f"sequence;{target}\nACGT;1\nACGA;2.5\n")
+    with pytest.raises(InvalidParameterError, match=f"but '{target}': commas separate columns.* rename this column"):
+        read(path, target=target)
 
 
 FASTA = ">a x\nACGT\n>b\nACGA\n>c\nTTGA\n>d\nCCCC\n"
@@ -190,6 +218,13 @@ def test_workbooks(tmp_path):
     table = read(tmp_path / "t.xlsx")
     check(table)
     assert table.dropped == {"without mrl": 1}
+    book.active.append(["of plate", 1])
+    sheet.insert_rows(1)
+    sheet["A1"] = "Assay of 3 April"
+    book.save(tmp_path / "title.xlsx")
+    with pytest.raises(InvalidParameterError, match="these columns in row 4 of the sheet 'data', below other text"):
+        read(tmp_path / "title.xlsx")
+    sheet.delete_rows(1)
     sheet["C5"] = "high"
     book.save(tmp_path / "t.xlsx")
     with pytest.raises(InvalidTargetError, match=r"row 5 of .*t.xlsx: 'mrl' is 'high', not a finite number"):

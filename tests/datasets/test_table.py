@@ -126,7 +126,18 @@ HEAD = "seq,mrl\nACGT,1\n\nACGA,2\nACGC,3\nCCGC,3\n"
             r"""line 8 of .*: 'R' at position 3 is not in the alphabet ACGT \(2 rows are so\); drop or correct such """
             'rows, or pass on_ambiguous="drop"',
         ),
-        (HEAD + "AC-T,1\n", InvalidDesignError, "'-' at position 3 is not in the alphabet ACGT; drop or correct"),
+        (
+            HEAD + "AC-T,1\n",
+            InvalidDesignError,
+            "'-' at position 3 is not in the alphabet ACGT; .*gaps of an alignment, remove them .* the alphabet ACGT-",
+        ),
+        (
+            "seq,mrl\nA23V,1\nG4L,2\n",
+            InvalidDesignError,
+            r"line 2 .*: '2' at position 2 .*\(2 rows are so\); this names a mutation: write the whole sequence",
+        ),
+        ("seq,mrl\nMKLW*,1\nMKLF*,2\n", InvalidDesignError, r"'\*' at position 5 .*if this is the stop codon, remove"),
+        ("seq,mrl\nACGT,1\nACGT,2\n", InvalidTargetError, "the same design in all rows, and there is nothing to learn"),
         ("seq,mrl\nACGT,2\nACGA,2\nACGA,2.0\n", InvalidTargetError, "column 'mrl' of .* is 2 in all rows"),
     ],
 )
@@ -136,8 +147,20 @@ def test_bad_tables_are_refused_by_line_with_the_remedy(write, text, error, mess
 
 
 def test_dropping_ambiguous_rows_still_refuses_other_letters(write):
-    with pytest.raises(InvalidDesignError, match="line 8 .*'-' at position 4 .*drop or correct such rows, or pass"):
-        read(write(HEAD + "ACGN,1\nACN-,1\n"), on_ambiguous="drop")
+    with pytest.raises(InvalidDesignError, match="line 8 .*'E' at position 4 .*drop or correct such rows, or pass"):
+        read(write(HEAD + "ACGN,1\nACNE,1\n"), on_ambiguous="drop")
+
+
+@pytest.mark.parametrize("row", ["A23V", "A23V:G45L", "p.A23V", "p.Ala23Val", "c.76A>T", "G45*", "23DEL", "A23V;G45L"])
+def test_names_of_mutations_are_told_from_sequences(write, row):
+    with pytest.raises(InvalidDesignError, match="this names a mutation"):
+        read(write(f'seq,mrl\nMKVLW,1\n"{row}",2\n'))
+
+
+@pytest.mark.parametrize("row", ["5'-ACGT-3'", "ACGT2", "M KV1LWE"])
+def test_sequences_with_strange_letters_are_no_mutations(write, row):
+    with pytest.raises(InvalidDesignError, match="drop or correct such rows"):
+        read(write(f'seq,mrl\nMKVLW,1\n"{row}",2\n'))
 
 
 def test_bad_calls_are_refused(write, tmp_path):

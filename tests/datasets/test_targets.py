@@ -155,3 +155,12 @@ def test_several_targets_of_fasta(tmp_path):
     pd.DataFrame({"id": [f"s{i}" for i in range(200)], "a": TRUTH, "b": 1 - TRUTH}).to_csv(values, index=False)
     table = read_table(path, target=["a", "b"], values=values)
     np.testing.assert_allclose(table.y, np.c_[TRUTH, 1 - TRUTH])
+
+
+def test_positive_targets_with_few_very_large_values_are_better_as_logarithms(tmp_path):
+    normal = np.random.default_rng(3).normal(size=200)
+    path = write(tmp_path, kd=10 ** (2 + normal), log_kd=normal, shifted=normal + 10)
+    table = read_table(path, target=["kd", "log_kd", "shifted"])
+    assert [text.split(" is above 0")[0] for text in table.advice()] == ["kd"]
+    assert "learned better as logarithms" in table.advice()[0]
+    assert not read_table(path, target="log_kd").advice()

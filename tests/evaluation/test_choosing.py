@@ -1,6 +1,7 @@
 """The choice of different candidates is the greedy one, and its cost does not explode; concerns are said."""
 
 import time
+from types import SimpleNamespace
 
 import hypothesis
 import hypothesis.strategies as st
@@ -9,7 +10,13 @@ import pandas as pd
 import pytest
 
 from braidkit.evaluation import choosing
-from braidkit.evaluation.choosing import choose_different, concerns, default_candidates, default_identity
+from braidkit.evaluation.choosing import (
+    choose_different,
+    concerns,
+    default_candidates,
+    default_identity,
+    poor_predictions,
+)
 from braidkit.evaluation.edit_distance import edit_distances
 from braidkit.spaces import SequenceSpace
 
@@ -100,3 +107,20 @@ def test_concerns_are_said_where_there_are_any(designs, counts, sentence):
     else:
         assert len(found) == 1
         assert pd.Series(found).str.contains(sentence).all(), found
+
+
+@pytest.mark.parametrize(
+    ("check", "poor"),
+    [
+        ({"r2": 0.3}, []),
+        (
+            {"r2": -0.05},
+            ["the reward predicts rows that it has not seen hardly better than their mean does (R2 -0.05)"],
+        ),
+        ({"r2": 0.01, "r2_on": 0.6, "r2_off": 0.02}, ["the reward of off predicts"]),
+    ],
+)
+def test_a_reward_that_predicts_nothing_is_told(check, poor):
+    found = poor_predictions(SimpleNamespace(reward_check_=check))
+    assert len(found) == len(poor)
+    assert all(text.startswith(beginning) for text, beginning in zip(found, poor, strict=True))

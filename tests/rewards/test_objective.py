@@ -3,6 +3,7 @@
 import ast
 import pickle
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from braidkit import GPBonusReward, SequenceEncoder
+from braidkit.data import read_target_errors
 from braidkit.exceptions import InvalidParameterError, InvalidTargetError
 from braidkit.rewards import ObjectiveReward
 from braidkit.rewards.objective import SHORTFALL_COST, Bounds, Objective
@@ -207,6 +209,13 @@ def test_what_is_told_of_noise_is_refused_if_the_reward_would_not_hear_it():
 def test_an_objective_too_deep_to_compute_is_refused(text):
     with pytest.raises(InvalidParameterError, match="cannot be read at|more than 100 deep"):
         Objective.parse(text, ["a", "b"])
+
+
+def test_errors_of_the_only_target_may_be_a_column():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (errors,) = read_target_errors(np.full((3, 1), 0.5), ["kd"], 3)
+    assert errors.tolist() == [0.5] * 3
 
 
 def test_errors_of_columns_are_named_by_column():
