@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from braidkit.networks import shrunk
 from braidkit.rewards.column_scales import SCALE_ROWS, first_scales, fit_scales, rough, smooth, squared_distances
 from braidkit.rewards.row_noise import RowNoise
-from braidkit.spaces import Space
+from braidkit.spaces import SequenceSpace, Space
 
 Views = dict[str, Tensor]  # what the parts need of points, by name; each of shape (n, ...)
 
@@ -28,6 +28,7 @@ MAX_ADDITIVE = 64  # columns of a vector beyond which parts by column are left o
 MAX_COUNTS = 2100  # k-mers beyond which a part that counts them is left out
 MAX_GAP = 8
 LINEAR, GAPPED, NETWORK = "linear", "gapped pairs", "network"
+OTHER_END, LENGTHS = "letters from the other end", "length"
 SMOOTH, ROUGH, PRODUCTS = "scaled", "scaled rough", "products"
 SUMS = ("letters", "neighbours", "pairs", "triples", "quadruples")
 CACHED_NUMBERS = 2**16  # of a matrix of matches that stays in a processor's cache
@@ -95,19 +96,23 @@ class SequenceParts(Parts):
     Hamming distance d. Counts of k-mers anywhere, k = 1 to 4 (5 in sequences of more than 64 letters), and of pairs
     with 1 to 7 letters between them.
 
+    Where sequences have several lengths, positions count from the end without padding. Then letters by their position
+    from the other end are one more part, and so is the length: the last letters of a peptide may matter wherever they
+    stand.
+
     Parameters
     ----------
-    space : Space
-        Of sequences.
+    space : SequenceSpace
     x : Tensor of shape (n, length, n_letters)
         Rows that set means and scales.
     """
 
     dtype = torch.float32
 
-    def __init__(self, space: Space, x: Tensor) -> None:
+    def __init__(self, space: SequenceSpace, x: Tensor) -> None:
         super().__init__()
         self.length, self.n_letters = space.visible_shape  # padding is not seen
+        self.padding, self.shortest = space.letters.padding, space.letters.shortest
         longest = 5 if self.length > 64 else 4
         self.sizes = [k for k in range(1, min(longest, self.length) + 1) if self.n_letters**k <= MAX_COUNTS]
         self.max_gap = min(self.length - 1, MAX_GAP, MAX_COUNTS // self.n_letters**2 + 1)
@@ -123,8 +128,15 @@ class SequenceParts(Parts):
         shortest = {"letters": 1, "neighbours": 5, "pairs": 2, "triples": 3, "quadruples": 4}
         by_position = [name for name, length in shortest.items() if self.length >= length]
         radial = [f"radial {decay:g}" for decay in DECAYS]
-        self.groups = [radial, self._counted, ["triples", "quadruples"], [NETWORK]]
-        self._set_scales(x, by_position + radial + self._counted)
+        of_lengths = [] if self.padding is None else [OTHER_END, LENGTHS]
+        self.groups = [
+            radial,
+            self._counted,
+            ["triples", "quadruples"],
+            [NETWORK],
+            *([of_lengths] if of_lengths else []),
+        ]
+        self._set_scales(x, by_position + radial + self._counted + of_lengths)
 
     def views(self, x: Tensor, wanted: Collection[str] | None = None) -> Views:
         x = x[..., : self.n_letters]
@@ -145,9 +157,25 @@ class SequenceParts(Parts):
         if GAPPED in self._counted and (wanted is None or GAPPED in wanted):
             gapped = [x[:, :-gap].transpose(1, 2) @ x[:, gap:] for gap in range(2, self.max_gap + 1)]
             views[GAPPED] = torch.cat([counts.flatten(1) for counts in gapped], dim=1)
+        if self.padding is not None and (wanted is None or OTHER_END in wanted or LENGTHS in wanted):
+            views[OTHER_END], views[LENGTHS] = self._from_other_end(x)
         for name in views.keys() - {"x"} if self._has_means else ():
             views[name] = views[name] - self.get_buffer(f"mean of {name}").to(x)
         return views
+
+    def _from_other_end(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Letters (n, length * n_letters) by their position from the end with padding, and weights of each length.
+
+        The weight of a length is 1 or 0 where letters are whole: by how much the last letter of that length is there,
+        and the next is not.
+        """
+        x = x.flip(1) if self.padding == "left" else x  # padding comes last
+        there = torch.cat([x.sum(dim=2), x.new_zeros(len(x), 1)], dim=1)
+        lengths = there[:, self.shortest - 1 : -1] - there[:, self.shortest :]
+        letters = torch.zeros_like(x)
+        for i, length in enumerate(range(self.shortest, self.length + 1)):
+            letters[:, self.length - length :] += lengths[:, i, None, None] * x[:, :length]
+        return letters.flatten(1), lengths
 
     def _nonlinear(self, a: Views, b: Views, wanted: Collection[str]) -> dict[str, Tensor]:
         mean = self.get_buffer("mean").to(a["x"])
@@ -236,7 +264,7 @@ class VectorParts(Parts):
 
 def parts_for(space: Space, x: Tensor) -> Parts:
     """The parts of a kernel that suit a space; rows (n, \\*space.shape) set means and scales."""
-    if space.default_features == "sequence":
+    if isinstance(space, SequenceSpace):
         return SequenceParts(space, x)
     return VectorParts(x, learns_scales=space.has_columns)
 

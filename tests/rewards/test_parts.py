@@ -7,8 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from braidkit.rewards import parts
-from braidkit.rewards.parts import SUMS, SequenceParts, VectorParts, interactions, parts_for
+from braidkit.rewards.parts import LENGTHS, OTHER_END, SUMS, SequenceParts, VectorParts, interactions, parts_for
+from braidkit.rewards.sum_kernel import SumKernelProcess
 from braidkit.spaces import ImageSpace, SequenceSpace, VectorSpace
+
+PROTEIN = "ACDEFGHIKLMNPQRSTVWY"
 
 
 def random_sequences(n, length, seed=0, letters="ACGT"):
@@ -58,9 +61,43 @@ def test_kmers_are_counted():
     assert float(difference) == 3.0
 
 
+@pytest.mark.parametrize("padding", ["right", "left"])
+def test_letters_of_several_lengths_are_told_from_both_ends(padding):
+    space = SequenceSpace("DNA", (2, 4), padding=padding)
+    parts = SequenceParts(space, space.encode(["ACGT", "GT", "CGT", "TTTT"]))
+    assert parts.groups[-1] == [OTHER_END, LENGTHS] and {*parts.groups[-1]} <= {*parts.names}
+    views = parts.views(space.encode(["ACGT", "GT", "CGT"]).double())
+    ends = views[OTHER_END] + parts.get_buffer(f"mean of {OTHER_END}")
+    rows = ["ACGT", "__GT", "_CGT"] if padding == "right" else ["TGCA", "__TG", "_TGC"]
+    expected = [[float(letter == one) for letter in row for one in "ACGT"] for row in rows]
+    torch.testing.assert_close(ends, torch.tensor(expected, dtype=torch.float64))
+    lengths = views[LENGTHS] + parts.get_buffer(f"mean of {LENGTHS}")
+    torch.testing.assert_close(lengths, torch.eye(3, dtype=torch.float64)[[2, 0, 1]])
+
+
+def test_sequences_of_one_length_have_no_part_of_the_other_end():
+    space = SequenceSpace("DNA", 5)
+    assert not {OTHER_END, LENGTHS} & {*SequenceParts(space, space.encode(random_sequences(20, 5))).names}
+
+
+def test_what_stands_near_the_end_of_sequences_of_several_lengths_is_learned():
+    """The measurement is told by the last residue but one, wherever that stands."""
+    rng = np.random.default_rng(0)
+    X = ["".join(rng.choice(list(PROTEIN), rng.integers(6, 13))) for _ in range(360)]
+    y = torch.tensor([(row[-2] in "GAVL") - 0.5 * (row[-2] in "DE") + 0.15 * rng.normal() for row in X]).double()
+    y = (y - y.mean()) / y.std()
+    space = SequenceSpace("protein", (6, 12))
+    x = space.encode(X).double()
+    learned = SumKernelProcess(parts_for(space, x), None)
+    learned.fit(x[:260], y[:260], None, random_state=np.random.RandomState(0))
+    assert float((learned(x[260:])[0].detach() - y[260:]).square().mean()) < 0.4
+
+
 @pytest.mark.parametrize(
     ("space", "x"),
     [
+        (SequenceSpace("DNA", (4, 10), padding="right"), None),
+        (SequenceSpace("DNA", (4, 10), padding="left"), None),
         (SequenceSpace("DNA", 10), None),
         (SequenceSpace("protein", 3), None),
         (SequenceSpace("DNA", 1), None),
@@ -72,7 +109,9 @@ def test_kmers_are_counted():
 )
 def test_parts_are_kernels_of_mean_diagonal_one(space, x):
     if x is None:
-        x = space.encode(random_sequences(40, space.length, letters=space.alphabet))
+        lengths = np.random.default_rng(1).integers(space.letters.shortest, space.length + 1, 40)
+        rows = random_sequences(40, space.length, letters=space.alphabet)
+        x = space.encode([row[:length] for row, length in zip(rows, lengths, strict=True)])
     x = x.double()
     parts = parts_for(space, x)
     views = parts.views(x)
