@@ -2,7 +2,7 @@
 
 from braidkit.networks.attention import AttentionBlock, PositionalPool, RelativeAttention, SoftmaxPool
 from braidkit.networks.dilated_conv import DilatedConv1d, DilatedConvNet, ResidualBlock, SequenceNorm
-from braidkit.networks.features import SequenceFeatures, VectorFeatures, shrunk
+from braidkit.networks.features import LatentFeatures, SequenceFeatures, VectorFeatures, shrunk
 from braidkit.networks.masked_lm import LetterMaskedLM, LowRankAdapter, with_low_rank
 from braidkit.networks.pretrained_lm import (
     LetterTokens,
@@ -20,6 +20,7 @@ __all__ = [
     "AttentionBlock",
     "DilatedConv1d",
     "DilatedConvNet",
+    "LatentFeatures",
     "LetterMaskedLM",
     "LetterTokens",
     "LowRankAdapter",

@@ -74,6 +74,35 @@ class SequenceFeatures(nn.Module):
         return F.leaky_relu(h, 0.1) if self.pooled else F.relu(h)
 
 
+class LatentFeatures(nn.Module):
+    """A sum of effects of letters by position, and smooth functions of it.
+
+    With a linear head this is a model of global epistasis: effects add up to a hidden quantity, such as stability, and
+    what is measured is a function of that, such as the share of folded protein, which saturates. Such a model predicts
+    designs that combine more changes than any row has.
+
+    Parameters
+    ----------
+    length, n_letters : int
+    n_functions : int, default=16
+
+    References
+    ----------
+    Otwinowski, McCandlish and Plotkin (2018), "Inferring the shape of global epistasis", PNAS 115:E7550.
+    """
+
+    def __init__(self, length: int, n_letters: int, *, n_functions: int = 16) -> None:
+        super().__init__()
+        self.effects = nn.Linear(length * n_letters, 1)
+        # Effects of letters that no row has stay as they begin: next to nothing.
+        nn.init.normal_(self.effects.weight, std=0.02)
+        self.functions = nn.Linear(1, n_functions)
+
+    def forward(self, x: Tensor) -> Tensor:
+        latent = self.effects(x.flatten(1))
+        return torch.cat([latent, torch.tanh(self.functions(latent))], dim=1)
+
+
 def shrunk(x: Tensor) -> Tensor:
     """Images (n, channels, height, width) averaged over neighbouring pixels to at most 32 a side; all else as it is."""
     if x.ndim != 4 or max(x.shape[2:]) <= MAX_SIDE:

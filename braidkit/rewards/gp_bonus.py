@@ -35,8 +35,9 @@ class GPBonusReward(BaseReward):
     how much is interaction and how much a network knows. From 250 sequences on, letters and pairs are always in, and
     other groups only where the evidence for them is strong. On vectors networks are in only if left-out rows are
     predicted better with them. Networks are cross-fitted: a row's prediction comes from a network that has not seen it,
-    because the marginal likelihood would otherwise reward memorising. Their disagreement is added to the variance. Up
-    to 3,000 rows the process is exact; beyond, it is approximated with 500 to 1,500 of the rows.
+    because the marginal likelihood would otherwise reward memorising. Their disagreement is added to the variance. From
+    1,000 sequences on there are networks of a second kind, a smooth function of a sum of effects by position. Up to
+    3,000 rows the process is exact; beyond, it is approximated with 500 to 1,500 of the rows.
 
     With `features`, a `kernel` or a fixed `lam` it is the paper's reward instead. A network is trained by least squares
     on standardised y and frozen. Its last hidden layer and a constant, phi, are the features of a Gaussian process::

@@ -54,7 +54,7 @@ class SumKernelProcess(nn.Module):
     ----------
     parts : Parts
     networks : CrossFittedNetworks, optional
-        Their mean is one more feature, and their disagreement is added to the variance.
+        The mean of each kind is one more feature, and the networks' disagreement is added to the variance.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class SumKernelProcess(nn.Module):
         x : Points or Tensor of shape (n, \\*space.shape)
         y : Tensor of shape (n,), float64
             Standardised.
-        held_out : Tensor of shape (n,) or None
+        held_out : Tensor of shape (n, n_kinds) or None
             Predictions by networks that have not seen the row (`cross_fit`).
         row_noise : RowNoise, optional
             On the scale of y.
@@ -167,7 +167,8 @@ class SumKernelProcess(nn.Module):
         own = a @ self._kernel(one, one) @ a - 2 * a @ self._kernel(one, two) @ b + b @ self._kernel(two, two) @ b
         variance = (own / len(x) ** 2 - (kernel.mean(dim=0) @ self.root).square().sum()).clamp_min(0.0)
         if predicted is not None and predicted_other is not None:
-            variance = variance + self._spread((a * predicted - b * predicted_other).mean(dim=1, keepdim=True))[0]
+            apart = a[:, None] * predicted - b[:, None] * predicted_other
+            variance = variance + self._spread(apart.mean(dim=1, keepdim=True))[0]
         return kernel @ self.weights, variance
 
     def _points(self) -> Views:
@@ -175,9 +176,9 @@ class SumKernelProcess(nn.Module):
         return {name: self.get_buffer(f"points_{name}") for name in self._point_names}
 
     def _spread(self, predictions: Tensor) -> Tensor:
-        """Variance (n,) that networks (n_networks, n) which disagree give to the mean."""
-        weight = self.variances[NETWORK] * (self.get_buffer(f"points_{NETWORK}")[:, 0].double() @ self.weights)
-        return weight.square() * predictions.var(dim=0)
+        """Variance (n,) that networks (n_folds, n, n_kinds) which disagree give to the mean."""
+        weights = self.variances[NETWORK] * (self.get_buffer(f"points_{NETWORK}").double().mT @ self.weights)
+        return (predictions @ weights).var(dim=0)
 
     def _see_rows(
         self,
@@ -244,16 +245,16 @@ class SumKernelProcess(nn.Module):
         return found
 
     def _seen(self, x: Tensor) -> tuple[Views, Tensor | None]:
-        """Features of the parts for new points, and the networks' predictions (n_networks, n), or None."""
+        """Features of the parts for new points, and the networks' predictions (n_folds, n, n_kinds), or None."""
         predictions = None if self.networks is None else self.networks(x)
         views = self._views(x.to(self.parts.dtype), None if predictions is None else predictions.mean(dim=0))
         return views, predictions
 
     def _views(self, x: Tensor, prediction: Tensor | None) -> Views:
-        """Features of the parts for points, in their type, and the networks' prediction (n, 1) if it is used."""
+        """Features of the parts for points, in their type, and the networks' predictions (n, n_kinds) if used."""
         views = self.parts.views(x.to(self.parts.get_buffer("mean").device), self.variances)
         if prediction is not None and NETWORK in self.variances:
-            views[NETWORK] = prediction[:, None].to(x.dtype)
+            views[NETWORK] = prediction.to(x.dtype)
         return views
 
     def _kernel(self, a: Views, b: Views) -> Tensor:

@@ -145,7 +145,7 @@ def test_a_network_that_has_learnt_something_is_used_and_its_spread_added():
     assert r2(process, x[300:], y[300:]) > 0.8 > 0.3 > r2(without, x[300:], y[300:])
     with torch.no_grad():
         mean, variance = process(x[300:])
-        spread = networks(x[300:]).var(dim=0)
+        spread = networks(x[300:])[..., 0].var(dim=0)
         process.networks.networks = nn.ModuleList([networks.networks[0]] * 5)  # which agree with each other
         _, agreed = process(x[300:])
     odd = spread.argmax()
@@ -157,7 +157,7 @@ def test_a_network_of_noise_is_left_out():
     space = SequenceSpace("DNA", 8)
     X = random_sequences(200, 8, rng)
     y = standardised(np.array([row.count("G") for row in X]) + 0.1 * rng.normal(size=200))
-    held_out = torch.from_numpy(rng.normal(size=200))
+    held_out = torch.from_numpy(rng.normal(size=(200, 1)))
     process = fitted(space, space.encode(X), y, held_out=held_out, networks=torch.nn.Identity())
     assert NETWORK not in process.variances
     assert process.networks is None
@@ -177,6 +177,20 @@ def test_gradients_are_finite_at_relaxed_points():
         assert torch.isfinite(gradient).all() and (gradient.flatten(1).abs().amax(dim=1) > 0).all()
 
 
+def test_effects_that_add_up_and_saturate_are_learnt_by_latent_networks():
+    rng = np.random.default_rng(0)
+    space = SequenceSpace("DNA", 30)
+    effects = rng.normal(size=(30, 4))
+    x = space.encode(random_sequences(3000, 30, rng)).float()
+    latent = (x.numpy() * effects).sum(axis=(1, 2))
+    y = standardised(1 / (1 + np.exp(-1.5 * (latent - latent.mean() - 4))))  # most rows are near 0
+    found = cross_fit(None, space, x[:1000], y[:1000], random_state=np.random.RandomState(0))
+    with torch.no_grad():
+        predictions = found.networks(x[1000:]).mean(dim=0)
+    errors = [float((kind - y[1000:]).square().mean() / y[1000:].var()) for kind in predictions.T]
+    assert errors[1] < 0.5 * errors[0], errors
+
+
 def test_held_out_predictions_are_by_networks_that_have_not_seen_the_row():
     rng = np.random.default_rng(0)
     x = torch.from_numpy(rng.normal(size=(100, 5))).float()
@@ -184,7 +198,7 @@ def test_held_out_predictions_are_by_networks_that_have_not_seen_the_row():
     found = cross_fit(
         None, VectorSpace(5), x, y, max_iter=100, learning_rate=1e-2, random_state=np.random.RandomState(0)
     )
-    assert abs(np.corrcoef(found.held_out, y)[0, 1]) < 0.3
+    assert abs(np.corrcoef(found.held_out[:, 0], y)[0, 1]) < 0.3
     again = cross_fit(
         None, VectorSpace(5), x, y, max_iter=100, learning_rate=1e-2, random_state=np.random.RandomState(0)
     )
@@ -206,7 +220,9 @@ def test_a_design_s_rows_are_in_one_fold():
     y = torch.from_numpy(np.repeat(rng.normal(size=40), 4))
     given = {"max_iter": 150, "learning_rate": 1e-2}
     held_out = [
-        cross_fit(None, VectorSpace(5), x, y, groups=groups, random_state=np.random.RandomState(0), **given).held_out
+        cross_fit(None, VectorSpace(5), x, y, groups=groups, random_state=np.random.RandomState(0), **given).held_out[
+            :, 0
+        ]
         for groups in (None, np.repeat(np.arange(40), 4))
     ]
     leaked, honest = (np.corrcoef(prediction, y)[0, 1] for prediction in held_out)
