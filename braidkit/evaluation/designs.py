@@ -133,7 +133,7 @@ def design_table(
     >>> len(table), table["lower"].is_monotonic_decreasing
     (5, True)
     """
-    check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "reward_check_", "space_")
+    check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "judge_check_", "space_")
     space = estimator.space_
     if space.alphabet is None and not space.has_columns:
         raise InvalidParameterError(f"design_table is for sequences and vectors, but the designs are in {space}.")

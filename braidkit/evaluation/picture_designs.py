@@ -105,7 +105,7 @@ def picture_table(
     IncompatibleModelError
         If the designs are not pictures.
     """
-    check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "reward_check_", "space_")
+    check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "judge_check_", "space_")
     if not isinstance(estimator.space_, ImageSpace):
         raise IncompatibleModelError(f"picture_table is for pictures, but the designs are in {estimator.space_}.")
     check_number("n_designs", n_designs, low=1, whole=True)

@@ -137,6 +137,8 @@ class ConservativeDiffusionFinetuner(Designer):
         its lower bound, "overall" and in the "top_decile"; with an objective also "r2_<name>" of each quantity.
     judge_ : GPBonusReward, or ObjectiveReward of such
         Fitted on those rows.
+    judge_check_ : dict of str to float
+        `judge_` on rows of the reward, at most 2,000, with the names of `reward_check_`.
     judge_spread_ : float
         Factor of its posterior's deviations of differences, from `backtest_spread`. It is infinite if there were too
         few rows to hold some out from the reward: the judge then rejects nothing.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
 from braidkit.finetuning.held_out import check_reward, describe_reward, split_for_judge
 from braidkit.finetuning.judge import backtest_spread
 from braidkit.finetuning.rows import MeasuredRows
 from braidkit.spaces import design_groups
+
+# Rows of the reward, drawn at random, on which the judge is checked.
+_N_CHECKED = 2000
 
 
 def learn_reward_and_judge(
@@ -34,6 +38,8 @@ def learn_reward_and_judge(
     estimator.judge_ = estimator._fit_reward(
         None, for_judge.X, for_judge.measured, judge_seed, for_judge.told, quiet=quiet
     )
+    some = np.random.RandomState(judge_seed).permutation(len(for_reward))[:_N_CHECKED]
+    estimator.judge_check_ = check_reward(estimator.judge_, for_reward.take(np.sort(some)))
     estimator.judge_spread_ = math.inf
     if len(for_judge) < len(rows):  # else there are no rows to test the judge on, and it forbids nothing
         estimator.judge_spread_ = _spread(estimator.judge_, for_judge, for_reward, judge_seed)

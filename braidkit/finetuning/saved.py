@@ -18,7 +18,7 @@ from braidkit.parameters import resolve_device
 # Folders of the fine-tuned chain, of the one that it came from, and of all else.
 MODEL, PRETRAINED, STATE = "model", "pretrained", "finetuner"
 # Raise it whenever what the state holds changes within one version.
-FORM = 2
+FORM = 3
 # Parameters that belong to the run that is over.
 _LEFT_OUT = ("pretrained", "selection", "checkpoint_dir")
 

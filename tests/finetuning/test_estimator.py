@@ -171,11 +171,14 @@ def test_a_selection_has_its_rounds_spread_over_the_run_and_picks(vectors, chain
     assert history["oracle"][history["iteration"].index(finetuner.best_iter_)] == max(history["oracle"])
 
 
-def test_the_judge_s_rows_can_be_looked_up(vectors, chain):
+def test_the_judge_s_rows_can_be_looked_up_and_each_reward_is_checked_on_the_other_s(vectors, chain):
     finetuner = quick(chain, max_iter=1).fit(*vectors)
     X, y = (part[finetuner.judge_rows_] for part in vectors)
     assert len(X) == N_ROWS // 4
     assert finetuner.reward_check_["r2"] == pytest.approx(finetuner.reward_.score(X, y))
+    others = np.setdiff1d(np.arange(N_ROWS), finetuner.judge_rows_)
+    X, y = (part[others] for part in vectors)
+    assert finetuner.judge_check_["r2"] == pytest.approx(finetuner.judge_.score(X, y))
 
 
 @functools.cache
