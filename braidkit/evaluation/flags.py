@@ -10,10 +10,9 @@ import numpy as np
 import pandas as pd
 
 from braidkit.evaluation.choosing import LARGE_PENALTY
+from braidkit.finetuning.judge import knows_enough
 
 JUDGED_WORSE = "judge below the bound by more than the usual error"
-# A judge whose error on unseen rows is more times the reward's has too few rows to contradict it.
-MAX_JUDGE_ERROR = 1.2
 
 
 def usual_flags(
@@ -33,15 +32,11 @@ def usual_flags(
     """
     some = measured[rng.permutation(len(measured))[:n]]
     usual_penalty = np.quantile(estimator.reward_.predict(some) - estimator.reward_.predict_lower(some), 0.95)
-    # Root mean squares of the errors of reward and judge on the rows that they never saw.
-    usual_error, judge_error = (
-        y.std() * np.sqrt(1 - check["r2"]) for check in (estimator.reward_check_, estimator.judge_check_)
-    )
-    # One that needs more rows than it has falls back to their mean beyond them, also where the reward is right.
-    judge_knows = judge_error <= MAX_JUDGE_ERROR * usual_error
+    # Root mean square of the reward's error on the rows that it never saw.
+    usual_error = y.std() * np.sqrt(1 - estimator.reward_check_["r2"])
     return {
         "measured already": table["distance"] == 0,
-        JUDGED_WORSE: judge_knows & (table["judge"] < table["lower"] - usual_error),
+        JUDGED_WORSE: knows_enough(estimator) & (table["judge"] < table["lower"] - usual_error),
         LARGE_PENALTY: table["penalty"] > usual_penalty,
         "mean above every measurement by more than a standard deviation": table["mean"] > y.max() + y.std(),
     }

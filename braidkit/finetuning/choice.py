@@ -85,14 +85,25 @@ class HighestObjective(Choice):
         Evaluations in the run. With more of them a difference must be larger to be significant.
     sure : float, optional
         Standard deviations that are significant, instead, for solvers of which each update goes further from the data:
-        after a checkpoint that is worse, none is kept. A decline by a tenth of y's deviation is worse in any case.
+        after a checkpoint that is worse, none is kept.
+    largest_decline : float, default=0.1
+        With `sure`, a decline by so many of y's deviations is worse in any case; infinite for a judge that knows too
+        little (`knows_enough`).
     """
 
     column: ClassVar[str] = "judge"
 
-    def __init__(self, judge: Judge, n_evaluations: int, sure: float | None = None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        n_evaluations: int,
+        sure: float | None = None,
+        *,
+        largest_decline: float = LARGEST_DECLINE,
+    ) -> None:
         self.judge = judge
         self.sure = sure_deviations(n_evaluations, N_DIRECTIONS) if sure is None else sure
+        self.largest_decline = largest_decline
         self._ends_at_worse, self._ended = sure is not None, False
         self._best_objective = self._best_judged = -math.inf
         # Designs of the pretrained model ("first"), of the checkpoint to keep ("best"), and of the one that the judge
@@ -125,7 +136,7 @@ class HighestObjective(Choice):
             return False
         difference, error = self.judge.mean_difference(designs, self._designs["favourite"])
         least = self.sure * error
-        return difference < -(min(least, LARGEST_DECLINE) if self._ends_at_worse else least)
+        return difference < -(min(least, self.largest_decline) if self._ends_at_worse else least)
 
     def doubt(self) -> tuple[float, float] | None:
         first, best = self._designs["first"], self._designs["best"]

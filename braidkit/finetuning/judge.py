@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
 from braidkit.rewards import GPBonusReward
@@ -17,6 +19,8 @@ from braidkit.spaces import Points
 _MOST_ROWS = 3000
 N_DIRECTIONS = 20
 _SHARES = (0.5, 0.6, 0.7, 0.8)
+# A judge whose error on unseen rows is more times the reward's has too few rows to contradict it.
+MAX_ERROR_RATIO = 1.2
 
 
 class CalibratedJudge:
@@ -49,6 +53,19 @@ class CalibratedJudge:
     def posterior_difference(self, x: Tensor, other: Tensor) -> tuple[float, float]:
         """The same with the posterior's own deviation."""
         return self.reward.mean_difference(x, other)
+
+
+def knows_enough(estimator: Any) -> bool:
+    """Whether the judge of an estimator predicts unseen rows about as well as the reward does.
+
+    A judge of few rows falls back to their mean beyond them. Then it finds the best designs far worse than the reward
+    does, also where the reward is right. A frozen reward may have seen the judge's rows, so that nothing is known of
+    its error.
+    """
+    if isinstance(estimator.reward, FrozenEstimator):
+        return True
+    own, of_reward = (1 - check["r2"] for check in (estimator.judge_check_, estimator.reward_check_))
+    return own <= MAX_ERROR_RATIO**2 * of_reward
 
 
 @torch.no_grad()

@@ -18,9 +18,9 @@ from tqdm.auto import tqdm
 
 from braidkit.diffusion.precision import resolve_precision
 from braidkit.finetuning.checkpoint import TUNING
-from braidkit.finetuning.choice import Choice, HighestMeasured, HighestObjective
+from braidkit.finetuning.choice import LARGEST_DECLINE, Choice, HighestMeasured, HighestObjective
 from braidkit.finetuning.defaults import auto_max_iter
-from braidkit.finetuning.judge import CalibratedJudge
+from braidkit.finetuning.judge import CalibratedJudge, knows_enough
 from braidkit.finetuning.measurement import Measurement
 from braidkit.finetuning.monitor import Monitor
 from braidkit.finetuning.oracle_rounds import OracleRounds
@@ -138,7 +138,12 @@ class Tuning:
         saved = None if self.checkpoint is None else self.checkpoint / TUNING
         judge = CalibratedJudge(estimator.judge_, estimator.judge_spread_)
         n_evaluations = max_iter // every + 1
-        choice: Choice = HighestObjective(judge, n_evaluations, self.solver.rejects_at)
+        choice: Choice = HighestObjective(
+            judge,
+            n_evaluations,
+            self.solver.rejects_at,
+            largest_decline=LARGEST_DECLINE if knows_enough(estimator) else math.inf,
+        )
         if selection is not None:
             decode = functools.partial(estimator.space_.decode, kind=problem.model.kind)
             choice = HighestMeasured(OracleRounds(selection, decode, saved), n_evaluations)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.frozen import FrozenEstimator
 from torch import nn
 
 from braidkit import GPBonusReward, SequenceSpace
@@ -36,6 +37,7 @@ def fitted(additive, n_judge):
     ours, theirs = np.arange(300), np.arange(300, 300 + n_judge)
     reward, judge = (GPBonusReward(nn.Flatten(), space=space, random_state=0).fit(X[i], y[i]) for i in (ours, theirs))
     return SimpleNamespace(
+        reward=None,
         reward_=reward,
         judge_=judge,
         reward_check_={"r2": reward.score(X[theirs], y[theirs])},
@@ -58,6 +60,9 @@ def test_a_judge_of_few_rows_does_not_contradict_good_designs(additive):
     error = np.sqrt(np.mean((estimator.reward_.predict(X[300:]) - y[300:]) ** 2))
     assert (estimator.judge_.predict(DESIGNS) < lower - error).all()  # and the judge far below it
     assert not judged_worse(estimator, additive, lower).any()
+    # A frozen reward may have seen the judge's rows: its error on them says nothing.
+    estimator.reward = FrozenEstimator(estimator.reward_)
+    assert judged_worse(estimator, additive, lower).all()
 
 
 def test_a_judge_of_many_rows_contradicts_a_bound_that_is_too_high(additive):

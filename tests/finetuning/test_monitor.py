@@ -1,5 +1,7 @@
 """The judge's veto and the early stop, on a world where the reward misleads and the judge does not."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -108,13 +110,18 @@ def test_after_a_worse_checkpoint_none_is_kept_where_each_goes_further(sure, kep
     assert found == kept
 
 
-def test_a_decline_of_a_tenth_of_a_deviation_ends_a_path_that_only_goes_further():
-    choice = HighestObjective(Judge(error=5.0), n_evaluations=5, sure=2.0)
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [({}, [True, True, True, False, False]), ({"largest_decline": math.inf}, [True, True, True, True, False])],
+    ids=["judge", "judge that knows too little"],
+)
+def test_a_decline_of_a_tenth_of_a_deviation_ends_a_path_that_only_goes_further(told, kept):
+    choice = HighestObjective(Judge(error=0.2), n_evaluations=5, sure=2.0, **told)
     found = []
-    for n_done, place in enumerate([0.0, 1.0, 1.05, 1.2, 1.05]):
+    for n_done, place in enumerate([0.0, 1.0, 1.05, 1.2, 1.6]):
         seen = Evaluation(n_done, torch.full((5, 1), place), float(n_done), -abs(place - 1), {})
         found.append(choice(seen).is_best)
-    assert found == [True, True, True, False, False]
+    assert found == kept
 
 
 def test_a_judge_that_is_not_sure_lets_the_objective_choose():
