@@ -263,7 +263,8 @@ def show(stages: dict[tuple[str, int, int, str], dict[str, Any]]) -> None:
     print("\n## overview: true mean of 100 designs, mean over seeds (lowest to highest)\n")
     print(overview(results).to_string())
     print(f"\n## ranks\n\n{ranks(results).round(2).to_string()}")
-    print(f"\n## rewards on fresh rows\n\n{rewards_of(stages).round(3).to_string()}")
+    if any("reward" in stage for stage in stages.values()):
+        print(f"\n## rewards on fresh rows\n\n{rewards_of(stages).round(3).to_string()}")
 
 
 def main() -> None:

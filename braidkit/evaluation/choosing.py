@@ -162,7 +162,7 @@ def concerns(table: pd.DataFrame, y: np.ndarray, *, n_designs: int, n_drawn: int
             f"{n:,} of {n_designs:,} designs found among {n_drawn:,} candidates: {others}. A larger alpha keeps "
             "designs more diverse."
         )
-    elif n_different < n_drawn / 2:
+    elif n_different < min(n_drawn / 2, 2 * n_designs):  # too few to choose from
         found.append(
             f"the model makes few different designs: {n_different:,} among {n_drawn:,} draws. If the design space is "
             "not that small, use a larger alpha."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-# Least effective number of designs of a listed space. A smaller alpha would give the same few designs repeatedly.
-N_EFFECTIVE = 1000
+# Least effective number of designs. A smaller alpha would give the same few designs repeatedly. The number is small
+# because the law of variants of a parent is narrow, and its best designs have left the parent's neighbourhood.
+N_EFFECTIVE = 200
 # Standard deviations by which designs' log-probability may lie below that of the pretrained model's own draws.
 MAX_RARITY = 1.5
 

@@ -25,7 +25,7 @@ class ExactSolver(Solver):
     n_effective : int, optional
         Least effective number of designs, ``1 / sum p^2``, of the tilted law; at most half of that of the pretrained
         law. If the problem's alpha leaves fewer, alpha is raised until so many are left. An estimator with
-        ``alpha="auto"`` asks for 1,000, which are enough to choose from. By default alpha is not changed.
+        ``alpha="auto"`` asks for 200, which are enough to choose from. By default alpha is not changed.
 
     References
     ----------

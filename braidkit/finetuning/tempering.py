@@ -48,7 +48,7 @@ class TemperingSolver(Solver):
         be fitted to them.
     n_effective : int, optional
         Least number of different sequences: the exponential of the tilted law's entropy. If the problem's alpha would
-        leave fewer, beta stays smaller. An estimator with ``alpha="auto"`` asks for 1,000.
+        leave fewer, beta stays smaller. An estimator with ``alpha="auto"`` asks for 200.
     max_rarity : float, optional
         Largest mean rarity of designs under the pretrained law, in standard deviations of its draws' log-probability
         (`LetterChain.rarity`). If they would be rarer, beta stays smaller. An estimator with ``alpha="auto"`` asks for

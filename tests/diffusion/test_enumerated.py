@@ -107,7 +107,7 @@ def test_alpha_auto_keeps_enough_designs_to_choose_from():
     def n_effective(model):
         return float(1 / model.table().log_probs().exp().square().sum())
 
-    wanted = min(1000, 0.5 * n_effective(auto.pretrained_))
+    wanted = min(200, 0.5 * n_effective(auto.pretrained_))
     assert n_effective(light.model_) < 0.2 * wanted
     assert wanted <= n_effective(auto.model_) < 1.1 * wanted
     assert auto.alpha_ > 0.1

@@ -93,7 +93,7 @@ Y = np.array([0.0, 1.0, 2.0])  # deviation 0.82
             "2 of 5 designs found among 10 candidates: the others are too much like these",
         ),
         (table([2.5, 2.6]), (5, 10, 2), "2 of 5 designs found among 10 candidates: the model made no other"),
-        (table([2.5, 2.6]), (2, 10, 4), "few different designs: 4 among 10 draws"),
+        (table([2.5, 2.6]), (2, 10, 3), "few different designs: 3 among 10 draws"),
         (table([2.5, 2.6], "odd"), (2, 10, 10), r'all 2 designs have a flag, most often "odd" \(2\)'),
         (table([2.5, 2.6, 2.7], ["a; b", "b", ""]), (3, 10, 10), r'2 of 3 designs have a flag, most often "b" \(2\)'),
         (table([1.5, 1.6, 2.1]), (3, 10, 10), "bounds of 2 of 3 designs are below the best measurement, 2"),
