@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.ensemble import RandomForestRegressor
 
-from braidkit import ConservativeDiffusionFinetuner, GaussianDiffusion, VectorSpace
+from braidkit import ConservativeDiffusionFinetuner, GaussianDiffusion, GPBonusReward, VectorSpace
 from braidkit.diffusion import MixtureLaw
 from braidkit.finetuning import TemperingSolver
 from braidkit.finetuning.vector_population import VectorTarget
@@ -65,7 +65,7 @@ def on_a_simplex(n, seed=0):
 @pytest.fixture(scope="module")
 def finetuner():
     X, y = on_a_simplex(300)
-    return ConservativeDiffusionFinetuner(random_state=0).fit(X, y)
+    return ConservativeDiffusionFinetuner(reward=GPBonusReward(max_iter=50), random_state=0).fit(X, y)
 
 
 def test_designs_of_mixtures_keep_their_sum_and_their_range(finetuner):
