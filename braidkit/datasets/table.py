@@ -17,6 +17,7 @@ from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
 from braidkit.persistence import digest, read_path
 from braidkit.spaces import SequenceSpace
+from braidkit.spaces.choice import far_longer
 
 # Letters for more than one nucleotide or amino acid (IUPAC), and amino acids beyond the twenty.
 AMBIGUOUS = {"DNA": "NRYSWKMBDHV", "RNA": "NRYSWKMBDHV", "protein": "XBZJUO"}
@@ -126,7 +127,8 @@ def read_table(
         If the file or a column is not there, a column is there twice, the file is not a table, or a row has not as
         many cells as the header.
     InvalidDesignError
-        If the table is empty, or a sequence is empty, or has a letter outside the alphabet.
+        If the table is empty, or a sequence is empty, has a letter outside the alphabet, or is one of a few that have
+        more than five times the letters of the others.
     InvalidTargetError
         If a target is not a finite number or can be read in two ways, or all are equal; if replicates never differ, a
         weight is negative, or a standard error not above 0.
@@ -166,6 +168,7 @@ def read_table(
         keep &= lengths == length
     weights = asked.drop_weightless(cells, keep, dropped)
     check_any_kept(path, keep, dropped)
+    _check_lengths(cells, lengths, keep)
     groups, sequences = pd.factorize(np.array(rows, dtype=object)[keep])
     if cells.n_comments:
         notes.append(f"{cells.n_comments:,} commented out")
@@ -178,6 +181,19 @@ def read_table(
         notes=tuple(notes),
         **asked.averaged(cells, measured, weights, keep, groups, on_constant),
     )
+
+
+def _check_lengths(cells: Cells, lengths: np.ndarray, keep: np.ndarray) -> None:
+    """Raise where a few of the rows that are kept are far longer than all others, as joined rows are."""
+    rows = np.flatnonzero(keep)
+    far = rows[far_longer(lengths[rows])]
+    if len(far):
+        usual = np.setdiff1d(rows, far)
+        raise InvalidDesignError(
+            f"{cells.where(far[0])}: the sequence has {lengths[far[0]]:,} letters{others(len(far))}, but nearly all "
+            f"others have at most {lengths[usual].max():,}. Were rows joined? Correct or drop such rows, or keep "
+            "only sequences of one length (length=, on the command line --length)."
+        )
 
 
 def _read(path: Path, sequence: str | None, targets: list[str], values: Path | None) -> tuple[Cells, dict[str, int]]:

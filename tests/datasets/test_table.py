@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import itertools
 import lzma
 import zipfile
 
@@ -222,3 +223,11 @@ def test_targets_too_large_to_compute_with_are_named(tmp_path):
     (tmp_path / "t.csv").write_text("seq,mrl\nACGT,1\nACGA,1e300\n")
     with pytest.raises(InvalidTargetError, match="line 3 of .*'mrl' is 1e300, too large to compute with"):
         read_table(tmp_path / "t.csv", sequence="seq", target="mrl")
+
+
+def test_a_sequence_far_longer_than_all_others_is_named_by_row(write):
+    rows = "".join(f"{'ACGT' * 2}{a}{b},{i}\n" for i, (a, b) in enumerate(itertools.product("ACGT", "ACGT")))
+    path = write("seq,mrl\n" + rows + "ACGT" * 30 + ",3\n")
+    with pytest.raises(InvalidDesignError, match="line 18 of .* has 120 letters, but nearly all others .* 10"):
+        read(path)
+    assert len(read(path, length=10).sequences) == 16

@@ -68,6 +68,14 @@ def test_the_space_of_strings_has_all_their_lengths():
     assert infer_space(["ACGT", "ACAA"]) == SequenceSpace("DNA", 4)
 
 
+def test_a_row_far_longer_than_all_others_is_named_before_any_work():
+    rows = ["ACGTACGT", "ACGT"] * 10
+    with pytest.raises(InvalidDesignError, match=r"row 20 has 41 letters, but nearly all others at most 8.*\(4, 41\)"):
+        infer_space([*rows, "A" * 41])
+    for usual in ([*rows, "A" * 40], rows[:8] + ["A" * 41], rows + ["A" * 41] * 5):
+        assert infer_space(usual).length == len(usual[-1])
+
+
 SPACE = SequenceSpace("DNA", (2, 4))
 
 
