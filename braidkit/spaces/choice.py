@@ -14,6 +14,12 @@ from braidkit.spaces.reading import read_designs
 from braidkit.spaces.sequences import SequenceSpace
 from braidkit.spaces.vectors import VectorSpace
 
+# A row is far longer than others if it has more than so many times the letters that 95 % of the rows have at most. All
+# sequences are padded to the longest, so one such row makes a fit many times as long.
+_FAR_LONGER = 5
+# Fewer rows do not show which lengths are usual.
+_MIN_LENGTHS = 10
+
 
 def space_from_config(config: dict[str, Any]) -> Space:
     """Build a space from what its `to_config` gave."""
@@ -27,12 +33,6 @@ def space_from_config(config: dict[str, Any]) -> Space:
         raise InvalidParameterError(f"config must be what to_config of a space gives ({error}).") from error
 
 
-# Rows are far longer than others if they have more times the letters that 95 % of the rows have at most. All sequences
-# are padded to the longest, so one such row makes a fit many times as long.
-_FAR_LONGER = 5
-_MIN_LENGTHS = 10
-
-
 def far_longer(lengths: np.ndarray) -> np.ndarray:
     """Numbers of the rows that are far longer than nearly all others, from their lengths (n,); none of a few rows."""
     if len(lengths) < _MIN_LENGTHS:
@@ -44,7 +44,7 @@ def infer_space(X: Any) -> Space:
     """Find the space that designs live in: strings make a `SequenceSpace`, 2-D numbers a `VectorSpace`.
 
     Where half of the rows are nucleotides, the alphabet is DNA or RNA. Strings of several lengths are padded on the
-    right.
+    right. If a few are far longer than all others, an InvalidDesignError names the first.
     """
     X = read_designs(X)
     if len(X) == 0:
