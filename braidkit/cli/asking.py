@@ -75,7 +75,7 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
     --out, with their prompts in samples.csv.
     """
     from braidkit.diffusion import DiffusionModel
-    from braidkit.evaluation.designs import safe_cells
+    from braidkit.evaluation.designs import csv_text
     from braidkit.exceptions import InvalidParameterError
     from braidkit.finetuning import ConservativeDiffusionFinetuner
     from braidkit.finetuning.saved import MODEL, STATE
@@ -96,7 +96,8 @@ def sample(run: Path, n: int, seed: int, out: Path | None) -> None:
     )
     model: Any = source if isinstance(source, DiffusionModel) else source.model_
     if model.space.has_columns:
-        _write(safe_cells(model.space.to_frame(source.sample(n, seed))).to_csv(index=False, float_format="%.6g"), out)
+        frame = model.space.to_frame(source.sample(n, seed))
+        _write(csv_text(frame, list(frame)), out)
         return
     model.kind = "strings"
     rows = model.space.strings(source.sample(n, seed))
@@ -107,14 +108,14 @@ def _scored_rows(finetuner: Any, run: Path, table: Path) -> str:
     """What a run predicts of the recipes of a table, as CSV."""
     from braidkit.cli.measured import read_measured_rows
     from braidkit.datasets.vector_table import read_rows
-    from braidkit.evaluation.designs import safe_cells
+    from braidkit.evaluation.designs import csv_text
     from braidkit.evaluation.scoring import score_table
 
     measured = read_measured_rows(run, finetuner.space_)
     y = measured.y if finetuner.objective is None else measured.columns()
     scores = score_table(finetuner, read_rows(table, finetuner.space_), measured.X, y)
     scores["nearest"] = [measured.places[i] for i in scores["nearest"]]
-    return safe_cells(scores).to_csv(index=False, float_format="%.6g")
+    return csv_text(scores)
 
 
 def _scored_pictures(finetuner: Any, table: Path, image: str | None, resize: bool) -> str:

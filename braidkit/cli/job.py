@@ -30,11 +30,12 @@ from braidkit.datasets.vector_table import MeasuredVectors
 from braidkit.diffusion import DiffusionModel, MaskedLMDiffusion, PipelineDiffusion
 from braidkit.evaluation.calibration import CalibrationReport
 from braidkit.evaluation.choosing import describe_moved
-from braidkit.evaluation.designs import design_files, design_table, safe_cells, write_designs
+from braidkit.evaluation.designs import csv_text, design_files, design_table, write_designs
 from braidkit.evaluation.displays import RewardDistributionDisplay, TrainingCurveDisplay
 from braidkit.evaluation.html_report import report
 from braidkit.evaluation.picture_designs import PictureDesigns, image_files, picture_table, write_images
 from braidkit.evaluation.rounds import RoundCheck
+from braidkit.evaluation.vector_designs import check_names
 from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.finetuning import ConservativeDiffusionFinetuner, DirectSolver
 from braidkit.finetuning.saved import MODEL, PRETRAINED, STATE, saved_parts
@@ -175,6 +176,7 @@ def build_finetuner(
         if isinstance(chain, PipelineDiffusion):
             more["solver"] = DirectSolver(kl_steps="one", checkpointing=True)
     elif isinstance(table, MeasuredVectors):
+        check_names(table.space, [] if settings.objective is None else table.targets)
         chain, more = load_vector_chain(settings.pretrained, table.space), {"space": table.space}
     else:
         chain = load_sequence_chain(settings.pretrained, table.space, settings.lora_rank)
@@ -251,7 +253,7 @@ def run_job(
             designs = made
         if last_round is not None:
             with directory.writing(LAST_ROUND) as target, replace_file(target) as path:
-                safe_cells(last_round.table).to_csv(path, index=False, float_format="%.6g")
+                path.write_text(csv_text(last_round.table), encoding="utf-8")
     out = directory.path
     say(f"looked at {designs.attrs['n_drawn']:,} candidates, {designs.attrs['n_candidates']:,} of them different")
     moved = designs.attrs["moved"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,7 +93,7 @@ def _reading(run: Path) -> Iterator[tuple[pd.DataFrame, dict[str, Any]]]:
         raise CheckpointError(
             f"{run} has no {MEASURED}; pass the directory of a run that this version of braidkit design finished."
         ) from None
-    except (OSError, EOFError, ValueError, KeyError) as error:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); give the run's command again with --overwrite.") from error
 
 

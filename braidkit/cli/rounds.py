@@ -31,10 +31,12 @@ from braidkit.spaces.columns import found_whole
 from braidkit.spaces.sequences import ALPHABETS
 
 DESIGNS = "designs.csv"
+# How many times the range of the old measurements all new ones may be beyond it before their unit is in doubt.
+FAR_OFF = 3
 # How far a setting may be from that of a design which it was made by, as a share of the range that most rows span.
 NEAR = 0.02
-# The table of designs has six digits of a number.
-ROUNDING = 1e-5
+# The table of designs has digits that tell its numbers apart: more of them where they are far from zero.
+ROUNDING = 1e-3
 
 Table = TypeVar("Table", MeasuredTable, MeasuredVectors)
 
@@ -155,6 +157,7 @@ class PreviousRun(abc.ABC, Generic[Table]):
             "n_rows": new.n_rows + len(old.y),
             "n_averaged": new.n_averaged + len(groups) - len(y),
             "notes": tuple(notes),
+            "doubts": tuple(_other_units(old, new)),
         }
 
 
@@ -240,7 +243,20 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
         earlier = [place if " of " in place else f"{place} of {run}" for place in self.table.places]
         places = [*earlier, *new.places]
         measured = self._measurements(new, groups)
+        measured["doubts"] += tuple(self._moved(new))
         return replace(new, X=X[first], places=[places[i] for i in first], space=space, **measured)
+
+    def _moved(self, new: MeasuredVectors) -> list[str]:
+        """Which columns of numbers of the new rows all lie beyond the earlier rows and designs, in words."""
+        space = self.table.space
+        written = dict(zip(space.columns.frame_names, design_columns(space), strict=True))
+        old, rows = space.to_frame(self.table.X), new.space.to_frame(new.X)
+        texts = []
+        for name in (name for name in old if is_numeric_dtype(old[name])):
+            had = pd.concat([old[name], self.designs[written[name]]]) if len(self.designs) else old[name]
+            if rows[name].min() > had.max() or rows[name].max() < had.min():
+                texts.append(_apart(name, had, rows[name]))
+        return texts
 
     @classmethod
     def _read_designs(cls, file: Path, space: Any) -> pd.DataFrame:
@@ -276,7 +292,7 @@ def _nearest(designs: pd.DataFrame, measured: pd.DataFrame, near: dict[str, floa
     for name in designs:
         both = pd.concat([designs[name], measured[name]], ignore_index=True)
         if name in near:
-            width = max(near[name], ROUNDING * float(both.abs().max()))
+            width = max(near[name], ROUNDING * float(np.ptp(both)))
             points.append(both.to_numpy(dtype=np.float64) / (width or 1.0))
         else:
             points.append(2.0 * pd.factorize(both)[0])  # so that other labels are too far
@@ -307,6 +323,25 @@ def _averaged(
         error = np.where(np.isfinite(_sums(errors, groups)), total**-0.5, np.nan).reshape(shape)
     weight = None if weights is None else np.bincount(groups, weights=weights)
     return (_sums(share * columns, groups) / total).reshape(shape), error, weight
+
+
+def _other_units(old: MeasuredDesigns, new: MeasuredDesigns) -> list[str]:
+    """Which targets of the new rows are all far from those of the old, in words."""
+    texts = []
+    columns = (table.y.reshape(len(table.y), -1).T for table in (old, new))
+    for name, had, has in zip(old.targets, *columns, strict=True):
+        margin = FAR_OFF * np.ptp(had)
+        if has.min() > had.max() + margin or has.max() < had.min() - margin:
+            texts.append(_apart(name, had, has))
+    return texts
+
+
+def _apart(name: str, had: Any, has: Any) -> str:
+    """That a column of two rounds has nothing in common."""
+    return (
+        f"{name} was {had.min():g} to {had.max():g} in the round before, and is {has.min():g} to {has.max():g} in the "
+        "table: check that both rounds have it in the same unit"
+    )
 
 
 def _noisy(table: MeasuredDesigns) -> tuple[bool, ...]:

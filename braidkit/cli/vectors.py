@@ -73,7 +73,12 @@ def asked_vectors(
     if earlier is not None:
         measured, last_round = earlier.pooled(measured, _split(real)), earlier.check(measured, objective)
     space = shaped_space(measured.space, measured.X, fix, bound)
-    return replace(measured, space=space), {"columns": _names(space), "space": space.to_config()}, last_round
+    doubts = (*measured.doubts, *_beyond(space, measured))
+    return (
+        replace(measured, space=space, doubts=doubts),
+        {"columns": _names(space), "space": space.to_config()},
+        last_round,
+    )
 
 
 def load_chain(pretrained: Path | None, space: VectorSpace) -> DiffusionModel | None:
@@ -145,7 +150,15 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
         high[i] = _number("--bound", name, ends[1]) if ends[1].strip() else high[i]
         if not low[i] <= high[i]:
             raise InvalidParameterError(f"--bound {name}={value}: the least, {low[i]:g}, is above {high[i]:g}.")
+    bounded = dict(_pairs("--bound", bound, [*plain, *columns.one_of]))
     constant = (X[:1] == X).all(axis=0)
+    for name in bounded:
+        i = plain[name]
+        if constant[i] and not low[i] <= X[0, i] <= high[i]:
+            raise InvalidParameterError(
+                f"--bound {name}={bounded[name]}: {name} is {X[0, i]:g} in all rows, which tell nothing of another "
+                "value."
+            )
     template = [float(value) if same else None for value, same in zip(X[0], constant, strict=True)]
     for name, value in _pairs("--fix", fix, [*plain, *columns.one_of]):
         places = list(columns.one_of.get(name, [plain.get(name, 0)]))
@@ -158,6 +171,10 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
         if any(template[i] not in (None, v) for i, v in zip(places, held, strict=True)):
             raise InvalidParameterError(
                 f"--fix {name}={value}: {name} is {X[0, places[0]]:g} in all rows, which tell nothing of another value."
+            )
+        if name in bounded and not low[places[0]] <= held[0] <= high[places[0]]:
+            raise InvalidParameterError(
+                f"--fix {name}={value} is outside of --bound {name}={bounded[name]}; leave one of them out."
             )
         for i, v in zip(places, held, strict=True):
             template[i] = v
@@ -176,6 +193,23 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
         )
     except InvalidParameterError as error:
         raise InvalidParameterError(f"--bound: {error}") from error
+
+
+def _beyond(space: VectorSpace, measured: MeasuredVectors) -> list[str]:
+    """Which columns designs have only beyond the measured rows, in words."""
+    assert space.bounds is not None and space.columns.names is not None
+    texts = []
+    for i in space.columns.plain:
+        least, most = measured.X[:, i].min(), measured.X[:, i].max()
+        held = None if space.template is None else space.template[i]
+        low, high = (space.bounds[0][i], space.bounds[1][i]) if held is None else (held, held)
+        if low > most or high < least:
+            asked = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+            texts.append(
+                f"designs are to have {space.columns.names[i]} at {asked}, and it is {least:g} to {most:g} in the "
+                "measured rows: predictions there are guesses. Check the number, or measure there first"
+            )
+    return texts
 
 
 def _names(space: VectorSpace) -> str:

@@ -21,6 +21,8 @@ _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
 # A value that lies beyond what could be measured, and one with its unit or error behind it.
 _BEYOND = re.compile(r"[<>\N{LESS-THAN OR EQUAL TO}\N{GREATER-THAN OR EQUAL TO}]=?\s*(.+)")
 _FIGURES = r"[+-]?[0-9]+(?:[.,][0-9]+)?"
+# Labels may begin with a number too, as "96 wells" does; three different ones are a quantity.
+_FEWEST_WITH_UNITS = 3
 _WITH_MORE = re.compile(rf"({_FIGURES})\s*(%|[^\W\d_]|\N{{DEGREE SIGN}}|\N{{PLUS-MINUS SIGN}}|\+/-).*")
 
 
@@ -73,6 +75,22 @@ def is_number(text: str) -> bool:
     """
     text = text.replace("\N{MINUS SIGN}", "-")
     return _is_finite(text) or _COMMA.fullmatch(text) is not None
+
+
+def remedy_of_units(texts: Sequence[str]) -> str:
+    """What to do about a column of texts that are all a number with the same text behind it; empty if they are not.
+
+    Examples
+    --------
+    >>> remedy_of_units(["20 C", "35 C", "50 C"])
+    "write the numbers alone, and ' C' into the header"
+    """
+    found = [_WITH_MORE.fullmatch(text) for text in texts]
+    units = {text[len(match[1]) :] for text, match in zip(texts, found, strict=True) if match}
+    numbers = {match[1] for match in found if match}
+    if None in found or len(units) != 1 or len(numbers) < _FEWEST_WITH_UNITS:
+        return ""
+    return f"write the numbers alone, and {units.pop()!r} into the header"
 
 
 def _remedy(text: str) -> str:

@@ -49,6 +49,8 @@ class MeasuredDesigns:
         Sums of the rows' weights.
     noise : tuple of str
         A summary of the replicates, in words.
+    doubts : tuple of str
+        What to check about the rows, in words.
     """
 
     y: np.ndarray
@@ -60,6 +62,7 @@ class MeasuredDesigns:
     y_error: np.ndarray | None = None
     sample_weight: np.ndarray | None = None
     noise: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def told(self) -> dict[str, Any]:
@@ -85,15 +88,16 @@ class MeasuredDesigns:
         return "; ".join([line, *self.noise])
 
     def advice(self) -> list[str]:
-        """What to change about targets whose few largest values would hide the others."""
+        """What to check, and to change about targets whose few largest values would hide the others."""
         columns = self.y.reshape(len(self.y), -1).T
-        return [
+        skewed = [
             f"{name} is above 0 in all rows, and in 5 % of them more than {_SKEWED} times its median. Such quantities, "
             "often concentrations or counts, are learned better as logarithms: add a column of these to the table, and "
             "name it as the target"
             for name, y in zip(self.targets, columns, strict=True)
             if y.min() > 0 and np.quantile(y, 0.95) > _SKEWED * np.median(y)
         ]
+        return [*self.doubts, *skewed]
 
 
 @dataclass(frozen=True)

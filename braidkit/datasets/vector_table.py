@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from braidkit.datasets._cells import Cells, others, read_cells
-from braidkit.datasets._numbers import is_number, read_numbers
+from braidkit.datasets._numbers import is_number, read_numbers, remedy_of_units
 from braidkit.datasets.measured import AskedColumns, MeasuredDesigns, check_any_kept, check_on_constant
 from braidkit.datasets.table import unquoted
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError
@@ -199,7 +200,15 @@ def read_rows(path: str | os.PathLike[str], space: VectorSpace) -> NDArray[np.fl
                 f"{cells.where(unknown[0])}: {name!r} is {parts[name][unknown[0]]!r}, and designs have one of "
                 f"{', '.join(labels)}{others(len(unknown))}; drop such rows."
             )
-    return space.from_frame(pd.DataFrame(parts))
+    rows = space.from_frame(pd.DataFrame(parts))
+    far = np.argwhere(space.too_far(rows))
+    if len(far):
+        i, column = far[0]
+        raise InvalidDesignError(
+            f"{cells.where(i)}: {columns.name(int(column))} is {rows[i, column]:g}, far from all that was measured"
+            f"{others(len(far))}; correct or drop such rows."
+        )
+    return rows
 
 
 def _check_names(wanted: list[Any], asked: AskedColumns) -> None:
@@ -223,6 +232,7 @@ def _usable(cells: Cells, names: list[str], keep: np.ndarray) -> tuple[list[str]
     for name in names:
         filled = [text for text, kept in zip(cells.columns[name], keep, strict=True) if kept and text]
         if not any(map(is_number, filled)):
+            _check_units(cells, name, filled)
             (usable if filled and len(set(filled)) <= MAX_LABELS else texts).append(name)
         elif len(filled) == keep.sum() and _counts(filled):
             counts.append(name)
@@ -253,6 +263,7 @@ def _read_column(cells: Cells, name: str, keep: np.ndarray) -> NDArray[Any]:
     kept = [text for text, one in zip(_texts(cells, name), keep, strict=True) if one and text]
     if not kept or any(map(is_number, kept)):
         return _read_numbers(cells, name)
+    _check_units(cells, name, kept)
     labels = set(kept)
     if len(labels) > MAX_LABELS:
         raise InvalidParameterError(
@@ -264,14 +275,26 @@ def _read_column(cells: Cells, name: str, keep: np.ndarray) -> NDArray[Any]:
     return _texts(cells, name)
 
 
+def _check_units(cells: Cells, name: str, texts: Sequence[str]) -> None:
+    """Raise if all texts of a column are numbers with a unit, which are no labels."""
+    if remedy := remedy_of_units(texts):
+        raise InvalidDesignError(
+            f"column {name!r} of {cells.path} has numbers with a unit, such as {texts[0]!r}; {remedy}, or put a letter "
+            "before each if they are labels."
+        )
+
+
 def check_labels(name: str, labels: Iterable[str], where: str) -> None:
-    """Raise if labels of a column differ in capitals only."""
+    """Raise if labels of a column differ only in capitals, in blanks, or in how a character is encoded."""
     alike: dict[str, str] = {}
     for label in sorted(set(labels)):
-        if alike.setdefault(label.casefold(), label) != label:
+        plain = " ".join(unicodedata.normalize("NFKC", label).casefold().split())
+        other = alike.setdefault(plain, label)
+        if other != label:
+            looks = unicodedata.normalize("NFC", label) == unicodedata.normalize("NFC", other)
+            told = (ascii(other), ascii(label)) if looks else (repr(other), repr(label))
             raise InvalidDesignError(
-                f"column {name!r} of {where} has {alike[label.casefold()]!r} and {label!r}; write labels that are "
-                "the same alike."
+                f"column {name!r} of {where} has {' and '.join(told)}; write labels that are the same alike."
             )
 
 

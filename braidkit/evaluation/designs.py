@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,8 @@ from braidkit.progress import Progress
 from braidkit.spaces.limits import changes
 
 MAX_HOMOPOLYMER = 8
+# Of a number in a file, and those that tell any two numbers apart.
+_DIGITS, _ALL_DIGITS = 6, 17
 # Measured sequences, drawn at random, whose penalties the designs' are compared with.
 _N_PENALTIES = 2000
 
@@ -237,7 +241,7 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
     check_table(table, "table", texts=texts, numbers=("mean", "lower"))
     directory = read_path("directory", directory)
     with replace_file(os.path.join(directory, "designs.csv")) as path:
-        safe_cells(table).to_csv(path, index=False, float_format="%.6g")
+        path.write_text(csv_text(table), encoding="utf-8")
     if not of_sequences:
         return
     with replace_file(os.path.join(directory, "designs.fasta")) as path:
@@ -252,6 +256,47 @@ def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
     texts = [name for name in table if is_string_dtype(table[name])]
     safe = table.assign(**{name: quoted(table[name]) for name in texts})
     return safe.set_axis(quoted(pd.Series(table.columns)), axis="columns")
+
+
+def csv_text(table: pd.DataFrame, settings: Sequence[str] | None = None) -> str:
+    """A table as CSV, with six digits of a number.
+
+    Parameters
+    ----------
+    table : DataFrame
+    settings : sequence of str, optional
+        Columns of numbers to set, with as many digits as tell its values apart; by default those before "mean".
+
+    Examples
+    --------
+    >>> print(csv_text(pd.DataFrame({"frequency": [1e9 + 0.125, 1e9 + 0.5], "mean": [1.23456789, 2.0]})))
+    frequency,mean
+    1000000000.125,1.23457
+    1000000000.5,2
+    <BLANKLINE>
+    """
+    names = list(table)
+    first = (
+        names[: names.index("mean")] if settings is None and "mean" in names else [] if settings is None else settings
+    )
+    digits = {name: _digits(table[name].to_numpy()) for name in first if table[name].dtype.kind == "f"}
+    texts = {name: [f"{value:.{n}g}" for value in table[name]] for name, n in digits.items() if n > _DIGITS}
+    safe = safe_cells(table)
+    for name, cells in texts.items():
+        safe.isetitem(names.index(name), cells)
+    return safe.to_csv(index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
+
+
+def _digits(values: np.ndarray) -> int:
+    """Digits by which numbers of a column differ as those of a column around zero do by six; all if they are one."""
+    if len(values) == 0 or not np.isfinite(values).all():
+        return _DIGITS
+    spread, size = float(np.ptp(values)), float(np.abs(values).max())
+    if spread == 0:
+        exact = float(f"{values[0]:.{_DIGITS}g}") == values[0]
+        return _DIGITS if exact else _ALL_DIGITS
+    # A column that is a hundred times as far from zero as it is wide is one that differs in its later digits.
+    return min(_ALL_DIGITS, _DIGITS + max(0, math.floor(math.log10(size) - math.log10(spread)) - 1))
 
 
 def _draw(estimator: Any, n: int, rng: np.random.RandomState) -> tuple[pd.DataFrame, dict[str, int], dict[str, Tensor]]:

@@ -15,6 +15,11 @@ def reward_of_quantities(estimator: Any) -> ObjectiveReward | None:
     return reward if hasattr(reward, "predict_parts") else None
 
 
+def columns_of(quantity: str) -> list[str]:
+    """Names of the columns that tables may have of a quantity."""
+    return [f"{quantity}_{what}" for what in ("mean", "lower", "upper", "judge")]
+
+
 def quantity_columns(estimator: Any, designs: Any) -> dict[str, np.ndarray]:
     """Columns of designs: of each quantity "<name>_mean", "<name>_lower" or "<name>_upper", and "<name>_judge".
 

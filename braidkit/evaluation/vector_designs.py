@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from braidkit.evaluation.choosing import (
     serious_flags,
 )
 from braidkit.evaluation.flags import in_words, kept_pretrained, usual_flags
-from braidkit.evaluation.quantities import quantity_columns, unsure_conditions
+from braidkit.evaluation.quantities import columns_of, quantity_columns, reward_of_quantities, unsure_conditions
 from braidkit.evaluation.row_distance import RowDistance
 from braidkit.exceptions import InvalidParameterError
 from braidkit.finetuning.optimum import BATCH, approximates_optimum, moved_to_optimum
@@ -36,7 +37,8 @@ _N_PENALTIES = 2000
 _HALVINGS = 4
 # Columns of the tables, which those of the designs may not be called by; and what the latter are called then.
 _OWN = ("id", "role", "mean", "penalty", "lower", "judge", "nearest", "nearest_value", "distance", "rarity", "at_bound")
-_OWN_TOO = ("flags", "measured", "log_likelihood", "sequence")
+_OWN_TOO = ("flags", "measured", "log_likelihood", "sequence", "holds")
+_PREFIX = "column "
 
 
 def vector_table(
@@ -157,13 +159,28 @@ def design_columns(space: VectorSpace) -> list[str]:
     return [_shown(name) for name in space.columns.frame_names]
 
 
+def check_names(space: VectorSpace, quantities: Sequence[str]) -> None:
+    """Raise if a column is called as one that tables have of a quantity of an objective."""
+    for name in space.columns.frame_names:
+        if (quantity := next((one for one in quantities if name in columns_of(one)), None)) is not None:
+            raise InvalidParameterError(
+                f"column {name!r} is called as that of a prediction of {quantity!r} in tables of designs; rename the "
+                f"column, or give the target another name, as in 'value={quantity}'."
+            )
+
+
 def _shown(name: str) -> str:
-    """The name of a column in a table that has columns of its own."""
-    return f"column {name}" if name in (*_OWN, *_OWN_TOO) else name
+    """The name of a column in a table that has columns of its own; different ones stay different."""
+    bare = name
+    while bare.startswith(_PREFIX):
+        bare = bare.removeprefix(_PREFIX)
+    return _PREFIX + name if bare in (*_OWN, *_OWN_TOO) else name
 
 
 def _predicted(estimator: Any, rows: NDArray[np.float64]) -> pd.DataFrame:
     """Rows as a table, with their predictions."""
+    reward = reward_of_quantities(estimator)
+    check_names(estimator.space_, [] if reward is None else list(reward.predict_parts(rows[:1])))
     mean, lower = estimator.reward_.predict(rows), estimator.reward_.predict_lower(rows)
     columns = {"mean": mean, "penalty": mean - lower, "lower": lower}
     if hasattr(estimator, "judge_"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,8 @@ class MaskedLMFeatures(nn.Module):
             network = LetterMaskedLM(share(lm), letter_tokens(tokenizer, space.alphabet))
             self.shared, self.fingerprint = Shared(network), fingerprint(lm)
             network.check(space.length)
+        if positions is not None and not isinstance(positions, Iterable):
+            raise InvalidParameterError(f"positions must be a list of numbers, such as [0, 5]; got {positions!r:.60}.")
         for position in [] if positions is None else positions:
             check_number("positions", position, low=0, high=space.length - 1, whole=True)
         free = [i for i, letter in enumerate(space.template or "_" * space.length) if letter == "_"]

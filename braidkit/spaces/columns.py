@@ -122,15 +122,18 @@ class Columns:
         Raises
         ------
         InvalidDesignError
-            Naming a column that is missing, or the row of an unknown label.
+            Naming a column that is missing, there twice or without numbers, or the row of a blank or unknown label.
         """
-        names = self.all_names
-        missing = [name for name in self.frame_names if name not in table]
-        if missing:
-            raise InvalidDesignError(f"the table has no column {missing[0]!r}; pass one that has it.")
+        if not isinstance(table, pd.DataFrame):
+            raise InvalidDesignError(f"the table must be a DataFrame; got {table!r:.60}.")
+        names, header = self.all_names, list(table.columns)
+        for name in self.frame_names:
+            if header.count(name) != 1:
+                what = "no column" if name not in header else f"{header.count(name)} columns"
+                raise InvalidDesignError(f"the table has {what} {name!r}; pass one that has one.")
         rows = np.zeros((len(table), self.n))
         for i in self.plain:
-            rows[:, i] = table[names[i]]
+            rows[:, i] = _finite(table[names[i]])
         for name, places in self.one_of.items():
             labels = self.labels(name)
             unknown = np.flatnonzero(~table[name].isin(labels))
@@ -155,6 +158,20 @@ def found_whole(rows: np.ndarray) -> list[int]:
     low, high = rows.min(axis=0), rows.max(axis=0)
     whole = (rows == np.round(rows)).all(axis=0) & (low < high) & (high - low <= _MAX_WIDTH)
     return [int(i) for i in np.flatnonzero(whole)]
+
+
+def _finite(column: pd.Series) -> np.ndarray:
+    """Finite numbers of a column; anything else is refused by row."""
+    if column.dtype.kind not in "biufO":
+        raise InvalidDesignError(f"column {column.name!r} holds no numbers, but {column.dtype}; pass numbers.")
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    wrong = np.flatnonzero(~np.isfinite(numbers))
+    if len(wrong):
+        raise InvalidDesignError(
+            f"row {wrong[0]:,}: {column.name!r} is {column.tolist()[wrong[0]]!r}, not a finite number; correct or drop "
+            "such rows."
+        )
+    return numbers
 
 
 def _numbers_of(name: str, places: Any, n: int) -> tuple[int, ...]:

@@ -11,12 +11,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
+from braidkit.exceptions import BraidkitError, IncompatibleModelError, InvalidDesignError, InvalidParameterError
 from braidkit.parameters import check_number
 from braidkit.spaces._base import Space, ranges
 from braidkit.spaces.columns import Columns, found_whole
 from braidkit.spaces.points import Points
 from braidkit.spaces.reading import is_strings, read_designs
+
+# Squares of points that lie further out, and what networks make of them, are beyond float32.
+FAR = 1e12
 
 
 class VectorSpace(Space):
@@ -134,7 +137,7 @@ class VectorSpace(Space):
         """Rows that are standardised batch by batch; `X` is an array-like of shape (n, n_features)."""
         array = read_designs(X)
         self.kind_of(array)
-        array = array if array.dtype in (np.float32, np.float64) else np.asarray(array, dtype=np.float64)
+        array = array if array.dtype in (np.float32, np.float64) else _numbers("X", array, InvalidDesignError)
         if array.ndim != 2 or array.shape[1:] != self.shape:
             raise InvalidDesignError(
                 f"X has shape {array.shape}, but the space holds vectors of {self.shape[0]} features."
@@ -144,7 +147,19 @@ class VectorSpace(Space):
             raise InvalidDesignError(
                 f"row {row:,}: {self.columns.name(int(column))} is {array[row, column]}; drop or impute such rows."
             )
+        far = self.too_far(array)
+        if far.any():
+            row, column = np.argwhere(far)[0]
+            raise InvalidDesignError(
+                f"row {row:,}: {self.columns.name(int(column))} is {array[row, column]:g}, {FAR:g} times the scale of "
+                "its column away, too far to compute with; correct or drop such rows."
+            )
         return Points(array, self._standardised, self.shape)
+
+    def too_far(self, rows: np.ndarray) -> np.ndarray:
+        """Which numbers of finite rows (n, n_features) are too far from the others of their column to compute with."""
+        with np.errstate(over="ignore"):
+            return np.abs(rows - self.loc) / self.scale > FAR
 
     def _standardised(self, rows: Tensor) -> Tensor:
         """Points of rows of numbers."""
@@ -316,11 +331,19 @@ class VectorSpace(Space):
                 f"bounds must be two arrays of n_features = {self.n_features} numbers; got shapes {low.shape} and "
                 f"{high.shape}."
             )
-        wrong = ~(low <= high)
+        wrong = ~(low <= high) | np.isposinf(low) | np.isneginf(high)
         if wrong.any():
             i = int(np.flatnonzero(wrong)[0])
             raise InvalidParameterError(
-                f"bounds of {self.columns.name(i)}: the lower, {low[i]}, must be <= the upper, {high[i]}."
+                f"bounds of {self.columns.name(i)}: the lower, {low[i]}, must be <= the upper, {high[i]}, and a "
+                "number lie between them."
+            )
+        labels = {i for places in self.columns.one_of.values() for i in places}
+        off = [i for i in sorted(labels) if low[i] > 1 or high[i] < 0]
+        if off:
+            raise InvalidParameterError(
+                f"bounds of {self.columns.name(off[0])}, a label, are {low[off[0]]:g} to {high[off[0]]:g}; its column "
+                "has zeros and ones: bound it by 0 and 1."
             )
         empty = [i for i in self.columns.whole if np.ceil(low[i]) > np.floor(high[i])]
         if empty:
@@ -359,7 +382,7 @@ class VectorSpace(Space):
         return {"space": "VectorSpace"} | config | template | bounds | self.columns.to_config()
 
 
-def _numbers(name: str, values: Any) -> np.ndarray:
+def _numbers(name: str, values: Any, kind: type[BraidkitError] = InvalidParameterError) -> np.ndarray:
     """Real numbers as float64; anything else is refused by name."""
     try:
         array = np.asarray(values)
@@ -367,4 +390,4 @@ def _numbers(name: str, values: Any) -> np.ndarray:
             raise TypeError(f"of type {array.dtype}")
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise InvalidParameterError(f"{name} must hold numbers; got {values!r:.60} ({error}).") from error
+        raise kind(f"{name} must hold numbers; got {values!r:.60} ({error}).") from error
