@@ -13,7 +13,7 @@ from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from braidkit.exceptions import InvalidDesignError, InvalidParameterError, InvalidTargetError
-from braidkit.spaces import Points, Space, VectorSpace, infer_space, is_strings, read_designs
+from braidkit.spaces import Points, Space, infer_space, is_strings, read_designs
 from braidkit.spaces.reading import check_readable, given_array, tensor_entries
 
 # Bounds of points come out in float32, which ends at 3e38.
@@ -76,7 +76,7 @@ def read_training_data(estimator: Any, X: Any, y: Any, *, space: Space | None = 
     if space is None:
         space = infer_space(designs)
         names = list(getattr(estimator, "feature_names_in_", ()))
-        if isinstance(space, VectorSpace) and names and all(names) and len(set(names)) == len(names):
+        if names and all(names) and len(set(names)) == len(names):
             space = space.named(names)
     check_lengths(designs, y)
     x = space.points(designs)

@@ -47,9 +47,9 @@ class SequenceEncoder(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Any, y: Any = None) -> SequenceEncoder:
         """Learn the alphabet and the lengths from a list of strings."""
-        seen = infer_space(X)
+        seen: Any = infer_space(X)
         letters = (seen.alphabet or "DNA") if self.alphabet == "auto" else self.alphabet
-        self.space_ = SequenceSpace(letters, seen.lengths if isinstance(seen, SequenceSpace) else np.shape(X)[1])
+        self.space_ = SequenceSpace(letters, seen.lengths if seen.alphabet is not None else np.shape(X)[1])
         self.space_.encode(X)
         self.n_features_in_ = self.space_.length
         return self

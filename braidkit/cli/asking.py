@@ -37,12 +37,11 @@ def score(run: Path, sequences: Path, sequence: str | None, image: str | None, r
     from braidkit.evaluation.scoring import score_table
     from braidkit.exceptions import InvalidParameterError
     from braidkit.finetuning import ConservativeDiffusionFinetuner
-    from braidkit.spaces import ImageSpace
 
     _check_free(out)
     finetuner = ConservativeDiffusionFinetuner.load(run)
     space: Any = finetuner.space_
-    if isinstance(space, ImageSpace):
+    if space.has_pixels:
         _write(_scored_pictures(finetuner, sequences, image, resize), out)
         return
     if image is not None or resize:

@@ -97,7 +97,6 @@ def load_chain(
     from braidkit.diffusion import DiffusionModel, PipelineDiffusion
     from braidkit.exceptions import IncompatibleModelError, InvalidParameterError
     from braidkit.persistence import is_saved
-    from braidkit.spaces import ImageSpace
 
     asked: dict[str, Any] = {"n_steps": n_steps, "guidance_scale": guidance_scale, "lora_rank": lora_rank}
     options = {name: value for name, value in asked.items() if value is not None}
@@ -108,7 +107,7 @@ def load_chain(
                 f"{given[0]} belongs to a pipeline of diffusers; leave it out, or pass one's directory as --pretrained."
             )
         chain = None if pretrained is None else DiffusionModel.from_pretrained(pretrained)
-        if chain is not None and not isinstance(chain.space, ImageSpace):
+        if chain is not None and not chain.space.has_pixels:
             raise IncompatibleModelError(f"--pretrained {pretrained} makes {chain.space.designs}, not pictures.")
         return chain
     lines = {} if prompts is None else read_prompts(prompts)

@@ -91,15 +91,15 @@ def load_chain(pretrained: Path | None, space: VectorSpace) -> DiffusionModel | 
     """
     from braidkit.diffusion import DiffusionModel
     from braidkit.exceptions import IncompatibleModelError
-    from braidkit.spaces import VectorSpace
 
     if pretrained is None:
         return None
     chain = DiffusionModel.from_pretrained(pretrained)
-    if not isinstance(chain.space, VectorSpace):
-        raise IncompatibleModelError(f"--pretrained {pretrained} makes {chain.space.designs}, not rows of numbers.")
-    if not chain.space.makes_same(space):
-        own, asked = chain.space.columns, space.columns
+    made: Any = chain.space
+    if not made.has_columns:
+        raise IncompatibleModelError(f"--pretrained {pretrained} makes {made.designs}, not rows of numbers.")
+    if not made.makes_same(space):
+        own, asked = made.columns, space.columns
         if own.frame_names == asked.frame_names:
             name = next(name for name in own.frame_names if _labels(own, name) != _labels(asked, name))
             had, has = (", ".join(_labels(columns, name)) or "numbers" for columns in (own, asked))
@@ -108,7 +108,7 @@ def load_chain(pretrained: Path | None, space: VectorSpace) -> DiffusionModel | 
                 "or pass a model of these."
             )
         raise IncompatibleModelError(
-            f"--pretrained {pretrained} makes the columns {_names(chain.space)}, and the table has {_names(space)}; "
+            f"--pretrained {pretrained} makes the columns {_names(made)}, and the table has {_names(space)}; "
             "name the same by --columns, in their order."
         )
     return chain

@@ -79,8 +79,7 @@ class EnumeratedDiffusion(DiffusionModel):
 
     def __init__(self, space: SequenceSpace) -> None:
         super().__init__(space, n_steps=1)
-        if not isinstance(space, SequenceSpace):
-            raise InvalidParameterError(f"EnumeratedDiffusion needs a SequenceSpace; got {space!r}.")
+        SequenceSpace.require(space, "EnumeratedDiffusion")
         if space.n_designs > MAX_ENUMERATED:
             other = "MaskedDiffusion" if space.limited else "SimplexDiffusion"
             raise InvalidParameterError(

@@ -15,7 +15,6 @@ from braidkit.diffusion._pretraining import MAX_HELD_OUT, MIN_HELD_OUT, count_he
 from braidkit.diffusion._strata import strata
 from braidkit.diffusion._zero_layer import ZeroLayer, zero_at_first
 from braidkit.diffusion.mixture import MixtureLaw
-from braidkit.exceptions import IncompatibleModelError
 from braidkit.parameters import check_choice, check_number
 from braidkit.spaces import Points, Space, VectorSpace
 from braidkit.torch_state import seeded
@@ -73,13 +72,13 @@ class GaussianDiffusion(DiffusionModel):
     constant_std = True
     _first_angle, _last_angle = 0.02, math.pi / 2 - 0.005
 
+    space: VectorSpace
     prior: MixtureLaw | None
 
     def __init__(self, space: Space, *, n_steps: int = 20, n_hidden: int = 128, prior: str | None = "mixture") -> None:
         super().__init__(space, n_steps=n_steps)
         check_choice("prior", prior, ("mixture", None))
-        if not isinstance(space, VectorSpace):
-            raise IncompatibleModelError(f"GaussianDiffusion needs a VectorSpace; got {space!r}.")
+        VectorSpace.require(space, "GaussianDiffusion")
         check_number("n_hidden", n_hidden, low=1, whole=True)
         self.n_hidden = int(n_hidden)
         self.prior_kind = prior
@@ -171,7 +170,6 @@ class GaussianDiffusion(DiffusionModel):
         """
         self.check_trained()
         self.check_noise(noise)
-        assert isinstance(self.space, VectorSpace)
         noise = noise.to(self.device)
         points = self._drawn(noise)
         excess = self.space.squared_excess(points)

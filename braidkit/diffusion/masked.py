@@ -101,8 +101,7 @@ class MaskedDiffusion(LetterChain):
         n_hidden: int = 256,
         prior: str | None = "markov",
     ) -> None:
-        if not isinstance(space, SequenceSpace):
-            raise InvalidParameterError(f"MaskedDiffusion needs a SequenceSpace; got {space!r}.")
+        SequenceSpace.require(space, "MaskedDiffusion")
         super().__init__(space, n_steps=space.n_free_positions if n_steps is None else n_steps, prior=prior)
         if self.n_steps > space.n_free_positions:
             which = "length" if space.template is None else "number of free positions"

@@ -177,8 +177,7 @@ class MaskedLMDiffusion(MaskedDiffusion):
         dtype: str,
     ) -> MaskedLMDiffusion:
         """See `MaskedDiffusion.from_masked_lm`."""
-        if not isinstance(space, SequenceSpace):
-            raise InvalidParameterError(f"a language model needs a SequenceSpace; got {space!r}.")
+        SequenceSpace.require(space, "a language model")
         check_one_length(space)
         check_number("lora_rank", lora_rank, low=1, whole=True)
         alpha = 2.0 * lora_rank if lora_alpha is None else lora_alpha

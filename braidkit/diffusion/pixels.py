@@ -12,7 +12,7 @@ from braidkit.diffusion._base import DiffusionModel
 from braidkit.diffusion._policies import Gaussian
 from braidkit.diffusion._strata import stratified_steps
 from braidkit.diffusion.noise_levels import NoiseLevels
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError, MissingExtraError
+from braidkit.exceptions import InvalidParameterError, MissingExtraError
 from braidkit.parameters import check_number
 from braidkit.spaces import ImageSpace, Space
 
@@ -71,8 +71,7 @@ class PixelDiffusion(DiffusionModel):
 
     def __init__(self, space: Space, *, n_steps: int = 20, n_channels: int = 32) -> None:
         super().__init__(space, n_steps=n_steps)
-        if not isinstance(space, ImageSpace):
-            raise IncompatibleModelError(f"PixelDiffusion needs an ImageSpace; got {space!r}.")
+        ImageSpace.require(space, "PixelDiffusion")
         check_number("n_steps", n_steps, low=2, whole=True)
         check_number("n_channels", n_channels, low=_GROUPS, whole=True)
         if n_channels % _GROUPS:

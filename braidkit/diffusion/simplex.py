@@ -171,8 +171,7 @@ class SimplexDiffusion(LetterChain):
         if n_steps is None:
             n_steps = 50 if is_word(scheme, "euler") else 25
         super().__init__(space, n_steps=n_steps, prior=prior)
-        if not isinstance(space, SequenceSpace):
-            raise InvalidParameterError(f"SimplexDiffusion needs a SequenceSpace; got {space!r}.")
+        SequenceSpace.require(space, "SimplexDiffusion")
         check_choice("head", head, ("letters", "score"))
         check_choice("network", network, NETWORKS)
         check_choice("scheme", scheme, ("bridge", "euler"))

@@ -56,8 +56,7 @@ class TabularDiffusion(DiffusionModel):
 
     def __init__(self, space: SequenceSpace, *, n_steps: int = 10, smoothing: float = 1.0) -> None:
         super().__init__(space, n_steps=n_steps)
-        if not isinstance(space, SequenceSpace):
-            raise InvalidParameterError(f"TabularDiffusion needs a SequenceSpace; got {space!r}.")
+        SequenceSpace.require(space, "TabularDiffusion")
         n_designs = space.n_letters**space.length
         if n_designs > MAX_DESIGNS:
             raise InvalidParameterError(

@@ -276,10 +276,9 @@ def csv_text(table: pd.DataFrame, settings: Sequence[str] | None = None) -> str:
     <BLANKLINE>
     """
     names = list(table)
-    first = (
-        names[: names.index("mean")] if settings is None and "mean" in names else [] if settings is None else settings
-    )
-    digits = {name: _digits(table[name].to_numpy()) for name in first if table[name].dtype.kind == "f"}
+    if settings is None:
+        settings = names[: names.index("mean")] if "mean" in names else []
+    digits = {name: _digits(table[name].to_numpy()) for name in settings if table[name].dtype.kind == "f"}
     texts = {name: [f"{value:.{n}g}" for value in table[name]] for name, n in digits.items() if n > _DIGITS}
     safe = safe_cells(table)
     for name, cells in texts.items():

@@ -37,7 +37,6 @@ from braidkit.evaluation.rounds import RoundCheck
 from braidkit.exceptions import InvalidParameterError
 from braidkit.parameters import check_random_state
 from braidkit.persistence import read_path, replace_file
-from braidkit.spaces import ImageSpace
 
 # A longer setting is cut.
 _MAX_SETTING = 300
@@ -166,9 +165,9 @@ def report(
         else vector_designs(estimator, table, measured, y, name)
         if vectors
         else None,
-        "gallery": gallery(estimator, measured, y, name, rng) if isinstance(estimator.space_, ImageSpace) else None,
+        "gallery": gallery(estimator, measured, y, name, rng) if estimator.space_.has_pixels else None,
         "calibration": None if calibration is None else _calibration(calibration),
-        "limits": PICTURE_LIMITS if isinstance(estimator.space_, ImageSpace) else VECTOR_LIMITS if vectors else LIMITS,
+        "limits": PICTURE_LIMITS if estimator.space_.has_pixels else VECTOR_LIMITS if vectors else LIMITS,
         "settings": _settings(estimator),
         "version": __version__,
     }

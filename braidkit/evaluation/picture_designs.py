@@ -106,7 +106,7 @@ def picture_table(
         If the designs are not pictures.
     """
     check_fitted(estimator, "model_", "pretrained_", "reward_", "judge_", "judge_check_", "space_")
-    if not isinstance(estimator.space_, ImageSpace):
+    if not estimator.space_.has_pixels:
         raise IncompatibleModelError(f"picture_table is for pictures, but the designs are in {estimator.space_}.")
     check_number("n_designs", n_designs, low=1, whole=True)
     n_drawn = _CANDIDATES * n_designs if n_candidates is None else n_candidates

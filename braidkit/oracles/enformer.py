@@ -319,8 +319,7 @@ class EnformerOracle(RegressorMixin, Oracle, BaseEstimator):
         config, tensors = persistence.load(directory)
         if config.get("class") != cls.__name__:
             raise CheckpointError(f"{directory} holds a {config.get('class')!r}, not an {cls.__name__}.")
-        space = space_from_config(config["space"])
-        assert isinstance(space, SequenceSpace)
+        space = SequenceSpace.require(space_from_config(config["space"]), cls.__name__)
         oracle = cls(config["size"], space=space, device=device)
         oracle.space_ = space
         for name in _FITTED:

@@ -67,8 +67,7 @@ class MaskedLMFeatures(nn.Module):
         super().__init__()
         chain = hasattr(model, "backbone") and hasattr(model, "space")
         space = model.space if space is None and chain else space
-        if not isinstance(space, SequenceSpace):
-            raise InvalidParameterError(f"MaskedLMFeatures needs the SequenceSpace of the designs; got {space!r}.")
+        space = SequenceSpace.require(space, "MaskedLMFeatures")
         check_one_length(space)
         check_choice("pooling", pooling, ("mean", "positions"))
         if chain:

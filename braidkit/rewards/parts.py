@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from braidkit.networks import shrunk
 from braidkit.rewards.column_scales import SCALE_ROWS, first_scales, fit_scales, rough, smooth, squared_distances
 from braidkit.rewards.row_noise import RowNoise
-from braidkit.spaces import SequenceSpace, Space
+from braidkit.spaces import SequenceSpace
 
 Views = dict[str, Tensor]  # what the parts need of points, by name; each of shape (n, ...)
 
@@ -262,9 +262,9 @@ class VectorParts(Parts):
         return matrices
 
 
-def parts_for(space: Space, x: Tensor) -> Parts:
+def parts_for(space: Any, x: Tensor) -> Parts:
     """The parts of a kernel that suit a space; rows (n, \\*space.shape) set means and scales."""
-    if isinstance(space, SequenceSpace):
+    if space.alphabet is not None:
         return SequenceParts(space, x)
     return VectorParts(x, learns_scales=space.has_columns)
 

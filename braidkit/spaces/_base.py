@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import copy
 import math
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from braidkit.exceptions import IncompatibleModelError, InvalidDesignError
+from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
 from braidkit.spaces.points import Points
 
 
@@ -29,8 +30,8 @@ class Space(abc.ABC):
         Number of entries of that tensor; the width of a flat 2-D array of designs.
     alphabet : str or None
         Letters of sequences; None elsewhere.
-    has_columns : bool
-        Whether designs are rows of numbers, of a column each.
+    has_columns, has_pixels : bool
+        Whether designs are rows of numbers, of a column each, and whether they are images.
     nucleotides : bool
         Whether designs are DNA or RNA.
     template : object or None
@@ -42,11 +43,20 @@ class Space(abc.ABC):
     shape: tuple[int, ...]
     alphabet: str | None = None
     has_columns: ClassVar[bool] = False
+    has_pixels: ClassVar[bool] = False
     nucleotides: bool = False
     template: Any = None
     designs: ClassVar[str]
     default_chain: Any
     default_features: ClassVar[str]
+
+    @classmethod
+    def require(cls, space: Any, needed_by: str) -> Self:
+        """The space itself; `InvalidParameterError` if it is none of this class."""
+        if not isinstance(space, cls):
+            article = "an" if cls.__name__[0] in "AEIOU" else "a"
+            raise InvalidParameterError(f"{needed_by} needs {article} {cls.__name__}; got {space!r}.")
+        return space
 
     @property
     def n_features(self) -> int:
@@ -129,6 +139,10 @@ class Space(abc.ABC):
         space = copy.copy(self)
         space.template = template
         return space
+
+    def named(self, names: Sequence[str]) -> Space:
+        """The same space with names of its columns, where it has columns."""
+        return self
 
     def unrestricted(self) -> Space:
         """The same space with nothing held, and without limits on its designs."""

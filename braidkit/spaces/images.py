@@ -36,6 +36,7 @@ class ImageSpace(Space):
         do not show that a pixel never varies.
     """
 
+    has_pixels = True
     designs = "images"
     default_chain = "image"
     default_features = "vector"

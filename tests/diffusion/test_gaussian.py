@@ -142,7 +142,7 @@ def test_a_model_of_another_class_is_not_loaded(model, tmp_path):
 def test_wrong_arguments_are_refused():
     with pytest.raises(InvalidParameterError, match="n_steps must be a whole number of at least 1; got 0"):
         GaussianDiffusion(VectorSpace(2), n_steps=0)
-    with pytest.raises(IncompatibleModelError, match="needs a VectorSpace"):
+    with pytest.raises(InvalidParameterError, match="needs a VectorSpace"):
         GaussianDiffusion(SequenceSpace("DNA", 3))
 
 

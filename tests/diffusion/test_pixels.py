@@ -13,7 +13,7 @@ import torch
 from braidkit import ConservativeDiffusionFinetuner, GPBonusReward, ImageSpace, PixelDiffusion, VectorSpace
 from braidkit.baselines import DDOM
 from braidkit.diffusion import DiffusionModel, GuidedNetwork, fit_guided
-from braidkit.exceptions import IncompatibleModelError, InvalidParameterError, MissingExtraError
+from braidkit.exceptions import InvalidParameterError, MissingExtraError
 
 pytest.importorskip("diffusers")
 
@@ -155,7 +155,7 @@ def test_ddom_trains_one_together_with_measurements(tmp_path):
 
 
 def test_what_it_cannot_make_is_refused():
-    with pytest.raises(IncompatibleModelError, match="needs an ImageSpace; got VectorSpace"):
+    with pytest.raises(InvalidParameterError, match="needs an ImageSpace; got VectorSpace"):
         PixelDiffusion(VectorSpace(2))
     with pytest.raises(InvalidParameterError, match="n_channels must be a multiple of 8; got 12"):
         PixelDiffusion(SPACE, n_channels=12)

@@ -95,5 +95,5 @@ def test_settings_that_do_not_fit_are_refused():
     features = MaskedLMFeatures(lm, SPACE, tokenizer=tokenizer)
     with pytest.raises(IncompatibleModelError, match=r"made for a space of shape \(6, 20\)"):
         GPBonusReward(features=features).fit([row + "A" for row in rows(20)], range(20))
-    with pytest.raises(InvalidParameterError, match="needs the SequenceSpace"):
+    with pytest.raises(InvalidParameterError, match="needs a SequenceSpace"):
         MaskedLMFeatures(lm, tokenizer=tokenizer)

@@ -11,7 +11,6 @@ from braidkit.evaluation.arguments import check_fitted, read_measured, read_valu
 from braidkit.evaluation.displays._drawing import new_axes, plain
 from braidkit.exceptions import IncompatibleModelError, InvalidDesignError, InvalidParameterError
 from braidkit.parameters import check_number, check_random_state
-from braidkit.spaces import ImageSpace
 
 # Share of a cell's width that is the image; inches of a cell; room for a number, in cells.
 _WIDTH, _INCHES, _NUMBER = 0.94, 0.85, 0.24
@@ -113,7 +112,7 @@ class ImageGridDisplay:
         """
         check_fitted(estimator, "pretrained_", "model_", "judge_", "space_")
         check_number("n_designs", n_designs, low=1, whole=True)
-        if not isinstance(estimator.space_, ImageSpace):
+        if not estimator.space_.has_pixels:
             raise IncompatibleModelError(f"estimator makes designs of {estimator.space_}, which are no images.")
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         groups = {}
