@@ -33,7 +33,7 @@ def score(run: Path, sequences: Path, sequence: str | None, image: str | None, r
     """
     from braidkit.cli.measured import read_measured
     from braidkit.datasets.sequences import read_sequences
-    from braidkit.datasets.table import quoted
+    from braidkit.evaluation.designs import csv_text
     from braidkit.evaluation.scoring import score_table
     from braidkit.exceptions import InvalidParameterError
     from braidkit.finetuning import ConservativeDiffusionFinetuner
@@ -57,8 +57,7 @@ def score(run: Path, sequences: Path, sequence: str | None, image: str | None, r
     y = measured.y if finetuner.objective is None else measured.columns()
     table = score_table(finetuner, asked["sequence"].tolist(), measured.sequences, y)
     table.insert(0, "id", asked["id"].to_numpy())
-    cells = {column: quoted(table[column]) for column in ("id", "sequence", "nearest")}
-    _write(table.assign(**cells).to_csv(index=False, float_format="%.6g"), out)
+    _write(csv_text(table), out)
 
 
 @click.command(cls=Command, short_help="Draw more designs of a finished run.")
@@ -122,7 +121,7 @@ def _scored_pictures(finetuner: Any, table: Path, image: str | None, resize: boo
     import pandas as pd
 
     from braidkit.datasets.picture_table import read_picture_files
-    from braidkit.datasets.table import quoted
+    from braidkit.evaluation.designs import csv_text
     from braidkit.evaluation.quantities import quantity_columns
     from braidkit.exceptions import InvalidParameterError
 
@@ -130,9 +129,9 @@ def _scored_pictures(finetuner: Any, table: Path, image: str | None, resize: boo
         raise InvalidParameterError("the run is on pictures; name the column of their paths by --image.")
     files, X = read_picture_files(table, finetuner.space_, image=image, resize=resize)
     mean, lower = finetuner.reward_.predict(X), finetuner.reward_.predict_lower(X)
-    columns = {"file": quoted(pd.Series(files)), "mean": mean, "penalty": mean - lower, "lower": lower}
+    columns = {"file": files, "mean": mean, "penalty": mean - lower, "lower": lower}
     columns |= {"judge": finetuner.judge_.predict(X), **quantity_columns(finetuner, X)}
-    return pd.DataFrame(columns).to_csv(index=False, float_format="%.6g")
+    return csv_text(pd.DataFrame(columns))
 
 
 def _sample_pictures(model: Any, n: int, seed: int, out: Path | None) -> None:

@@ -25,7 +25,7 @@ from braidkit.cli.sequences import load_chain as load_sequence_chain
 from braidkit.cli.vectors import load_chain as load_vector_chain
 from braidkit.datasets.measured import MeasuredDesigns
 from braidkit.datasets.picture_table import MeasuredPictures
-from braidkit.datasets.table import MeasuredTable, quoted
+from braidkit.datasets.table import MeasuredTable
 from braidkit.datasets.vector_table import MeasuredVectors
 from braidkit.diffusion import DiffusionModel, MaskedLMDiffusion, PipelineDiffusion
 from braidkit.evaluation.calibration import CalibrationReport
@@ -307,11 +307,8 @@ def write_picture_designs(designs: PictureDesigns, directory: RunDirectory) -> s
         names = write_images(designs.images, folder)
     table = designs.table.copy()
     table.insert(1, "file", [f"{PICTURES}/{name}" for name in names])
-    for column in ("prompt", "nearest"):
-        if column in table:
-            table[column] = quoted(table[column])
     with directory.writing("designs.csv") as target, replace_file(target) as path:
-        table.to_csv(path, index=False, float_format="%.6g")
+        path.write_text(csv_text(table), encoding="utf-8")
     return f"{PICTURES}/"
 
 

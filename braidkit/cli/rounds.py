@@ -31,11 +31,11 @@ from braidkit.spaces.columns import found_whole
 from braidkit.spaces.sequences import ALPHABETS
 
 DESIGNS = "designs.csv"
-# How many times the range of the old measurements all new ones may be beyond it before their unit is in doubt.
+# The unit is in doubt if all new measurements lie beyond the old ones by more than this many times the old range.
 FAR_OFF = 3
 # How far a setting may be from that of a design which it was made by, as a share of the range that most rows span.
 NEAR = 0.02
-# The table of designs has digits that tell its numbers apart: more of them where they are far from zero.
+# A setting in the table of designs is rounded by less than this share of its column's range.
 ROUNDING = 1e-3
 
 Table = TypeVar("Table", MeasuredTable, MeasuredVectors)
@@ -247,7 +247,7 @@ class PreviousRecipes(PreviousRun[MeasuredVectors]):
         return replace(new, X=X[first], places=[places[i] for i in first], space=space, **measured)
 
     def _moved(self, new: MeasuredVectors) -> list[str]:
-        """Which columns of numbers of the new rows all lie beyond the earlier rows and designs, in words."""
+        """One warning for each column whose new values all lie outside the range of earlier rows and designs."""
         space = self.table.space
         written = dict(zip(space.columns.frame_names, design_columns(space), strict=True))
         old, rows = space.to_frame(self.table.X), new.space.to_frame(new.X)
@@ -326,7 +326,7 @@ def _averaged(
 
 
 def _other_units(old: MeasuredDesigns, new: MeasuredDesigns) -> list[str]:
-    """Which targets of the new rows are all far from those of the old, in words."""
+    """One warning for each target whose new values all lie far from the old ones."""
     texts = []
     columns = (table.y.reshape(len(table.y), -1).T for table in (old, new))
     for name, had, has in zip(old.targets, *columns, strict=True):
@@ -337,7 +337,7 @@ def _other_units(old: MeasuredDesigns, new: MeasuredDesigns) -> list[str]:
 
 
 def _apart(name: str, had: Any, has: Any) -> str:
-    """That a column of two rounds has nothing in common."""
+    """Say that the values of a column in two rounds do not overlap."""
     return (
         f"{name} was {had.min():g} to {had.max():g} in the round before, and is {has.min():g} to {has.max():g} in the "
         "table: check that both rounds have it in the same unit"

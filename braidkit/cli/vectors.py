@@ -139,7 +139,9 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
     assert columns.names is not None and space.bounds is not None
     plain = {columns.names[i]: i for i in columns.plain}
     low, high = (part.copy() for part in space.bounds)
-    for name, value in _pairs("--bound", bound, [*plain, *columns.one_of]):
+    constant = (X[:1] == X).all(axis=0)
+    bounded = dict(_pairs("--bound", bound, [*plain, *columns.one_of]))
+    for name, value in bounded.items():
         if name in columns.one_of:
             raise InvalidParameterError(f"--bound {name}: it has labels; hold it at one by --fix, or drop rows.")
         ends = value.split(":")
@@ -150,14 +152,9 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
         high[i] = _number("--bound", name, ends[1]) if ends[1].strip() else high[i]
         if not low[i] <= high[i]:
             raise InvalidParameterError(f"--bound {name}={value}: the least, {low[i]:g}, is above {high[i]:g}.")
-    bounded = dict(_pairs("--bound", bound, [*plain, *columns.one_of]))
-    constant = (X[:1] == X).all(axis=0)
-    for name in bounded:
-        i = plain[name]
         if constant[i] and not low[i] <= X[0, i] <= high[i]:
             raise InvalidParameterError(
-                f"--bound {name}={bounded[name]}: {name} is {X[0, i]:g} in all rows, which tell nothing of another "
-                "value."
+                f"--bound {name}={value}: {name} is {X[0, i]:g} in all rows, which tell nothing of another value."
             )
     template = [float(value) if same else None for value, same in zip(X[0], constant, strict=True)]
     for name, value in _pairs("--fix", fix, [*plain, *columns.one_of]):
@@ -196,7 +193,7 @@ def shaped_space(space: VectorSpace, X: Any, fix: Sequence[str], bound: Sequence
 
 
 def _beyond(space: VectorSpace, measured: MeasuredVectors) -> list[str]:
-    """Which columns designs have only beyond the measured rows, in words."""
+    """One warning for each column in which no design can lie within the range of the measured rows."""
     assert space.bounds is not None and space.columns.names is not None
     texts = []
     for i in space.columns.plain:

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from braidkit.exceptions import InvalidDesignError
 from braidkit.parameters import check_number
+from braidkit.spaces.vectors import FAR
 
 # Numbers of components that are compared, and rows that each must have on average.
 _COMPONENTS, _ROWS_EACH = (1, 2, 4, 8, 16, 32), 8
-# The largest number whose squares the law can be estimated by.
-_LARGEST = 1e12
 # Rows that the number is chosen on, and that the law is fitted on.
 _MAX_CHOICE_ROWS, _MAX_ROWS = 5_000, 20_000
 # Most numbers of a law's means, and of its covariances where columns are correlated: what a prediction costs.
@@ -106,9 +105,9 @@ class MixtureLaw(nn.Module):
         """
         rows = np.asarray(x)
         rows = rows.astype(np.float64) if rows.dtype.kind in "biuf" else np.zeros(0)
-        if rows.ndim != 2 or rows.size == 0 or not (np.abs(rows) <= _LARGEST).all():
+        if rows.ndim != 2 or rows.size == 0 or not (np.abs(rows) <= FAR).all():
             raise InvalidDesignError(
-                f"x must be finite numbers of shape (n, n_features), at most {_LARGEST:g}; got {x!r:.60}."
+                f"x must be finite numbers of shape (n, n_features), at most {FAR:g}; got {x!r:.60}."
             )
         rows = rows[np.random.RandomState(random_state).permutation(len(rows))[:_MAX_ROWS]]
         # Rows that repeat would be on both sides, and make narrow components look good.

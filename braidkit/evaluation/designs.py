@@ -44,7 +44,7 @@ from braidkit.progress import Progress
 from braidkit.spaces.limits import changes
 
 MAX_HOMOPOLYMER = 8
-# Of a number in a file, and those that tell any two numbers apart.
+# Significant digits of numbers in files: as a rule, and so many that no two numbers look alike.
 _DIGITS, _ALL_DIGITS = 6, 17
 # Measured sequences, drawn at random, whose penalties the designs' are compared with.
 _N_PENALTIES = 2000
@@ -251,7 +251,7 @@ def write_designs(table: pd.DataFrame, directory: str | os.PathLike[str]) -> Non
         )
 
 
-def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
+def _safe_cells(table: pd.DataFrame) -> pd.DataFrame:
     """A table in which no name and no text is one that a spreadsheet takes for a formula."""
     texts = [name for name in table if is_string_dtype(table[name])]
     safe = table.assign(**{name: quoted(table[name]) for name in texts})
@@ -280,21 +280,21 @@ def csv_text(table: pd.DataFrame, settings: Sequence[str] | None = None) -> str:
         settings = names[: names.index("mean")] if "mean" in names else []
     digits = {name: _digits(table[name].to_numpy()) for name in settings if table[name].dtype.kind == "f"}
     texts = {name: [f"{value:.{n}g}" for value in table[name]] for name, n in digits.items() if n > _DIGITS}
-    safe = safe_cells(table)
+    safe = _safe_cells(table)
     for name, cells in texts.items():
         safe.isetitem(names.index(name), cells)
     return safe.to_csv(index=False, float_format=f"%.{_DIGITS}g", lineterminator="\n")
 
 
 def _digits(values: np.ndarray) -> int:
-    """Digits by which numbers of a column differ as those of a column around zero do by six; all if they are one."""
+    """Significant digits that a column needs so that its values differ in six; a constant column keeps its value."""
     if len(values) == 0 or not np.isfinite(values).all():
         return _DIGITS
     spread, size = float(np.ptp(values)), float(np.abs(values).max())
     if spread == 0:
         exact = float(f"{values[0]:.{_DIGITS}g}") == values[0]
         return _DIGITS if exact else _ALL_DIGITS
-    # A column that is a hundred times as far from zero as it is wide is one that differs in its later digits.
+    # Values that lie far from zero for their range agree in their first digits, and differ only in later ones.
     return min(_ALL_DIGITS, _DIGITS + max(0, math.floor(math.log10(size) - math.log10(spread)) - 1))
 
 
